@@ -1,0 +1,319 @@
+"""The battery: seven statistics of one orthogonal matrix, and one calibrated decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED, NullTable, Store, null_table
+from polyrot.haar.orthogonal import (
+    FloatArray,
+    as_one_orthogonal,
+    as_orthogonal,
+    determinant_sign,
+)
+from polyrot.haar.spectrum import Coset, angles
+from polyrot.haar.statistics import (
+    BATTERY_NAMES,
+    CLASS_NAMES,
+    ENTRY_NAMES,
+    SEES,
+    UPPER_TAIL,
+    class_statistics,
+    entry_statistics,
+    one_p_value,
+)
+
+#: A frame: one orthogonal matrix U for ``U^T R U``, or a pair (U, V) for ``U^T R V``.
+Frame = ArrayLike | tuple[ArrayLike, ArrayLike]
+#: A named direction: one vector for ``v^T R v``, or a pair (u, v) for ``u^T R v``.
+Direction = ArrayLike | tuple[ArrayLike, ArrayLike]
+
+_CLASS = tuple(n for n in CLASS_NAMES if n in BATTERY_NAMES)
+_ENTRY = tuple(n for n in ENTRY_NAMES if n in BATTERY_NAMES)
+
+
+@dataclass(frozen=True)
+class StatisticResult:
+    """One statistic in one frame: value, its null, p-value, Monte-Carlo error of p (0 if exact)."""
+
+    name: str
+    frame: str
+    value: float
+    null_mean: float
+    null_sd: float
+    p_value: float
+    p_error: float
+
+    @property
+    def tail(self) -> str:
+        return "upper" if self.name.split("[")[0] in UPPER_TAIL else "two-sided"
+
+    @property
+    def sees(self) -> str:
+        return SEES[self.name.split("[")[0]]
+
+
+@dataclass(frozen=True)
+class BatteryResult:
+    """Outcome of `haar_battery`. `p_value` is the calibrated p of the whole family of statistics.
+
+    `p_floor` is the smallest p that so many draws can give: a Holm family of m at level alpha
+    needs ``m * p_floor < alpha``.
+    """
+
+    d: int
+    det: int
+    statistics: tuple[StatisticResult, ...]
+    p_value: float
+    p_error: float
+    p_floor: float
+    alpha: float
+    draws: int
+    seed: int
+
+    @property
+    def rejected(self) -> bool:
+        """Whether Haar is rejected at level `alpha` by this matrix alone."""
+        return self.p_value <= self.alpha
+
+    @property
+    def smallest(self) -> StatisticResult:
+        """The statistic with the smallest p-value."""
+        return min(self.statistics, key=lambda s: s.p_value)
+
+    def __getitem__(self, name: str) -> StatisticResult:
+        for s in self.statistics:
+            if s.name == name:
+                return s
+        raise KeyError(f"no statistic {name!r}; there are {[s.name for s in self.statistics]}")
+
+    def __str__(self) -> str:
+        many = len({s.frame for s in self.statistics}) > 1
+        head = ["statistic", "value", "null mean", "null sd", "p", "+-", "tail", "sees"]
+        rows = [
+            [
+                f"{s.name} ({s.frame})" if many else s.name,
+                f"{s.value:.5g}",
+                f"{s.null_mean:.5g}",
+                f"{s.null_sd:.3g}",
+                f"{s.p_value:.3g}",
+                f"{s.p_error:.1g}" if s.p_error else "exact",
+                s.tail,
+                s.sees,
+            ]
+            for s in self.statistics
+        ]
+        widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+
+        def line(row: Sequence[str]) -> str:
+            cells = [
+                c.ljust(w) if i in (0, 6, 7) else c.rjust(w)
+                for i, (c, w) in enumerate(zip(row, widths, strict=True))
+            ]
+            return "  ".join(cells).rstrip()
+
+        verdict = "REJECTED: not Haar" if self.rejected else "not rejected"
+        sign = "+1" if self.det == 1 else "-1"
+        return "\n".join(
+            [
+                f"Haar battery, d = {self.d}, det = {sign}, null {Coset(self.d, self.det).name}, "
+                f"{self.draws} draws, seed {self.seed}",
+                line(head),
+                line(["-" * w for w in widths]),
+                *map(line, rows),
+                f"family p = {self.p_value:.3g} +- {self.p_error:.1g} (floor {self.p_floor:.1g}): "
+                f"{verdict} at level {self.alpha:g}",
+            ]
+        )
+
+
+def haar_battery(
+    r: ArrayLike,
+    *,
+    frames: Mapping[str, Frame] | None = None,
+    vectors: Mapping[str, Direction] | None = None,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = NULL_SEED,
+    alpha: float = 0.01,
+    store: Store | None = None,
+) -> BatteryResult:
+    """Test whether one orthogonal matrix ``[d, d]`` is a Haar draw, given its determinant.
+
+    Seven statistics (S4, Q, TR, SR, SUB, MX, ONE; see `polyrot.haar.statistics`), each against its
+    own null on the coset of R's determinant, and one decision from the smallest p-value t. Its
+    level is the probability that some statistic falls below t under Haar. The three of the spectrum
+    are calibrated jointly, and so are the three of the entries; these two groups and ONE, whose law
+    is exact, are joined by the union bound, so the family p is valid whatever their dependence and
+    at level 0.01 exceeds the jointly calibrated one by some 1e-4.
+
+    Args:
+        r: the matrix, orthogonal to within 1e-4.
+        frames: further bases in which to look, by name: U for ``U^T R U`` (the spectrum is the
+            same, only entries are tested anew) or (U, V) for ``U^T R V``. They must be fixed
+            without sight of R. The frame in which R is written is always tested.
+        vectors: directions for ONE, in the basis of R, by name: v for ``v^T R v``, or (u, v);
+            normalised here. All-ones unless given; each adds one statistic to the family.
+        draws, seed: of the null tables, which are kept in the process and in `store`.
+        alpha: level of `BatteryResult.rejected`.
+
+    Raises:
+        NotOrthogonalError: R or a frame is not square, not finite, or not orthogonal.
+        ValueError: a frame or vector of the wrong width, a zero vector, `alpha` outside (0, 1).
+
+    Sources: /HAAR battery/ Diaconis and Evans 2001, doi:10.1090/S0002-9947-01-02800-8; Jiang 2005,
+    doi:10.1007/s00440-004-0376-4; Atas et al. 2013, arXiv:1212.5611; Sepehri, arXiv:1612.03233.
+    """
+    return _battery(as_one_orthogonal(r), frames, vectors, draws, seed, alpha, store)
+
+
+def haar_batteries(
+    rs: ArrayLike,
+    *,
+    draws: int = DEFAULT_DRAWS,
+    seed: int = NULL_SEED,
+    alpha: float = 0.01,
+    store: Store | None = None,
+) -> list[BatteryResult]:
+    """`haar_battery` of every matrix of a stack ``[n, d, d]``; apply `holm` to their p-values."""
+    stack = as_orthogonal(rs)
+    return [_battery(r, None, None, draws, seed, alpha, store) for r in stack]
+
+
+def _battery(
+    r: FloatArray,
+    frames: Mapping[str, Frame] | None,
+    vectors: Mapping[str, Direction] | None,
+    draws: int,
+    seed: int,
+    alpha: float,
+    store: Store | None,
+) -> BatteryResult:
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
+    d = len(r)
+    det = int(determinant_sign(r[None])[0])
+    entry_table = null_table(d, det, draws, seed, store, kind="entry")
+    results: list[StatisticResult] = []
+    groups: list[tuple[NullTable, tuple[str, ...]]] = []
+
+    def test(matrix: FloatArray, frame: str, *, spectrum: bool) -> None:
+        if spectrum:
+            coset = Coset(d, int(determinant_sign(matrix[None])[0]))
+            free = angles(matrix[None], validate=False)[0]
+            table = null_table(d, coset.det, draws, seed, store, kind="class")
+            values = class_statistics(free[None], coset)[0]
+            results.extend(_against(table, CLASS_NAMES, values, _CLASS, frame))
+            groups.append((table, _CLASS))
+        values = entry_statistics(matrix[None])[0]
+        results.extend(_against(entry_table, ENTRY_NAMES, values, _ENTRY, frame))
+        groups.append((entry_table, _ENTRY))
+
+    test(r, "given", spectrum=True)
+    for label, (u, v) in _directions(d, vectors).items():
+        value = float(u @ r @ v)
+        p = one_p_value(value, d)
+        results.append(StatisticResult(label, "given", value, 0.0, d**-0.5, p, 0.0))
+    for name, frame in (frames or {}).items():
+        left, right, conjugation = _frame(d, name, frame)
+        test(left.T @ r @ right, name, spectrum=not conjugation)
+
+    first = len([s for s in results if s.frame == "given"])
+    given = sorted(results[:first], key=lambda s: BATTERY_NAMES.index(s.name.split("[")[0]))
+    results[:first] = given
+    p_value, p_error = _family(min(results, key=lambda s: s.p_value), results, groups)
+    # beyond every table: 2 / (N + 1) for the statistic, plus each group's own floor
+    floor = (2 * sum(s.name.startswith("ONE") for s in results) + 2 * len(groups)) / (draws + 1)
+    return BatteryResult(
+        d, det, tuple(results), p_value, p_error, min(1.0, floor), alpha, draws, seed
+    )
+
+
+def _against(
+    table: NullTable,
+    columns: tuple[str, ...],
+    values: FloatArray,
+    wanted: tuple[str, ...],
+    frame: str,
+) -> list[StatisticResult]:
+    found = []
+    for name, value in zip(columns, values, strict=True):
+        if name in wanted:
+            tail = table.p_value(name, float(value))
+            mean, sd = table.moments(name)
+            found.append(
+                StatisticResult(name, frame, float(value), mean, sd, tail.p_value, tail.p_error)
+            )
+    return found
+
+
+def _family(
+    smallest: StatisticResult,
+    results: Sequence[StatisticResult],
+    groups: Sequence[tuple[NullTable, tuple[str, ...]]],
+) -> tuple[float, float]:
+    """Probability under Haar that any statistic reaches `smallest.p_value`, and its error."""
+    t = smallest.p_value
+    exact = sum(s.name.startswith("ONE") for s in results)
+    total, variance = exact * t, (exact * smallest.p_error) ** 2
+    for table, names in groups:
+        n = len(table)
+        below = int(np.searchsorted(table.smallest_p(names), t, side="right"))
+        p = (1 + below) / (n + 1)
+        # Bonferroni within the group needs no draws: it takes over below the table's resolution
+        if len(names) * t < p:
+            p = len(names) * t
+        total += p
+        variance += p * (1 - min(p, 1.0)) / n
+    return min(1.0, total), float(np.sqrt(variance))
+
+
+def _directions(
+    d: int, vectors: Mapping[str, Direction] | None
+) -> dict[str, tuple[FloatArray, FloatArray]]:
+    ones = np.full(d, d**-0.5)
+    if vectors is None:
+        return {"ONE": (ones, ones)}
+    found = {}
+    for name, given in vectors.items():
+        pair = given if isinstance(given, tuple) else (given, given)
+        units = []
+        for v in pair:
+            v = np.asarray(v, dtype=np.float64)
+            norm = float(np.linalg.norm(v)) if v.shape == (d,) else float("nan")
+            if not np.isfinite(norm) or norm == 0:
+                raise ValueError(
+                    f"direction {name!r}: expected a finite non-zero vector [{d}], "
+                    f"got shape {v.shape} and norm {norm:g}"
+                )
+            units.append(v / norm)
+        found[f"ONE[{name}]"] = (units[0], units[1])
+    return found
+
+
+def _frame(d: int, name: str, frame: Frame) -> tuple[FloatArray, FloatArray, bool]:
+    conjugation = not isinstance(frame, tuple)
+    pair = (frame, frame) if conjugation else frame
+    left, right = (as_one_orthogonal(f) for f in pair)
+    if len(left) != d or len(right) != d:
+        raise ValueError(f"frame {name!r}: expected [{d}, {d}], got {left.shape}, {right.shape}")
+    return left, right, conjugation
+
+
+def holm(p: ArrayLike) -> FloatArray:
+    """Holm's step-down adjusted p-values, same shape and order (doi:10.2307/4615733).
+
+    Raises:
+        ValueError: a p-value outside [0, 1] or NaN.
+    """
+    values = np.asarray(p, dtype=np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        raise ValueError("p-values must lie in [0, 1]")
+    flat = values.ravel()
+    order = np.argsort(flat, kind="stable")
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
+    return np.minimum(1.0, adjusted).reshape(values.shape)

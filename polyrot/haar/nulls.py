@@ -1,0 +1,219 @@
+"""Monte-Carlo null tables: what each statistic is under Haar, drawn once and kept.
+
+Two tables feed the battery. The *class* table holds spectra of one coset, from the O(d^2) angle
+ensemble. The *entry* table holds dense draws, shared by both cosets. A third holds distances to the
+nearest permutation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from polyrot.haar.orthogonal import FloatArray, sample_haar
+from polyrot.haar.permutations import permutation_distances
+from polyrot.haar.spectrum import Coset, sample_angles
+from polyrot.haar.statistics import (
+    CLASS_NAMES,
+    ENTRY_NAMES,
+    UPPER_TAIL,
+    class_statistics,
+    entry_statistics,
+)
+
+Kind = Literal["class", "entry", "permutation"]
+#: Raise when a statistic or a sampler changes, so that stored tables of the old one are not used.
+RECIPE_VERSION = 1
+#: Seed of the null draws unless told otherwise; apart from every seed of models and data.
+NULL_SEED = 20261122
+#: With N draws the smallest family p-value is about 5 / N: enough for Holm over 40 at 0.01.
+DEFAULT_DRAWS = 20_000
+
+_COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "class": CLASS_NAMES,
+    "entry": ENTRY_NAMES,
+    "permutation": ("signed",),
+}
+_CHUNK_ENTRIES = 1 << 20
+
+
+class Store(Protocol):
+    """What `polyrot.store` offers here: an artifact of that recipe, built if it is missing."""
+
+    def get_or_build(
+        self, kind: str, recipe: Mapping[str, Any], build: Callable[[], Any]
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Tail:
+    """A Monte-Carlo p-value and its standard error from the finite number of draws."""
+
+    p_value: float
+    p_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class NullTable:
+    """Draws ``[n_draws, statistics]`` of some statistics under Haar; `names` are the columns."""
+
+    kind: str
+    d: int
+    det: int | None
+    seed: int
+    names: tuple[str, ...]
+    draws: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    @cached_property
+    def _sorted(self) -> FloatArray:
+        return np.sort(self.draws, axis=0)
+
+    def column(self, name: str) -> FloatArray:
+        """The sorted draws of one statistic (a copy)."""
+        return self._sorted[:, self._index(name)].copy()
+
+    def moments(self, name: str) -> tuple[float, float]:
+        """Mean and SD of one statistic over the draws; NaN where it is undefined."""
+        values = self.draws[:, self._index(name)]
+        return float(values.mean()), float(values.std(ddof=1))
+
+    def p_value(self, name: str, value: float) -> Tail:
+        """``(1 + count as extreme) / (1 + N)``, doubled for the smaller of two tails, at most 1.
+
+        Valid for any N since value and draws are exchangeable under Haar. A statistic that is
+        undefined at this dimension (NaN) has p = 1.
+        """
+        column, n = self._sorted[:, self._index(name)], len(self)
+        if np.isnan(value) or np.isnan(column[-1]):
+            return Tail(1.0, 0.0)
+        upper = (1 + n - int(np.searchsorted(column, value, side="left"))) / (n + 1)
+        lower = (1 + int(np.searchsorted(column, value, side="right"))) / (n + 1)
+        sides = 1 if name in UPPER_TAIL else 2
+        one = upper if sides == 1 else min(upper, lower)
+        error = sides * float(np.sqrt(max(one * (1 - one), 0.0) / n))
+        return Tail(min(1.0, sides * one), error)
+
+    def smallest_p(self, names: tuple[str, ...]) -> FloatArray:
+        """For every draw the smallest p-value among `names`, ranked within the table; sorted."""
+        n = len(self)
+        smallest = np.ones(n)
+        for name in names:
+            values, column = self.draws[:, self._index(name)], self._sorted[:, self._index(name)]
+            if np.isnan(column[-1]):
+                continue
+            upper = (n - np.searchsorted(column, values, side="left")) / n
+            if name not in UPPER_TAIL:
+                lower = np.searchsorted(column, values, side="right") / n
+                upper = np.minimum(1.0, 2 * np.minimum(upper, lower))
+            smallest = np.minimum(smallest, upper)
+        return np.sort(smallest)
+
+    def _index(self, name: str) -> int:
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise KeyError(f"no statistic {name!r} in this table; it has {self.names}") from None
+
+
+def null_table(
+    d: int,
+    det: int,
+    n_draws: int = DEFAULT_DRAWS,
+    seed: int = NULL_SEED,
+    store: Store | None = None,
+    *,
+    kind: Kind = "class",
+) -> NullTable:
+    """The table of one `kind` for Haar measure on SO(d) (`det` +1) or O-(d) (-1).
+
+    - ``"class"``: Q, TR, SR, KS from the angle ensemble, O(d^2) a draw.
+    - ``"entry"``: S4, SUB, MX from dense draws, O(d^3) a draw; the same for both determinants.
+    - ``"permutation"``: distance to the nearest signed permutation; the same for both.
+
+    Kept in the process, and on disk if `store` is given. The draws follow from `seed` alone.
+
+    Raises:
+        ValueError: fewer than 19 draws (no p-value below 0.1 would exist), or bad `d`, `det`.
+    """
+    coset = Coset(d, det)
+    if n_draws < 19:
+        raise ValueError(f"a null table needs at least 19 draws, got {n_draws}")
+    shared = kind != "class"
+    return _cached(kind, d, None if shared else coset.det, n_draws, seed, _Handle(store))
+
+
+class _Handle:
+    """Lets a store, hashable or not, pass through `lru_cache` without being part of the key."""
+
+    def __init__(self, store: Store | None) -> None:
+        self.store = store
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Handle)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+@lru_cache(maxsize=64)
+def _cached(
+    kind: str, d: int, det: int | None, n_draws: int, seed: int, handle: _Handle
+) -> NullTable:
+    if handle.store is None:
+        draws = _draw(kind, d, det, n_draws, seed)
+    else:
+        draws = _from_store(handle.store, kind, d, det, n_draws, seed)
+    draws.flags.writeable = False
+    return NullTable(kind, d, det, seed, _COLUMNS[kind], draws)
+
+
+def _from_store(
+    store: Store, kind: str, d: int, det: int | None, n_draws: int, seed: int
+) -> FloatArray:
+    import torch
+
+    from polyrot.store import Artifact
+
+    recipe = {
+        "statistics": list(_COLUMNS[kind]),
+        "d": d,
+        "det": det,
+        "draws": n_draws,
+        "seed": seed,
+        "version": RECIPE_VERSION,
+    }
+
+    def build() -> Artifact:
+        draws = _draw(kind, d, det, n_draws, seed)
+        return Artifact(tensors={"draws": torch.from_numpy(draws)}, meta=dict(recipe))
+
+    artifact = store.get_or_build(f"haar-null-{kind}", recipe, build)
+    draws = np.array(artifact.tensors["draws"].numpy(), dtype=np.float64)
+    if draws.shape != (n_draws, len(_COLUMNS[kind])):
+        raise ValueError(f"the stored {kind} table has shape {draws.shape}: delete and rebuild it")
+    return draws
+
+
+def _draw(kind: str, d: int, det: int | None, n_draws: int, seed: int) -> FloatArray:
+    # one stream per table, whatever else is drawn from the same seed
+    label = {"class": 1, "entry": 2, "permutation": 3}[kind]
+    rng = np.random.default_rng([seed, label, d, {1: 1, -1: 2, None: 0}[det]])
+    chunk = max(1, _CHUNK_ENTRIES // d**2)
+    rows = []
+    for start in range(0, n_draws, chunk):
+        size = min(chunk, n_draws - start)
+        if kind == "class":
+            coset = Coset(d, det or 1)
+            rows.append(class_statistics(sample_angles(coset, size, rng), coset))
+        elif kind == "entry":
+            rows.append(entry_statistics(sample_haar(d, size, rng)))
+        else:
+            rows.append(permutation_distances(sample_haar(d, size, rng))[:, None].round(9))
+    return np.concatenate(rows)

@@ -1,0 +1,171 @@
+"""The closing table of a run, as plain text of at most 120 columns with styles for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from polyrot.registration import STATUSES, Registration
+from polyrot.verdicts import Conclusion, ControlFinding, Verdict
+
+WIDTH = 120
+HEADINGS = ("claim", "scale", "measured", "bar", "paper", "control", "verdict")
+STYLES = {
+    Verdict.HELD: "green",
+    Verdict.REFUTED: "red",
+    Verdict.NOT_DIAGNOSTIC: "yellow",
+    Verdict.ERROR: "red",
+}
+CONTROL_WORDS = {Verdict.HELD: "null rejected", Verdict.REFUTED: "null passes"}
+GAP = "  "
+
+Segment = tuple[str, str]  # text, and the name of a terminal style or ""
+Line = list[Segment]
+
+
+def words(conclusion: Conclusion, registration: Registration) -> str:
+    """The verdict in words; a control's says what became of the null."""
+    if registration.claim(conclusion.finding.claim).is_control:
+        return CONTROL_WORDS.get(conclusion.verdict, conclusion.verdict.value)
+    return conclusion.verdict.value
+
+
+def control_words(controls: Sequence[ControlFinding]) -> str:
+    """ "null rejected", "2 of 3 nulls pass", "1 of 3 unknown"; "" for a claim without controls."""
+    if not controls:
+        return ""
+    total = len(controls)
+    passing = sum(control.null_passes for control in controls)
+    unknown = sum(control.outcome not in CONTROL_WORDS for control in controls)
+    source = " *" if any(control.from_ledger for control in controls) else ""
+    if passing:
+        return ("null passes" if total == 1 else f"{passing} of {total} nulls pass") + source
+    if unknown:
+        return ("not run" if total == 1 else f"{unknown} of {total} not run") + source
+    return ("null rejected" if total == 1 else f"{total} nulls rejected") + source
+
+
+def render(conclusions: Sequence[Conclusion], registration: Registration) -> list[Line]:
+    """Judged claims in rows by family, the others named in one line per family and reason."""
+    judged = [c for c in conclusions if c.verdict not in (Verdict.NOT_RUN, Verdict.NOT_WRITTEN)]
+    rows = [_cells(conclusion, registration) for conclusion in judged]
+    widths = _widths(rows)
+    lines: list[Line] = []
+    if rows:
+        lines.append([(_row(HEADINGS, widths), "bold")])
+    families = dict.fromkeys(registration.claim(c.finding.claim).family for c in conclusions)
+    for family in families:
+        members = [c for c in conclusions if c.finding.claim.split(".")[0] == family]
+        sections = dict.fromkeys(
+            section
+            for c in members
+            for section in registration.claim(c.finding.claim).section.split(", ")
+        )
+        lines.append([(f"{family} (section {', '.join(sections)})", "bold")])
+        for conclusion, cells in zip(judged, rows, strict=True):
+            if conclusion in members:
+                row = _row((*cells[:-1], ""), widths).rstrip()
+                before = row.ljust(sum(widths[:-1]) + len(GAP) * (len(widths) - 1))
+                lines.append([(before, ""), (cells[-1], STYLES.get(conclusion.verdict, ""))])
+        lines += [[(text, "")] for text in _unjudged(members)]
+    lines += [[(text, "")] for text in _notes(conclusions)]
+    return lines
+
+
+def sentences(conclusions: Iterable[Conclusion], registration: Registration) -> list[str]:
+    """ "core claims: 9 held, 5 refuted (of 14 claim-scale pairs)", one per status."""
+    texts = []
+    by_status: dict[str, list[Conclusion]] = {status: [] for status in STATUSES}
+    for conclusion in conclusions:
+        by_status[registration.claim(conclusion.finding.claim).status].append(conclusion)
+    for status, members in by_status.items():
+        if members:
+            counts = Counter((c.verdict, words(c, registration)) for c in members)
+            parts = [
+                f"{count} {word}"
+                for verdict in Verdict
+                for (counted, word), count in counts.items()
+                if counted is verdict
+            ]
+            name = "controls" if status == "control" else f"{status} claims"
+            if status == "prediction":
+                name = "predictions"
+            texts.append(f"{name}: {', '.join(parts)} (of {len(members)} claim-scale pairs)")
+    return texts
+
+
+def _cells(conclusion: Conclusion, registration: Registration) -> tuple[str, ...]:
+    finding = conclusion.finding
+    claim = registration.claim(finding.claim)
+    return (
+        GAP + finding.claim.split(".", 1)[1],
+        finding.scale,
+        claim.bar.show(finding.measured) if finding.measured is not None else "-",
+        claim.bar.describe(),
+        claim.paper or "-",
+        control_words(conclusion.controls) or "-",
+        words(conclusion, registration),
+    )
+
+
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
+    paper = HEADINGS.index("paper")
+    others = sum(widths) - widths[paper] + len(GAP) * (len(widths) - 1)
+    widths[paper] = min(widths[paper], max(WIDTH - others, len("paper")))
+    return widths
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return GAP.join(
+        shorten(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)
+    ).rstrip()
+
+
+def shorten(text: str, width: int) -> str:
+    """`text`, cut to `width` with an ellipsis."""
+    return text if len(text) <= width else text[: width - 1].rstrip() + "…"
+
+
+def _unjudged(members: Iterable[Conclusion]) -> list[str]:
+    """Not run and not written: every pair named, in one paragraph per reason."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for conclusion in members:
+        finding = conclusion.finding
+        if conclusion.verdict is Verdict.NOT_WRITTEN:
+            reason = "not written"
+        elif conclusion.verdict is Verdict.NOT_RUN:
+            command = f"; to run: {finding.command}" if finding.command else ""
+            reason = f"not run ({finding.why}{command})"
+        else:
+            continue
+        names = reasons.setdefault(reason, {})
+        names.setdefault(finding.claim.split(".", 1)[1], []).append(finding.scale)
+    texts = []
+    for reason, names in reasons.items():
+        listed = ", ".join(f"{name}[{','.join(scales)}]" for name, scales in names.items())
+        texts += _wrapped(f"{reason}: {listed}")
+    return texts
+
+
+def _notes(conclusions: Sequence[Conclusion]) -> list[str]:
+    texts = []
+    for conclusion in conclusions:
+        if conclusion.verdict in (Verdict.NOT_DIAGNOSTIC, Verdict.ERROR):
+            name = f"{conclusion.verdict.value}: {conclusion.finding.name}"
+            texts += _wrapped(f"{name}: {conclusion.why}", indent="")
+    if any(control.from_ledger for c in conclusions for control in c.controls):
+        texts.append("* a control that did not run this time, as the ledger has it")
+    return texts
+
+
+def _wrapped(text: str, indent: str = GAP) -> list[str]:
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent + GAP,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,135 @@
+"""The two cohorts of toy seeds, trained through the store."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.store import Checkpoint, Store, fingerprint
+from polyrot.toy import task, training, transformer
+from polyrot.toy.training import Schedule, Trained
+from polyrot.toy.transformer import Params
+
+RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
+
+FULL = Schedule()
+"""The paper's protocol, for a GPU."""
+SHIPPED = Schedule(steps=18_000, batch=128)
+"""The schedule of the shipped seeds, for two CPU cores."""
+TINY = Schedule(
+    steps=40, batch=32, warmup=5, evaluate_every=20, evaluation_sequences=16, patience=40
+)
+"""A schedule that trains nothing worth judging, to try the machinery in a minute."""
+
+SEEDS = {"toy_a": (0, 1, 2, 3, 4), "toy_b": (100, 101, 102, 103, 104)}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One batched training: which seeds, on which schedule, with whose frozen input and output."""
+
+    seeds: tuple[int, ...]
+    schedule: Schedule
+    io_from: Training | None = None
+    kind: str = "toy-seeds"
+
+    @property
+    def recipe(self) -> dict[str, object]:
+        return {
+            "version": RECIPE_VERSION,
+            "seeds": list(self.seeds),
+            "schedule": self.schedule.recipe(),
+            "frozen_io": None if self.io_from is None else self.io_from.fingerprint,
+            "shapes": {n: list(s) for n, s in transformer.shapes().items()},
+            "task": {"context": task.CONTEXT, "max_depth": task.MAX_DEPTH},
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.kind, self.recipe)
+
+    @property
+    def name(self) -> str:
+        return f"{self.seeds[0]}-{self.seeds[-1]}"
+
+
+def trainings(scale: str, schedule: Schedule) -> list[Training]:
+    """The trainings that make a cohort, in order. Cohort A's first seed is trained freely, the
+    others take its trained embedding and unembeddings, frozen."""
+    if scale not in SEEDS:
+        raise KeyError(f"no toy cohort {scale!r}: one of {', '.join(SEEDS)}")
+    seeds = SEEDS[scale]
+    if scale == "toy_b":
+        return [Training(seeds, schedule)]
+    first = Training(seeds[:1], schedule)
+    return [first, Training(seeds[1:], schedule, io_from=first)]
+
+
+def trained(
+    store: Store,
+    training_: Training,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    compiled: bool | None = None,
+) -> Trained:
+    """The result of one training: shipped, cached, or made now (resuming where it was left)."""
+
+    def build(checkpoint: Checkpoint) -> training.Artifact:
+        io = None
+        if training_.io_from is not None:
+            io = trained(
+                store, training_.io_from, device=device, progress=progress, compiled=compiled
+            ).params
+        return training.train(
+            training_.seeds,
+            training_.schedule,
+            frozen_io=io,
+            snapshot_at=training.drift_steps(training_.schedule.steps)
+            if training_.seeds[0] == 0
+            else (),
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+            compiled=compiled,
+        ).to_artifact()
+
+    artifact = store.get_or_build(training_.kind, training_.recipe, build, name=training_.name)
+    return Trained.from_artifact(artifact)
+
+
+def models(results: Sequence[Trained]) -> Params:
+    """All models of a cohort as one batch."""
+    return {
+        name: torch.cat([r.params[name] for r in results]) for name in results[0].params
+    }
+
+
+def main() -> None:
+    """Command line: train or resume one cohort into a store."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polyrot.toy.cohorts",
+        description="Train one cohort of toy seeds, or resume where a killed run left off.",
+    )
+    parser.add_argument("scale", choices=sorted(SEEDS))
+    parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
+    parser.add_argument("--schedule", choices=["full", "shipped", "tiny"], default="shipped")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
+    store = Store(arguments.artifacts)
+    for each in trainings(arguments.scale, schedule):
+        result = trained(store, each, device=arguments.device, progress=ConsoleProgress())
+        for m, seed in enumerate(result.seeds):
+            print(f"seed {seed}: lowest accuracy {training.lowest(result.accuracies, m):.4%}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""Bounded-depth Dyck-3 with a label at every position: tokens, sequences, labels.
+
+Three bracket families, depth at most 8, context 64. A sequence is BOS, content, EOS where it
+fits, PAD. Each position carries three labels: the token itself, the number of unmatched openers
+after it (frozen once the sequence is invalid) and whether it is invalid yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PAD, BOS, EOS = 0, 1, 2
+OPENERS = (3, 5, 7)  # family f opens with 3 + 2f and closes with 4 + 2f
+N_FAMILIES = 3
+VOCABULARY = 40
+CONTEXT = 64
+MAX_DEPTH = 8
+MAX_CONTENT = CONTEXT - 2
+OPEN_PROBABILITY = 0.55
+
+Distribution = Literal["train", "compositional", "long"]
+DISTRIBUTIONS: tuple[Distribution, ...] = ("train", "compositional", "long")
+CONTENT_RANGE: dict[str, tuple[int, int]] = {"train": (2, MAX_CONTENT), "long": (50, 60)}
+
+HEADS = ("token", "depth", "validity")
+HEAD_CLASSES = {"token": VOCABULARY, "depth": MAX_DEPTH + 1, "validity": 2}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a batch, each int64 [batch, position]; meaningless where the token is PAD."""
+
+    token: Tensor
+    depth: Tensor
+    validity: Tensor
+
+    def head(self, name: str) -> Tensor:
+        """The labels that the output head `name` is trained on."""
+        return {"token": self.token, "depth": self.depth, "validity": self.validity}[name]
+
+
+def label(tokens: Tensor) -> Labels:
+    """Label every position of `tokens` int64 [batch, position].
+
+    A stack machine run over all sequences at once. The first violation (a close on the empty
+    stack, a close of another family, an opener beyond depth 8) sets validity to 1 for good and
+    freezes the depth at its last value.
+    """
+    if tokens.dtype != torch.int64 or tokens.ndim != 2:
+        raise ValueError(f"tokens must be int64 [batch, position], not {tokens.dtype} {tokens.shape}")
+    if tokens.numel() and (tokens.min() < 0 or tokens.max() > OPENERS[-1] + 1):
+        raise ValueError("tokens outside PAD, BOS, EOS and the six brackets (0 to 8) have no label")
+    n, length = tokens.shape
+    rows = torch.arange(n, device=tokens.device)
+    stack = torch.zeros(n, MAX_DEPTH + 1, dtype=torch.int64, device=tokens.device)
+    depth = torch.zeros(n, dtype=torch.int64, device=tokens.device)
+    invalid = torch.zeros(n, dtype=torch.bool, device=tokens.device)
+    depths, validities = torch.empty_like(tokens), torch.empty_like(tokens)
+    is_bracket = tokens >= OPENERS[0]
+    opens = is_bracket & (tokens % 2 == 1)
+    family = (tokens - OPENERS[0]) // 2
+    for t in range(length):
+        opening, closing = opens[:, t], is_bracket[:, t] & ~opens[:, t]
+        top = stack[rows, (depth - 1).clamp(min=0)]
+        violation = (opening & (depth == MAX_DEPTH)) | (
+            closing & ((depth == 0) | (top != family[:, t]))
+        )
+        invalid = invalid | violation
+        push, pop = opening & ~invalid, closing & ~invalid
+        slot = depth.clamp(max=MAX_DEPTH - 1)
+        stack[rows, slot] = torch.where(push, family[:, t], stack[rows, slot])
+        depth = depth + push.long() - pop.long()
+        depths[:, t], validities[:, t] = depth, invalid.long()
+    return Labels(tokens, depths, validities)
+
+
+def _valid_walks(n: int, length: int, generator: torch.Generator) -> Tensor:
+    """Bracket strings [n, length], each prefix of which stays valid."""
+    device = generator.device
+    coin = torch.rand(n, length, generator=generator, device=device) < OPEN_PROBABILITY
+    fresh = torch.randint(N_FAMILIES, (n, length), generator=generator, device=device)
+    rows = torch.arange(n, device=device)
+    stack = torch.zeros(n, MAX_DEPTH, dtype=torch.int64, device=device)
+    depth = torch.zeros(n, dtype=torch.int64, device=device)
+    out = torch.empty(n, length, dtype=torch.int64, device=device)
+    for t in range(length):
+        opening = (coin[:, t] | (depth == 0)) & (depth < MAX_DEPTH)
+        top = stack[rows, (depth - 1).clamp(min=0)]
+        slot = depth.clamp(max=MAX_DEPTH - 1)
+        stack[rows, slot] = torch.where(opening, fresh[:, t], stack[rows, slot])
+        out[:, t] = OPENERS[0] + 2 * torch.where(opening, fresh[:, t], top) + (~opening).long()
+        depth = depth + 2 * opening.long() - 1
+    return out
+
+
+def content(n: int, generator: torch.Generator) -> Tensor:
+    """Full-length training content [n, 62]: a valid walk with probability 1/2, else uniform.
+
+    Any prefix has the law of shorter content, so a sequence of length L takes the first L.
+    """
+    device = generator.device
+    walks = _valid_walks(n, MAX_CONTENT, generator)
+    uniform = torch.randint(
+        OPENERS[0], OPENERS[-1] + 2, (n, MAX_CONTENT), generator=generator, device=device
+    )
+    stays_valid = torch.rand(n, 1, generator=generator, device=device) < 0.5
+    return torch.where(stays_valid, walks, uniform)
+
+
+def frame(body: Tensor, lengths: Tensor) -> Tensor:
+    """BOS, the first `lengths` tokens of `body` [n, <= 63], EOS where it fits, PAD: [n, 64]."""
+    n = body.shape[0]
+    out = torch.full((n, CONTEXT), PAD, dtype=torch.int64, device=body.device)
+    out[:, 0] = BOS
+    out[:, 1 : 1 + body.shape[1]] = body
+    position = torch.arange(CONTEXT, device=body.device)
+    end = (1 + lengths)[:, None]
+    out[position > end] = PAD
+    out[position == end] = EOS
+    return out
+
+
+def _compositional(n: int, generator: torch.Generator) -> Tensor:
+    """One deep nest of a single family, depth 3 to 8, between alternating shallow pairs: [n, 62]."""
+    device = generator.device
+    depth = torch.randint(3, MAX_DEPTH + 1, (n, 1), generator=generator, device=device)
+    family = torch.randint(N_FAMILIES, (n, 1), generator=generator, device=device)
+    phase = torch.randint(N_FAMILIES, (n, 1), generator=generator, device=device)
+    n_pairs = MAX_CONTENT // 2 - depth
+    u = torch.rand(n, 1, generator=generator, device=device)
+    start = 2 * (u * (n_pairs + 1)).long().clamp(max=n_pairs)  # an even place, pairs before it
+    position = torch.arange(MAX_CONTENT, device=device)[None, :]
+    inside = (position >= start) & (position < start + 2 * depth)
+    nest_closes = position >= start + depth
+    outside = torch.where(position < start, position, position - 2 * depth)
+    pair_family = (outside.div(2, rounding_mode="floor") + phase) % N_FAMILIES
+    pair_closes = outside % 2 == 1
+    families = torch.where(inside, family.expand_as(inside), pair_family)
+    closes = torch.where(inside, nest_closes, pair_closes)
+    return OPENERS[0] + 2 * families + closes.long()
+
+
+def sequences(
+    n: int,
+    generator: torch.Generator,
+    distribution: Distribution = "train",
+    content_range: tuple[int, int] | None = None,
+) -> Tensor:
+    """Draw `n` padded sequences, int64 [n, 64].
+
+    `content_range` overrides the inclusive range of content lengths (uniform); the compositional
+    distribution always fills the context.
+    """
+    if distribution == "compositional":
+        if content_range is not None:
+            raise ValueError("compositional sequences fill the context: no content_range")
+        lengths = torch.full((n,), MAX_CONTENT, device=generator.device)
+        return frame(_compositional(n, generator), lengths)
+    if distribution not in CONTENT_RANGE:
+        raise ValueError(f"unknown distribution {distribution!r}: one of {DISTRIBUTIONS}")
+    low, high = content_range or CONTENT_RANGE[distribution]
+    if not 0 <= low <= high <= MAX_CONTENT:
+        raise ValueError(f"content lengths {low} to {high} do not fit 0 to {MAX_CONTENT}")
+    lengths = torch.randint(low, high + 1, (n,), generator=generator, device=generator.device)
+    return frame(content(n, generator), lengths)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A dense training batch: two sequences to a row, no PAD between them.
+
+    tokens, positions, segments: int64 [rows, width]. `segments` is 0 or 1; attention stays within
+    one segment. Token labels are as in `Labels`, position by position.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    segments: Tensor
+    labels: Labels
+
+
+PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64, paired to 68
+
+
+def packed_batch(n: int, generator: torch.Generator) -> Packed:
+    """`n` training sequences (even) as n / 2 rows without a single PAD.
+
+    Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
+    drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
+    training and fills each row to 68 tokens. About half of a padded batch would be PAD.
+    """
+    if n % 2:
+        raise ValueError(f"a packed batch holds pairs of sequences: {n} is odd")
+    rows, device = n // 2, generator.device
+    low, high = CONTENT_RANGE["train"]
+    first = torch.randint(low, high + 1, (rows,), generator=generator, device=device)
+    lengths = torch.cat([first, low + high - first])
+    padded = frame(content(n, generator), lengths)
+    labels = label(padded)
+    position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
+    split = (first + 2)[:, None]
+    segment = (position >= split).long()
+    positions = position - split * segment
+    row = torch.arange(rows, device=device)[:, None] + rows * segment
+
+    def gather(x: Tensor) -> Tensor:
+        return x[row, positions]
+
+    tokens = gather(padded)
+    return Packed(
+        tokens, positions, segment, Labels(tokens, gather(labels.depth), gather(labels.validity))
+    )

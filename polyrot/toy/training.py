@@ -1,0 +1,388 @@
+"""Training many Dyck-3 transformers as one batched program, resumable at every checkpoint."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from polyrot.progress import Progress, silent
+from polyrot.seeding import torch_generator
+from polyrot.store import Artifact, Checkpoint
+from polyrot.toy import task, transformer
+from polyrot.toy.transformer import Params
+
+GOAL = 0.9999  # every head, every distribution
+CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for many as for few
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast. The defaults are the paper's protocol."""
+
+    steps: int = 60_000
+    batch: int = 512
+    warmup: int = 500
+    peak_rate: float = 3e-3
+    final_share: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    precision: str = "bf16 autocast, fp32 weights"
+    patience: int = 10_000
+    evaluate_every: int = 500
+    evaluation_sequences: int = 512
+
+    def recipe(self) -> dict[str, Any]:
+        """What a fingerprint needs to know."""
+        return {**asdict(self), "betas": list(self.betas)}
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        floor = self.final_share
+        return self.peak_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+Evaluation = dict[str, dict[str, list[float]]]  # distribution -> head -> accuracy per model
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained models and what happened.
+
+    params: one model per seed. snapshots: step -> params of the first model.
+    history: the evaluations, oldest first, each with "step" and "loss" (per model).
+    """
+
+    seeds: tuple[int, ...]
+    params: Params
+    snapshots: dict[int, Params]
+    early_losses: list[list[float]]
+    history: list[dict[str, Any]]
+    stopped_at: list[int]
+    accuracies: Evaluation = field(default_factory=dict)
+
+    def to_artifact(self) -> Artifact:
+        tensors = {f"params.{n}": p for n, p in self.params.items()}
+        for step, params in self.snapshots.items():
+            tensors |= {f"snapshot.{step}.{n}": p for n, p in params.items()}
+        meta = {
+            "seeds": list(self.seeds),
+            "early_losses": self.early_losses,
+            "history": self.history,
+            "stopped_at": self.stopped_at,
+            "accuracies": self.accuracies,
+        }
+        return Artifact(tensors, meta)
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Trained:
+        snapshots: dict[int, Params] = {}
+        params: Params = {}
+        for name, tensor in artifact.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "params":
+                params[rest] = tensor
+            elif kind == "snapshot":
+                step, _, key = rest.partition(".")
+                snapshots.setdefault(int(step), {})[key] = tensor
+        meta = artifact.meta
+        return cls(
+            tuple(meta["seeds"]),
+            params,
+            dict(sorted(snapshots.items())),
+            meta["early_losses"],
+            meta["history"],
+            meta["stopped_at"],
+            meta["accuracies"],
+        )
+
+
+def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Tensor) -> Tensor:
+    """Sum over heads of the mean cross-entropy over kept positions, per model: [model].
+
+    logits: head -> [model, batch, position, classes]; labels: head -> [model, batch, position].
+    keep: bool [model, batch, position], False at PAD.
+    """
+    total = torch.zeros(keep.shape[0], device=keep.device)
+    weight = keep.float() / keep.float().sum((1, 2), keepdim=True)
+    for head in task.HEADS:
+        entropy = F.cross_entropy(
+            logits[head].float().flatten(0, 2), labels[head].flatten(), reduction="none"
+        )
+        total = total + (entropy.reshape(keep.shape) * weight).sum((1, 2))
+    return total
+
+
+def evaluate(
+    params: Params, n_sequences: int, *, seed: int = 0, purpose: str = "evaluation", chunk: int = 256
+) -> Evaluation:
+    """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32."""
+    device = params["embed"].device
+    out: Evaluation = {}
+    for name in task.DISTRIBUTIONS:
+        generator = torch_generator(seed, purpose, name, device=device)
+        tokens = task.sequences(n_sequences, generator, name)
+        labels, keep = task.label(tokens), tokens != task.PAD
+        right = {h: torch.zeros(params["embed"].shape[0], device=device) for h in task.HEADS}
+        with torch.no_grad():
+            for part in torch.arange(n_sequences, device=device).split(chunk):
+                logits = transformer.forward(params, tokens[part]).logits
+                for head in task.HEADS:
+                    hit = (logits[head].argmax(-1) == labels.head(head)[part]) & keep[part]
+                    right[head] += hit.sum((1, 2))
+        n = keep.sum()
+        out[name] = {h: (right[h].double() / n).tolist() for h in task.HEADS}
+    return out
+
+
+def lowest(evaluation: Evaluation, model: int) -> float:
+    """The lowest accuracy of one model over heads and distributions."""
+    return min(by_head[h][model] for by_head in evaluation.values() for h in by_head)
+
+
+def batches(
+    seeds: Sequence[int], batch: int, first_step: int, device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
+    """Packed batches from `first_step` on, one independent stream per model.
+
+    Yields tokens and positions [model, rows, width], the attention bias, and labels per head.
+    """
+    per_chunk = max(1, CHUNK_SEQUENCES // batch)
+    step = first_step
+    while True:
+        chunk, offset = divmod(step, per_chunk)
+        drawn = [
+            task.packed_batch(
+                per_chunk * batch, torch_generator(seed, "toy data", chunk, device=device)
+            )
+            for seed in seeds
+        ]
+        # Rows of one draw are exchangeable: any batch / 2 of them are a batch.
+        tokens = torch.stack([d.tokens for d in drawn]).unflatten(1, (per_chunk, batch // 2))
+        positions = torch.stack([d.positions for d in drawn]).unflatten(1, (per_chunk, -1))
+        segments = torch.stack([d.segments for d in drawn]).unflatten(1, (per_chunk, -1))
+        labels = {
+            h: torch.stack([d.labels.head(h) for d in drawn]).unflatten(1, (per_chunk, -1))
+            for h in task.HEADS
+        }
+        for i in range(offset, per_chunk):
+            bias = transformer.attention_bias(segments[:, i], tokens.shape[-1], device)
+            yield tokens[:, i], positions[:, i], bias, {h: x[:, i] for h, x in labels.items()}
+        step += per_chunk - offset
+
+
+def _loss(
+    params: Params, tokens: Tensor, positions: Tensor, bias: Tensor, labels: dict[str, Tensor]
+) -> Tensor:
+    with torch.autocast(tokens.device.type, torch.bfloat16):
+        run = transformer.forward(params, tokens, positions=positions, bias=bias)
+    return losses(run.logits, labels, torch.ones_like(tokens, dtype=torch.bool))
+
+
+def clip_per_model(gradients: Sequence[Tensor], limit: float) -> None:
+    """Clip in place each model's gradient norm, over all its tensors, at `limit`."""
+    squares = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0)
+    scale = (limit / (squares.sqrt() + 1e-6)).clamp(max=1.0)
+    for g in gradients:
+        g.mul_(scale.reshape(-1, *[1] * (g.ndim - 1)))
+
+
+def drift_steps(steps: int) -> list[int]:
+    """Nine checkpoints of a run: 1/256 of it, doubling, to half-way and the end."""
+    return sorted({max(1, round(steps / 2**k)) for k in range(9)})
+
+
+def can_compile() -> bool:
+    """Whether torch.compile has the C++ compiler that it needs on a CPU."""
+    return shutil.which("g++") is not None or shutil.which("clang++") is not None
+
+
+def train(
+    seeds: Sequence[int],
+    schedule: Schedule,
+    *,
+    frozen_io: Params | None = None,
+    snapshot_at: Sequence[int] = (),
+    device: torch.device | str = "cpu",
+    checkpoint: Checkpoint | None = None,
+    checkpoint_every: int = 1000,
+    progress: Progress = silent,
+    compiled: bool | None = None,
+    stop_after: int | None = None,
+) -> Trained:
+    """Train one model per seed, all as one batched program.
+
+    frozen_io: token embedding and unembeddings of one trained model (leading dimension 1),
+    copied into every seed and not trained (cohort A, seeds 1 to 4).
+    stop_after: end after this many steps of the same schedule (to compare the first steps of a
+    shipped run).
+    Each seed has its own start and its own stream of data. A seed whose heads reach 99.99 % on
+    all distributions is taken as it stands `patience` steps later; the others train on.
+    """
+    device = torch.device(device)
+    params = transformer.initialise(seeds, device)
+    if frozen_io is not None:
+        for name in transformer.IO_NAMES:
+            params[name] = frozen_io[name].to(device).expand_as(params[name]).clone()
+    frozen = transformer.IO_NAMES if frozen_io is not None else ()
+    trained = {n: p.requires_grad_() for n, p in params.items() if n not in frozen}
+    optimiser = torch.optim.AdamW(
+        trained.values(), betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
+    )
+    state = _State(len(seeds))
+    saved = checkpoint.load() if checkpoint is not None else None
+    if saved is not None:
+        state.restore(saved, params, optimiser, trained)
+
+    if compiled is None:
+        compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
+    loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
+    stage = f"toy seeds {', '.join(map(str, seeds))}"
+    end = min(schedule.steps, stop_after or schedule.steps)
+    stream = batches(seeds, schedule.batch, state.step, device)
+    while state.step < end and not state.all_stopped:
+        for group in optimiser.param_groups:
+            group["lr"] = schedule.rate(state.step)
+        loss = loss_of(params, *next(stream))
+        loss.sum().backward()
+        clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
+        optimiser.step()
+        optimiser.zero_grad()
+        state.after_step(loss.detach(), params, snapshot_at)
+        if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
+            state.evaluate(params, schedule)
+        if checkpoint is not None and state.step % checkpoint_every == 0:
+            checkpoint.save(state.to_artifact(params, optimiser, trained))
+        if state.step % 20 == 0 or state.step == end:
+            progress(stage, state.step, end, state.note())
+    return state.finish(tuple(seeds), params, schedule)
+
+
+N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared
+
+
+class _State:
+    """What a run knows beside weights and moments: all of it goes into the checkpoint."""
+
+    def __init__(self, n_models: int) -> None:
+        self.step = 0
+        self.loss = torch.zeros(n_models)
+        self.early: list[list[float]] = []
+        self.history: list[dict[str, Any]] = []
+        self.reached: list[int | None] = [None] * n_models
+        self.final: dict[int, tuple[int, Params]] = {}
+        self.snapshots: dict[int, Params] = {}
+        self.n_models = n_models
+
+    @property
+    def all_stopped(self) -> bool:
+        return len(self.final) == self.n_models
+
+    def after_step(self, loss: Tensor, params: Params, snapshot_at: Sequence[int]) -> None:
+        self.step += 1
+        self.loss = loss
+        if len(self.early) < N_EARLY:
+            self.early.append(loss.tolist())
+        if self.step in snapshot_at:
+            self.snapshots[self.step] = _one(params, 0)
+
+    def evaluate(self, params: Params, schedule: Schedule) -> None:
+        if not torch.isfinite(self.loss).all():
+            raise FloatingPointError(
+                f"the loss is not finite at step {self.step}: {self.loss.tolist()}; "
+                "lower the peak rate"
+            )
+        accuracy = evaluate(params, schedule.evaluation_sequences)
+        self.history.append(
+            {"step": self.step, "loss": self.loss.tolist(), "accuracy": accuracy}
+        )
+        for m in range(self.n_models):
+            if self.reached[m] is None and lowest(accuracy, m) >= GOAL:
+                self.reached[m] = self.step
+            since = self.reached[m]
+            if m not in self.final and since is not None and self.step - since >= schedule.patience:
+                self.final[m] = (self.step, _one(params, m))
+
+    def note(self) -> str:
+        text = f"loss {', '.join(f'{x:.4f}' for x in self.loss.tolist())}"
+        if self.history:
+            accuracy = self.history[-1]["accuracy"]
+            worst = [lowest(accuracy, m) for m in range(self.n_models)]
+            text += f"; lowest accuracy {', '.join(f'{x:.2%}' for x in worst)}"
+        return text
+
+    def to_artifact(
+        self, params: Params, optimiser: torch.optim.Optimizer, trained: Params
+    ) -> Artifact:
+        tensors = {f"params.{n}": p.detach() for n, p in params.items()}
+        for name, p in trained.items():
+            moments = optimiser.state[p]
+            tensors[f"first.{name}"] = moments["exp_avg"]
+            tensors[f"second.{name}"] = moments["exp_avg_sq"]
+        for step, snapshot in self.snapshots.items():
+            tensors |= {f"snapshot.{step}.{n}": p for n, p in snapshot.items()}
+        for m, (step, model) in self.final.items():
+            tensors |= {f"final.{m}.{step}.{n}": p for n, p in model.items()}
+        meta = {
+            "step": self.step,
+            "loss": self.loss.tolist(),
+            "early": self.early,
+            "history": self.history,
+            "reached": self.reached,
+        }
+        return Artifact({n: t.cpu().contiguous() for n, t in tensors.items()}, meta)
+
+    def restore(
+        self, saved: Artifact, params: Params, optimiser: torch.optim.Optimizer, trained: Params
+    ) -> None:
+        self.step, self.early = saved.meta["step"], saved.meta["early"]
+        self.history, self.reached = saved.meta["history"], saved.meta["reached"]
+        self.loss = torch.tensor(saved.meta["loss"])
+        with torch.no_grad():
+            for name, p in params.items():
+                p.copy_(saved.tensors[f"params.{name}"])
+        for name, p in trained.items():
+            optimiser.state[p] = {
+                "step": torch.tensor(float(self.step), device=p.device),
+                "exp_avg": saved.tensors[f"first.{name}"].to(p.device),
+                "exp_avg_sq": saved.tensors[f"second.{name}"].to(p.device),
+            }
+        for name, tensor in saved.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "snapshot":
+                step, _, key = rest.partition(".")
+                self.snapshots.setdefault(int(step), {})[key] = tensor
+            elif kind == "final":
+                model, step, key = rest.split(".", 2)
+                self.final.setdefault(int(model), (int(step), {}))[1][key] = tensor
+
+    def finish(self, seeds: tuple[int, ...], params: Params, schedule: Schedule) -> Trained:
+        out = {n: p.detach().clone() for n, p in params.items()}
+        for m, (_, model) in self.final.items():
+            for name, p in model.items():
+                out[name][m] = p[0].to(out[name].device)
+        accuracy = evaluate(out, 8 * schedule.evaluation_sequences, purpose="final evaluation")
+        return Trained(
+            seeds,
+            {n: p.cpu() for n, p in out.items()},
+            {s: {n: p.cpu() for n, p in model.items()} for s, model in self.snapshots.items()},
+            self.early,
+            self.history,
+            [self.final[m][0] if m in self.final else self.step for m in range(self.n_models)],
+            accuracy,
+        )
+
+
+def _one(params: Params, model: int) -> Params:
+    """A copy of one model of the batch, leading dimension 1, on the CPU."""
+    return {n: p.detach()[model : model + 1].cpu().clone() for n, p in params.items()}
