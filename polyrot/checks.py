@@ -12,10 +12,11 @@ class BadActivations(ValueError):
     """Activations that cannot be fitted or scored."""
 
 
-def check_matrix(x: Tensor, where: str, d: int | None = None) -> None:
+def check_matrix(x: Tensor, where: str, d: int | None = None, finite: bool = True) -> None:
     """`x` must be finite floating-point [tokens, d] with at least one token.
 
-    Raises BadActivations naming `where`, and row and column of the first value that is not finite.
+    Raises BadActivations naming `where`, and row and column of the first value that is not finite;
+    `finite=False` leaves that to a caller who sums the values anyway.
     """
     if x.ndim != 2:
         raise BadActivations(
@@ -31,27 +32,32 @@ def check_matrix(x: Tensor, where: str, d: int | None = None) -> None:
             f"{where}: {x.shape[1]} dimensions where {d} are expected; "
             "check that both come from one site and one width of model"
         )
-    check_finite(x, where)
-
-
-def check_finite(x: Tensor, where: str) -> None:
-    """Raise BadActivations naming the first entry of [tokens, d] that is NaN or infinite."""
     # The sum is not finite if an entry is not; it may also overflow, hence the second look.
-    if x.sum().isfinite():
-        return
+    if finite and not x.sum().isfinite():
+        check_finite(x, where)
+
+
+def check_finite(x: Tensor, where: str, first_token: int = 0) -> None:
+    """Raise BadActivations naming the first entry of [tokens, d] that is NaN or infinite.
+
+    `first_token` is the number of row 0, where x is a part of more.
+    """
     bad = (~x.isfinite()).nonzero()
     if len(bad):
         row, column = bad[0].tolist()
         raise BadActivations(
             f"{where}: {len(bad)} values are NaN or infinite, the first ({x[row, column].item()}) "
-            f"at token {row}, dimension {column}; check the model's precision and the batch"
+            f"at token {first_token + row}, dimension {column}; "
+            "check the model's precision and the batch"
         )
 
 
-def check_pair(a: Tensor, b: Tensor, where: str, same_width: bool = True) -> None:
+def check_pair(
+    a: Tensor, b: Tensor, where: str, same_width: bool = True, finite: bool = True
+) -> None:
     """Both as `check_matrix`, and row i of one belongs to row i of the other."""
-    check_matrix(a, f"{where}, first")
-    check_matrix(b, f"{where}, second", d=a.shape[1] if same_width else None)
+    check_matrix(a, f"{where}, first", finite=finite)
+    check_matrix(b, f"{where}, second", a.shape[1] if same_width else None, finite)
     if a.shape[0] != b.shape[0]:
         raise BadActivations(
             f"{where}: {a.shape[0]} tokens against {b.shape[0]}; "

@@ -1,7 +1,7 @@
-"""What a claim test hands to ``verdict``: measured values with labels, and tables of pairs by sites.
+"""What a claim test hands to ``verdict``: labelled values, and tables of pairs by sites.
 
-Nothing here knows a claim or a bar. A value that is not finite is refused on construction, naming its label:
-a NaN is a crash, and must never come out as a refuted claim.
+Nothing here knows a claim or a bar. A value that is not finite is refused on construction, naming
+its label: a NaN is a crash, and must never come out as a refuted claim.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ class Measured:
 
     values      [n_values] float64
     labels      one per value, such as "0-3 resid_mid_1"
-    replicates  [n_values, n_pairs], or [1, n_pairs] when all values share them: the pairs, which are the clusters of
-                the interval
+    replicates  [n_values, n_pairs], or [1, n_pairs] when all values share them: the pairs, which
+                are the clusters of the interval
     beside      figures recorded next to the verdict, without a bar
     seeds       by purpose: {"model": [0, 1], "sae": 7}
     counts      {"pairs": 4, "tokens": 65536}
 
-    Raises ValueError if nothing was measured, shapes do not match, or a value is not finite (naming its label).
+    Raises ValueError if nothing was measured, shapes do not match, or a value is not finite
+    (naming its label).
     """
 
     values: np.ndarray
@@ -55,7 +56,8 @@ class Measured:
             replicates = _frozen(self.replicates)
             if replicates.ndim != 2 or len(replicates) not in (1, values.size):
                 raise ValueError(
-                    f"replicates must be [{values.size}, n_pairs] or [1, n_pairs], not {list(replicates.shape)}"
+                    f"replicates must be [{values.size}, n_pairs] or [1, n_pairs], "
+                    f"not {list(replicates.shape)}"
                 )
             _require_finite(replicates, [f"replicates of {label}" for label in labels])
             object.__setattr__(self, "replicates", replicates)
@@ -71,9 +73,10 @@ class Measured:
         return cls(np.array([float(measured)]), ("",))
 
     def interval(self, index: int) -> tuple[float, float] | None:
-        """95 % Student-t interval of the mean over pairs at value `index`; None with fewer than two pairs.
+        """95 % Student-t interval of the mean over pairs at value `index`.
 
-        It is an interval of a mean, also where the value itself is that of a single pair.
+        It is an interval of a mean, also where the value itself is that of a single pair. None
+        with fewer than two pairs.
         """
         if self.replicates is None or self.replicates.shape[1] < 2:
             return None
@@ -88,9 +91,10 @@ class Measured:
 
 @dataclass(frozen=True, eq=False)
 class PairSite:
-    """A table of one quantity: `values` [n_pairs, n_sites] with labels of both axes ("0-3"; "resid_mid_1").
+    """One quantity by pair and site: `values` [n_pairs, n_sites], `pairs` such as "0-3", `sites`.
 
-    Raises ValueError if shapes do not match, a label is doubled, or a value is not finite (naming pair and site).
+    Raises ValueError if shapes do not match, a label is doubled, or a value is not finite (naming
+    pair and site).
     """
 
     values: np.ndarray
@@ -116,7 +120,7 @@ class PairSite:
         object.__setattr__(self, "sites", sites)
 
     def at(self, sites: Sequence[str]) -> PairSite:
-        """The table at `sites`, in that order. Raises KeyError naming a site that it does not have."""
+        """The table at `sites`, in that order. Raises KeyError naming a site it does not have."""
         unknown = [site for site in sites if site not in self.sites]
         if unknown:
             raise KeyError(f"no site {', '.join(unknown)} among {', '.join(self.sites)}")
@@ -150,6 +154,9 @@ class PairSite:
 
     def __truediv__(self, other: PairSite) -> PairSite:
         return self._combined(other, operator.truediv)
+
+    def __abs__(self) -> PairSite:
+        return replace(self, values=abs(self.values))
 
     def _measured(
         self, values: np.ndarray, labels: tuple[str, ...], replicates: np.ndarray

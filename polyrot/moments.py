@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polyrot.checks import BadActivations, check_finite, check_matrix, check_pair
+from polyrot.checks import BadActivations, check_finite, check_pair
 
-# Relative size below which a singular value or eigenvalue is rounding, by the precision of products.
+# Relative size below which a singular value is rounding, by the precision of the products.
 _RTOL = {torch.float64: 1e-11, torch.float32: 1e-6}
 
 
@@ -43,12 +43,13 @@ class Moments:
 class _Side:
     """Sums over one model's rows, taken around a provisional mean against cancellation."""
 
-    def __init__(self, auto: bool) -> None:
+    def __init__(self, auto: bool, where: str) -> None:
+        self.where = where
         self.auto_wanted = auto
         self.shift: Tensor | None = None
         self.eps = 0.0
 
-    def centred(self, x: Tensor, dtype: torch.dtype, where: str) -> Tensor:
+    def centred(self, x: Tensor, dtype: torch.dtype, first_token: int) -> Tensor:
         """Rows around the provisional mean; their sums are added."""
         if self.shift is None:
             d, device = x.shape[1], x.device
@@ -62,10 +63,13 @@ class _Side:
         rows = x.to(dtype) - self.shift
         total = rows.sum(0)
         if not total.sum().isfinite():
-            check_finite(x, where)
-        self.eps = max(self.eps, torch.finfo(x.dtype).eps)
+            check_finite(x, self.where, first_token)
+        # Half precision is not coarser here: a dimension that takes two neighbouring values varies.
+        both = torch.float64 if x.dtype == dtype == torch.float64 else torch.float32
+        self.eps = max(self.eps, torch.finfo(both).eps)
         self.sum += total
-        self.squares += torch.einsum("td,td->d", rows, rows)
+        # As a product: a column sum of squares takes several times longer.
+        self.squares += rows.new_ones(len(rows)) @ (rows * rows)
         if self.auto is not None:
             self.auto += rows.T @ rows
         return rows
@@ -81,35 +85,41 @@ class MomentAccumulator:
     """
 
     def __init__(
-        self, siblings: int = 1, auto: bool = False, precision: torch.dtype = torch.float64
+        self,
+        siblings: int = 1,
+        auto: bool = False,
+        precision: torch.dtype = torch.float64,
+        where: str = "moments",
     ) -> None:
         if precision not in _RTOL:
             raise ValueError(f"precision must be torch.float32 or torch.float64, not {precision}")
         if siblings < 1:
             raise ValueError("at least one sibling is needed")
         self._precision = precision
-        self._anchor = _Side(auto)
-        self._siblings = [_Side(auto) for _ in range(siblings)]
+        self._where = where
+        self._anchor = _Side(auto, f"{where}, anchor")
+        self._siblings = [_Side(auto, f"{where}, sibling {i}") for i in range(siblings)]
         self._cross: list[Tensor] = []
         self._tokens = 0
 
     def update(self, siblings: Sequence[Tensor], anchor: Tensor) -> None:
         """Add rows: each sibling [tokens, d_a], the anchor [tokens, d_b]; row i is one token.
 
-        Raises BadActivations: shapes, token counts, values that are not finite; nothing is added.
+        Raises BadActivations: shapes, token counts, values that are not finite. The accumulator is
+        not to be used after that.
         """
         if len(siblings) != len(self._siblings):
             raise BadActivations(
-                f"moments: {len(siblings)} siblings where {len(self._siblings)} were announced"
+                f"{self._where}: {len(siblings)} siblings where {len(self._siblings)} are expected"
             )
         for i, a in enumerate(siblings):
-            where = f"moments of sibling {i} (first) and anchor (second)"
-            check_pair(a, anchor, where, same_width=False)
+            where = f"{self._where}, sibling {i} (first) and anchor (second)"
+            check_pair(a, anchor, where, same_width=False, finite=False)
             if self._cross and list(self._cross[i].shape) != [a.shape[1], anchor.shape[1]]:
                 raise BadActivations(f"{where}: the width differs from that of earlier batches")
-        b_rows = self._anchor.centred(anchor, self._precision, "moments of the anchor")
+        b_rows = self._anchor.centred(anchor, self._precision, self._tokens)
         for i, (side, a) in enumerate(zip(self._siblings, siblings, strict=True)):
-            product = side.centred(a, self._precision, f"moments of sibling {i}").T @ b_rows
+            product = side.centred(a, self._precision, self._tokens).T @ b_rows
             if len(self._cross) <= i:
                 self._cross.append(product.double())
             else:
@@ -120,7 +130,7 @@ class MomentAccumulator:
         """One for each sibling. Raises BadActivations where no rows were added."""
         n = self._tokens
         if n == 0:
-            raise BadActivations("moments: no rows were added; check the token mask")
+            raise BadActivations(f"{self._where}: no rows were added; check the token mask")
         b = self._anchor
         mean_b, shift_b, var_b, auto_b = _finish(b, n)
         result = []
@@ -149,15 +159,15 @@ def pair_moments(
     auto: bool = False,
     precision: torch.dtype = torch.float64,
     chunk: int = 4096,
+    where: str = "moments",
 ) -> list[Moments]:
     """Moments of each sibling [tokens, d_a] against one anchor [tokens, d_b], `chunk` rows a time.
 
-    See `MomentAccumulator` for `auto` and `precision`. Raises BadActivations.
+    See `MomentAccumulator` for `auto` and `precision`. Raises BadActivations, naming `where`.
     """
-    check_matrix(anchor, "moments of the anchor")
     for i, a in enumerate(siblings):
-        check_pair(a, anchor, f"moments of sibling {i} (first) and anchor (second)", False)
-    accumulator = MomentAccumulator(len(siblings), auto, precision)
+        check_pair(a, anchor, f"{where}, sibling {i} (first) and anchor (second)", False, False)
+    accumulator = MomentAccumulator(len(siblings), auto, precision, where)
     for i in range(0, anchor.shape[0], chunk):
         accumulator.update([a[i : i + chunk] for a in siblings], anchor[i : i + chunk])
     return accumulator.moments()

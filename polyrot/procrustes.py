@@ -31,7 +31,7 @@ class ActivationMap(Protocol):
     """Anything that carries activations of one model to those of another."""
 
     def apply(self, x: Tensor) -> Tensor:
-        """[..., d] to [..., d], in the dtype and on the device of `x`."""
+        """[..., d] to [..., d], on x's device, in its dtype or float32, whichever is wider."""
         ...
 
 
@@ -51,7 +51,8 @@ class Rotation:
     rank: int
 
     def apply(self, x: Tensor) -> Tensor:
-        """Rotate activations [..., d]; the result has x's dtype and device."""
+        """Rotate activations [..., d]; on x's device, in its dtype or float32."""
+        x = _at_least_single(x)
         return (x - self.mean_a.to(x)) @ self.r.to(x) + self.mean_b.to(x)
 
     @property
@@ -73,7 +74,8 @@ class Affine:
     rank: int
 
     def apply(self, x: Tensor) -> Tensor:
-        """Map activations [..., d_a] to [..., d_b]; the result has x's dtype and device."""
+        """Map activations [..., d_a] to [..., d_b]; on x's device, in its dtype or float32."""
+        x = _at_least_single(x)
         return (x - self.mean_a.to(x)) @ self.w.to(x) + self.mean_b.to(x)
 
 
@@ -85,7 +87,8 @@ class Shift:
     mean_b: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
-        """Shift activations [..., d]; the result has x's dtype and device."""
+        """Shift activations [..., d]; on x's device, in its dtype or float32."""
+        x = _at_least_single(x)
         return x - self.mean_a.to(x) + self.mean_b.to(x)
 
 
@@ -152,20 +155,15 @@ def shift_only(a: Tensor, b: Tensor) -> Shift:
 def principal_axes_map(a: Tensor, b: Tensor, generator: torch.Generator) -> Rotation:
     """Principal axes of `a` onto those of `b` by rank of their variance, signs drawn at random.
 
-    a: [tokens_a, d], b: [tokens_b, d]. A control: it knows the two covariances and no pairing of
-    tokens, so that the two may even be different tokens. `generator` draws the d signs.
+    a, b: [tokens, d]. A control: it knows means and covariances and no pairing of tokens, so that
+    permuting the rows of either changes nothing. `generator` draws the d signs.
     Raises as `fit_rotation`.
     """
-    check_matrix(a, "principal axes, first")
-    check_matrix(b, "principal axes, second", d=a.shape[1])
-    rows = min(a.shape[0], b.shape[0])
-    if a.shape[0] != b.shape[0]:  # the moments want pairs; which rows are left out is no matter
-        a, b = a[:rows], b[:rows]
     return principal_axes_from_moments(_moments(a, b, "principal axes", auto=True), generator)
 
 
 def principal_axes_from_moments(moments: Moments, generator: torch.Generator) -> Rotation:
-    """`principal_axes_map` from moments gathered with `auto=True`; their `cross` is not looked at."""
+    """`principal_axes_map` from moments gathered with `auto=True` (`cross` unused)."""
     _check_fit(moments, "principal axes")
     values_a, axes_a = _principal(_auto(moments.auto_a))
     values_b, axes_b = _principal(_auto(moments.auto_b))
@@ -193,7 +191,7 @@ def frobenius_distance(r: Tensor) -> float:
 
 
 def principal_basis(covariance: Tensor, share: float = 0.999) -> Tensor:
-    """Orthonormal [d, k]: the fewest principal axes of `covariance` [d, d] with `share` of its trace.
+    """Orthonormal [d, k]: the fewest principal axes of `covariance` [d, d] that hold `share` of it.
 
     Raises ValueError unless 0 < share <= 1 and the trace is positive.
     """
@@ -226,11 +224,16 @@ def restricted_distance(r: Tensor, basis: Tensor) -> float:
     )
 
 
+def _at_least_single(x: Tensor) -> Tensor:
+    # Half-precision activations are for storage: an orthogonal matrix is not orthogonal in them.
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def _moments(
     a: Tensor, b: Tensor, where: str, auto: bool = False, same_width: bool = True
 ) -> Moments:
-    check_pair(a, b, where, same_width=same_width)
-    return pair_moments([a], b, auto=auto)[0]
+    check_pair(a, b, f"{where}, sibling (first) and anchor (second)", same_width, finite=False)
+    return pair_moments([a], b, auto=auto, where=where)[0]
 
 
 def _check_fit(moments: Moments, where: str) -> None:

@@ -1,4 +1,4 @@
-"""The pre-registration: claims and their bars, checked key by key, and by hash against the file that was registered."""
+"""The pre-registration: claims and bars, checked key by key, and by hash that nothing was moved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ class RegistrationError(ValueError):
 
 @dataclass(frozen=True)
 class Bar:
-    """Limits on one number. `above` and `below` are strict, `equals` is exact. Raises RegistrationError."""
+    """Limits on one number. `above` and `below` are strict, `equals` is exact.
+
+    Raises RegistrationError if there is none, one is no finite number, or nothing satisfies them.
+    """
 
     equals: float | None = None
     at_least: float | None = None
@@ -77,7 +80,7 @@ class Bar:
 
     def worst(self, values: Iterable[float]) -> int:
         """Index of the value that misses the bar most, or comes closest to missing it."""
-        # A value on a strict limit misses with margin 0, so satisfaction is compared before the margin.
+        # A value on a strict limit misses with margin 0, so satisfaction comes before the margin.
         ranked = [(self.satisfied(x), self.margin(x)) for x in values]
         return ranked.index(min(ranked))
 
@@ -137,8 +140,11 @@ class Registration:
 
     @classmethod
     def load(cls, path: Path, *, registered: bool = True) -> Registration:
-        """Read and check `path`. Raises RegistrationError naming claim and key, and, unless `registered` is False,
-        if the file is not byte for byte the registered one."""
+        """Read and check `path`.
+
+        Raises RegistrationError naming claim and key, and, unless `registered` is False, if the
+        file is not byte for byte the registered one.
+        """
         try:
             content = Path(path).read_bytes()
         except OSError as error:
@@ -147,7 +153,8 @@ class Registration:
         if registered and sha256 != REGISTERED_SHA256:
             raise RegistrationError(
                 f"{path} is not the registered registration: its sha256 is {sha256}, "
-                f"that of the registered one {REGISTERED_SHA256}. A bar is never moved after a result is seen."
+                f"that of the registered one {REGISTERED_SHA256}. "
+                "A bar is never moved after a result is seen."
             )
         try:
             document = tomllib.loads(content.decode())
@@ -176,14 +183,15 @@ class Registration:
         raise KeyError(f"no registered claim {id}")
 
     def pairs(self, scales: Iterable[str] = SCALES) -> list[tuple[Claim, str]]:
-        """Every claim at every one of its scales that is among `scales`, in the order of the file."""
+        """Every claim at each of its scales that is among `scales`, in the order of the file."""
         asked = set(scales)
         return [(claim, scale) for claim in self.claims for scale in claim.scales if scale in asked]
 
     def controls_at(self, id: str, scale: str) -> list[tuple[Claim, str]]:
         """The controls of claim `id` at `scale`, each with the scale at which it is judged.
 
-        A control that is arithmetic on published figures (scale "paper") speaks for every scale of its claims.
+        A control that is arithmetic on published figures (scale "paper") speaks for every scale of
+        its claims.
         """
         return [
             (control, at)
@@ -235,7 +243,8 @@ def _check_references(claims: tuple[Claim, ...]) -> None:
     for claim in claims:
         if claim.is_control != bool(claim.controls):
             raise RegistrationError(
-                f"claim {claim.id}: `controls` belongs to claims of status control, and each of those needs it"
+                f"claim {claim.id}: `controls` belongs to claims of status control, "
+                "and each of those needs it"
             )
         for id in claim.controls:
             if id not in by_id:

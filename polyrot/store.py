@@ -75,6 +75,7 @@ __all__ = [
 
 SHIPPED_BUDGET = 40 * 2**20
 _MANIFEST = "manifest.toml"
+_ABOUT = "Check, list and extend the artifacts that are shipped with the suite."
 _log = logging.getLogger(__name__)
 
 
@@ -361,7 +362,7 @@ def verify(shipped: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 where all is well."""
-    parser = argparse.ArgumentParser(prog="python -m polyrot.store", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m polyrot.store", description=_ABOUT)
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (
         ("verify", "check every shipped file against the manifest"),

@@ -17,19 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polyrot import artifact_file
-from polyrot import store as store_module
 from polyrot.store import (
     Artifact,
     Checkpoint,
-    DamagedArtifact,
     Store,
     StoreFull,
     StoreWarning,
     fingerprint,
-    read_manifest,
-    ship,
-    verify,
-    write_manifest,
 )
 
 RECIPE = {"seed": 3, "rate": 5e-4, "sites": ["resid_mid_0", "resid_post_0"], "frozen": None}
@@ -374,141 +368,3 @@ def test_full_disk_says_so_and_leaves_the_store_as_it_was(
     assert str(tmp_path / "seed") in str(caught.value)
     assert artifacts(tmp_path) == before
     assert not list(tmp_path.rglob(".tmp-*"))
-
-
-# ---------------------------------------------------------------- retrain
-
-
-def test_retrain_ignores_what_is_there_and_reuses_what_it_built(tmp_path: Path) -> None:
-    plain = Store(tmp_path)
-    plain.get_or_build("seed", RECIPE, Builder(1.0), name="s")
-    build = Builder(2.0)
-    for _ in range(3):  # the same run, its other workers, the same run after a kill
-        again = Store(tmp_path, shipped=tmp_path / "nowhere", retrain=True)
-        assert again.get_or_build("seed", RECIPE, build).tensors["weight"][0, 0] == 2.0
-    assert build.calls == 1
-    assert again.state()[0] == plain.state()[0] == 1
-    # Until it is finished, a plain run goes on with what it had.
-    assert plain.get_or_build("seed", RECIPE, never).tensors["weight"][0, 0] == 1.0
-
-
-def test_finished_retrain_becomes_the_cache_and_the_next_begins_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path, retrain=True)
-    store.get_or_build("seed", RECIPE, Builder(2.0))
-    assert store.finish_retrain() == 1
-    assert Store(tmp_path).get_or_build("seed", RECIPE, never).tensors["weight"][0, 0] == 2.0
-    build = Builder(3.0)
-    Store(tmp_path, retrain=True).get_or_build("seed", RECIPE, build)
-    assert build.calls == 1
-    assert Store(tmp_path).finish_retrain() == 0
-
-
-# ---------------------------------------------------------------- shipped
-
-
-@pytest.fixture
-def shipped(tmp_path: Path) -> Path:
-    """One shipped artifact of value 1.5, stored in half precision."""
-    made = Store(tmp_path / "made")
-    made.get_or_build("seed", RECIPE, Builder(1.5), name="toy")
-    folder = tmp_path / "shipped"
-    ship(artifacts(tmp_path / "made")[0], folder, half=True)
-    write_manifest(folder)
-    return folder
-
-
-def test_shipped_is_used_first_in_single_precision(tmp_path: Path, shipped: Path) -> None:
-    store = Store(tmp_path / "cache", shipped)
-    found = store.get_or_build("seed", RECIPE, never)
-    assert found.tensors["weight"].dtype == torch.float32
-    assert found.tensors["steps"].dtype == torch.int64
-    assert found.tensors["weight"][0, 0] == 1.5
-    assert found.meta == {"accuracy": 0.5, "stored_dtype": "float16"}
-    assert store.state() == (0, 0)
-    # What is shipped for another configuration is just not used.
-    build = Builder()
-    store.get_or_build("seed", RECIPE | {"seed": 9}, build)
-    assert build.calls == 1
-
-
-@pytest.mark.parametrize("where", [60, -1])
-def test_damaged_shipped_file_stops_with_the_remedy(
-    tmp_path: Path, shipped: Path, where: int
-) -> None:
-    (path,) = artifacts(shipped)
-    flip_byte(path, where)
-    store = Store(tmp_path / "cache", shipped)
-    with pytest.raises(DamagedArtifact, match=r"sha256 differs.*git checkout.*--retrain") as caught:
-        store.get_or_build("seed", RECIPE, never)
-    assert str(path) in str(caught.value)
-    assert "sha256 differs" in verify(shipped)[0]
-    Store(tmp_path / "cache", shipped, retrain=True).get_or_build("seed", RECIPE, Builder())
-
-
-def test_shipped_file_without_manifest_still_proves_itself(tmp_path: Path, shipped: Path) -> None:
-    (shipped / "manifest.toml").unlink()
-    store = Store(tmp_path / "cache", shipped)
-    store.get_or_build("seed", RECIPE, never)
-    flip_byte(artifacts(shipped)[0], -1)
-    with pytest.raises(DamagedArtifact, match="sha256 differs"):
-        store.get_or_build("seed", RECIPE, never)
-
-
-def test_missing_shipped_file_is_named(tmp_path: Path, shipped: Path) -> None:
-    (path,) = artifacts(shipped)
-    path.unlink()
-    with pytest.warns(StoreWarning, match=r"manifest lists it, but it is missing"):
-        Store(tmp_path / "cache", shipped).get_or_build("seed", RECIPE, Builder())
-    assert verify(shipped) == [f"seed/{path.name}: listed in the manifest, but missing"]
-
-
-def test_manifest_says_what_is_shipped(shipped: Path) -> None:
-    (path,) = artifacts(shipped)
-    entry = read_manifest(shipped)[f"seed/{path.name}"]
-    assert entry["fingerprint"] == fingerprint("seed", RECIPE)
-    assert entry["bytes"] == path.stat().st_size
-    assert {"kind", "sha256", "how", "device", "when", "seconds"} <= set(entry)
-    assert verify(shipped) == []
-    before = (shipped / "manifest.toml").read_bytes()
-    write_manifest(shipped)
-    assert (shipped / "manifest.toml").read_bytes() == before
-
-
-def test_damaged_manifest_and_unlisted_file_and_budget(
-    shipped: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (path,) = artifacts(shipped)
-    path.with_name("more.safetensors").write_bytes(path.read_bytes())
-    assert verify(shipped) == ["seed/more.safetensors: not listed in the manifest"]
-    monkeypatch.setattr(store_module, "SHIPPED_BUDGET", 10)
-    assert "at most" in verify(shipped)[-1]
-    (shipped / "manifest.toml").write_text("[[")
-    assert "not TOML" in verify(shipped)[0]
-    with pytest.raises(DamagedArtifact, match="not TOML"):
-        read_manifest(shipped)
-
-
-def test_half_precision_that_would_overflow_is_refused(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    store.get_or_build("seed", RECIPE, lambda _: Artifact({"big": torch.tensor([1e6])}))
-    with pytest.raises(OverflowError, match="big of"):
-        ship(artifacts(tmp_path)[0], tmp_path / "shipped", half=True)
-    assert not (tmp_path / "shipped").exists()
-
-
-def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = Store(tmp_path / "cache")
-    store.get_or_build("seed", RECIPE, Builder(), name="toy")
-    (path,) = artifacts(tmp_path)
-    where = ["--shipped", str(tmp_path / "shipped")]
-    assert store_module.main(["ship", *where, "--half", str(path)]) == 0
-    assert store_module.main(["verify", *where]) == 0
-    assert "1 files, all well" in capsys.readouterr().out
-    assert store_module.main(["list", *where]) == 0
-    assert path.name in capsys.readouterr().out
-    flip_byte(tmp_path / "shipped" / "seed" / path.name, -1)
-    assert store_module.main(["verify", *where]) == 1
-    assert store_module.main(["ship", *where, str(tmp_path / "none")]) == 1
-    with pytest.raises(SystemExit) as stopped:
-        store_module.main(["--help"])
-    assert stopped.value.code == 0

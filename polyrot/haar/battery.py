@@ -18,8 +18,6 @@ from polyrot.haar.orthogonal import (
 from polyrot.haar.spectrum import Coset, angles
 from polyrot.haar.statistics import (
     BATTERY_NAMES,
-    CLASS_NAMES,
-    ENTRY_NAMES,
     SEES,
     UPPER_TAIL,
     class_statistics,
@@ -31,9 +29,6 @@ from polyrot.haar.statistics import (
 Frame = ArrayLike | tuple[ArrayLike, ArrayLike]
 #: A named direction: one vector for ``v^T R v``, or a pair (u, v) for ``u^T R v``.
 Direction = ArrayLike | tuple[ArrayLike, ArrayLike]
-
-_CLASS = tuple(n for n in CLASS_NAMES if n in BATTERY_NAMES)
-_ENTRY = tuple(n for n in ENTRY_NAMES if n in BATTERY_NAMES)
 
 
 @dataclass(frozen=True)
@@ -164,7 +159,7 @@ def haar_battery(
         NotOrthogonalError: R or a frame is not square, not finite, or not orthogonal.
         ValueError: a frame or vector of the wrong width, a zero vector, `alpha` outside (0, 1).
 
-    Sources: /HAAR battery/ Diaconis and Evans 2001, doi:10.1090/S0002-9947-01-02800-8; Jiang 2005,
+    Sources: Diaconis and Evans 2001, doi:10.1090/S0002-9947-01-02800-8; Jiang 2005,
     doi:10.1007/s00440-004-0376-4; Atas et al. 2013, arXiv:1212.5611; Sepehri, arXiv:1612.03233.
     """
     return _battery(as_one_orthogonal(r), frames, vectors, draws, seed, alpha, store)
@@ -198,7 +193,7 @@ def _battery(
     det = int(determinant_sign(r[None])[0])
     entry_table = null_table(d, det, draws, seed, store, kind="entry")
     results: list[StatisticResult] = []
-    groups: list[tuple[NullTable, tuple[str, ...]]] = []
+    groups: list[NullTable] = []
 
     def test(matrix: FloatArray, frame: str, *, spectrum: bool) -> None:
         if spectrum:
@@ -206,11 +201,11 @@ def _battery(
             free = angles(matrix[None], validate=False)[0]
             table = null_table(d, coset.det, draws, seed, store, kind="class")
             values = class_statistics(free[None], coset)[0]
-            results.extend(_against(table, CLASS_NAMES, values, _CLASS, frame))
-            groups.append((table, _CLASS))
+            results.extend(_against(table, values, frame))
+            groups.append(table)
         values = entry_statistics(matrix[None])[0]
-        results.extend(_against(entry_table, ENTRY_NAMES, values, _ENTRY, frame))
-        groups.append((entry_table, _ENTRY))
+        results.extend(_against(entry_table, values, frame))
+        groups.append(entry_table)
 
     test(r, "given", spectrum=True)
     for label, (u, v) in _directions(d, vectors).items():
@@ -225,23 +220,19 @@ def _battery(
     given = sorted(results[:first], key=lambda s: BATTERY_NAMES.index(s.name.split("[")[0]))
     results[:first] = given
     p_value, p_error = _family(min(results, key=lambda s: s.p_value), results, groups)
-    # beyond every table: 2 / (N + 1) for the statistic, plus each group's own floor
-    floor = (2 * sum(s.name.startswith("ONE") for s in results) + 2 * len(groups)) / (draws + 1)
+    # a statistic beyond its table has t = 2 / (N + 1); no class draw reaches that, one entry draw
+    # does (SUB has one tail), and every ONE adds t itself
+    steps = sum(2 if table.kind == "entry" else 1 for table in groups)
+    floor = (steps + 2 * sum(s.name.startswith("ONE") for s in results)) / (draws + 1)
     return BatteryResult(
         d, det, tuple(results), p_value, p_error, min(1.0, floor), alpha, draws, seed
     )
 
 
-def _against(
-    table: NullTable,
-    columns: tuple[str, ...],
-    values: FloatArray,
-    wanted: tuple[str, ...],
-    frame: str,
-) -> list[StatisticResult]:
+def _against(table: NullTable, values: FloatArray, frame: str) -> list[StatisticResult]:
     found = []
-    for name, value in zip(columns, values, strict=True):
-        if name in wanted:
+    for name, value in zip(table.names, values, strict=True):
+        if name in table.family:
             tail = table.p_value(name, float(value))
             mean, sd = table.moments(name)
             found.append(
@@ -253,19 +244,19 @@ def _against(
 def _family(
     smallest: StatisticResult,
     results: Sequence[StatisticResult],
-    groups: Sequence[tuple[NullTable, tuple[str, ...]]],
+    groups: Sequence[NullTable],
 ) -> tuple[float, float]:
     """Probability under Haar that any statistic reaches `smallest.p_value`, and its error."""
     t = smallest.p_value
     exact = sum(s.name.startswith("ONE") for s in results)
     total, variance = exact * t, (exact * smallest.p_error) ** 2
-    for table, names in groups:
+    for table in groups:
         n = len(table)
-        below = int(np.searchsorted(table.smallest_p(names), t, side="right"))
+        below = int(np.searchsorted(table.smallest_p, t, side="right"))
         p = (1 + below) / (n + 1)
         # Bonferroni within the group needs no draws: it takes over below the table's resolution
-        if len(names) * t < p:
-            p = len(names) * t
+        if len(table.family) * t < p:
+            p = len(table.family) * t
         total += p
         variance += p * (1 - min(p, 1.0)) / n
     return min(1.0, total), float(np.sqrt(variance))
@@ -296,7 +287,7 @@ def _directions(
 
 def _frame(d: int, name: str, frame: Frame) -> tuple[FloatArray, FloatArray, bool]:
     conjugation = not isinstance(frame, tuple)
-    pair = (frame, frame) if conjugation else frame
+    pair = frame if isinstance(frame, tuple) else (frame, frame)
     left, right = (as_one_orthogonal(f) for f in pair)
     if len(left) != d or len(right) != d:
         raise ValueError(f"frame {name!r}: expected [{d}, {d}], got {left.shape}, {right.shape}")

@@ -18,12 +18,14 @@ from polyrot.haar.orthogonal import FloatArray, sample_haar
 from polyrot.haar.permutations import permutation_distances
 from polyrot.haar.spectrum import Coset, sample_angles
 from polyrot.haar.statistics import (
+    BATTERY_NAMES,
     CLASS_NAMES,
     ENTRY_NAMES,
     UPPER_TAIL,
     class_statistics,
     entry_statistics,
 )
+from polyrot.seeding import numpy_generator
 
 Kind = Literal["class", "entry", "permutation"]
 #: Raise when a statistic or a sampler changes, so that stored tables of the old one are not used.
@@ -42,10 +44,12 @@ _CHUNK_ENTRIES = 1 << 20
 
 
 class Store(Protocol):
-    """What `polyrot.store` offers here: an artifact of that recipe, built if it is missing."""
+    """What is needed of `polyrot.store.Store`, or of another hashable store like it."""
+
+    def __hash__(self) -> int: ...
 
     def get_or_build(
-        self, kind: str, recipe: Mapping[str, Any], build: Callable[[], Any]
+        self, kind: str, recipe: Mapping[str, Any], build: Callable[[Any], Any], name: str = ""
     ) -> Any: ...
 
 
@@ -81,8 +85,12 @@ class NullTable:
 
     def moments(self, name: str) -> tuple[float, float]:
         """Mean and SD of one statistic over the draws; NaN where it is undefined."""
-        values = self.draws[:, self._index(name)]
-        return float(values.mean()), float(values.std(ddof=1))
+        i = self._index(name)
+        return float(self._moments[0][i]), float(self._moments[1][i])
+
+    @cached_property
+    def _moments(self) -> tuple[FloatArray, FloatArray]:
+        return self.draws.mean(axis=0), self.draws.std(axis=0, ddof=1)
 
     def p_value(self, name: str, value: float) -> Tail:
         """``(1 + count as extreme) / (1 + N)``, doubled for the smaller of two tails, at most 1.
@@ -100,11 +108,17 @@ class NullTable:
         error = sides * float(np.sqrt(max(one * (1 - one), 0.0) / n))
         return Tail(min(1.0, sides * one), error)
 
-    def smallest_p(self, names: tuple[str, ...]) -> FloatArray:
-        """For every draw the smallest p-value among `names`, ranked within the table; sorted."""
+    @property
+    def family(self) -> tuple[str, ...]:
+        """Those of `names` that belong to the battery."""
+        return tuple(name for name in self.names if name in BATTERY_NAMES)
+
+    @cached_property
+    def smallest_p(self) -> FloatArray:
+        """For every draw the smallest p-value of the `family`, ranked within the table; sorted."""
         n = len(self)
         smallest = np.ones(n)
-        for name in names:
+        for name in self.family:
             values, column = self.draws[:, self._index(name)], self._sorted[:, self._index(name)]
             if np.isnan(column[-1]):
                 continue
@@ -146,30 +160,17 @@ def null_table(
     if n_draws < 19:
         raise ValueError(f"a null table needs at least 19 draws, got {n_draws}")
     shared = kind != "class"
-    return _cached(kind, d, None if shared else coset.det, n_draws, seed, _Handle(store))
-
-
-class _Handle:
-    """Lets a store, hashable or not, pass through `lru_cache` without being part of the key."""
-
-    def __init__(self, store: Store | None) -> None:
-        self.store = store
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Handle)
-
-    def __hash__(self) -> int:
-        return 0
+    return _cached(kind, d, None if shared else coset.det, n_draws, seed, store)
 
 
 @lru_cache(maxsize=64)
 def _cached(
-    kind: str, d: int, det: int | None, n_draws: int, seed: int, handle: _Handle
+    kind: str, d: int, det: int | None, n_draws: int, seed: int, store: Store | None
 ) -> NullTable:
-    if handle.store is None:
+    if store is None:
         draws = _draw(kind, d, det, n_draws, seed)
     else:
-        draws = _from_store(handle.store, kind, d, det, n_draws, seed)
+        draws = _from_store(store, kind, d, det, n_draws, seed)
     draws.flags.writeable = False
     return NullTable(kind, d, det, seed, _COLUMNS[kind], draws)
 
@@ -190,21 +191,24 @@ def _from_store(
         "version": RECIPE_VERSION,
     }
 
-    def build() -> Artifact:
+    def build(_checkpoint: object) -> Artifact:
         draws = _draw(kind, d, det, n_draws, seed)
         return Artifact(tensors={"draws": torch.from_numpy(draws)}, meta=dict(recipe))
 
-    artifact = store.get_or_build(f"haar-null-{kind}", recipe, build)
+    artifact = store.get_or_build(f"haar-null-{kind}", recipe, build, _label(kind, d, det))
     draws = np.array(artifact.tensors["draws"].numpy(), dtype=np.float64)
     if draws.shape != (n_draws, len(_COLUMNS[kind])):
         raise ValueError(f"the stored {kind} table has shape {draws.shape}: delete and rebuild it")
     return draws
 
 
+def _label(kind: str, d: int, det: int | None) -> str:
+    return f"{kind}-d{d}" + {1: "-so", -1: "-o-minus", None: ""}[det]
+
+
 def _draw(kind: str, d: int, det: int | None, n_draws: int, seed: int) -> FloatArray:
     # one stream per table, whatever else is drawn from the same seed
-    label = {"class": 1, "entry": 2, "permutation": 3}[kind]
-    rng = np.random.default_rng([seed, label, d, {1: 1, -1: 2, None: 0}[det]])
+    rng = numpy_generator(seed, "haar null", _label(kind, d, det))
     chunk = max(1, _CHUNK_ENTRIES // d**2)
     rows = []
     for start in range(0, n_draws, chunk):

@@ -6,7 +6,7 @@ coset, determinant -1, which is no group. Haar measure on ``O(d)`` is a fair coi
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,17 +25,22 @@ class NotOrthogonalError(ValueError):
     """The input is no orthogonal matrix; the message says what is wrong and by how much."""
 
 
+def as_array(x: Any) -> NDArray[Any]:
+    """`x` as a NumPy array; a torch tensor may be on any device and may require gradients."""
+    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+
+
 def as_orthogonal(r: ArrayLike, *, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
     """Check a matrix ``[d, d]`` or a stack ``[n, d, d]`` and return it as a float64 stack.
 
     A deviation between rounding and `tolerance` (a single-precision fit) is removed by one or two
     Newton steps ``R <- R (3 I - R^T R) / 2`` towards the polar factor, so that the eigenvalues come
-    in exact pairs. Accepts anything NumPy can read, CPU torch tensors included.
+    in exact pairs. Accepts anything NumPy can read, and torch tensors.
 
     Raises:
         NotOrthogonalError: not square, empty, complex, not finite, or not orthogonal.
     """
-    raw = np.asarray(r)
+    raw = as_array(r)
     if np.iscomplexobj(raw):
         raise NotOrthogonalError("expected a real matrix, got a complex one (U(d) is not O(d))")
     try:
@@ -107,10 +112,13 @@ def sample_haar(d: int, n: int, rng: np.random.Generator, group: Group | int = "
     if group not in ("O", "SO", "O-", 1, -1):
         raise ValueError(f'unknown group {group!r}: use "O", "SO" (+1) or "O-" (-1)')
     if d == 1:  # SciPy's samplers start at d = 2
-        coin = rng.integers(0, 2, size=(n, 1, 1)) * 2.0 - 1.0
-        return coin if group == "O" else np.full((n, 1, 1), 1.0 if group in ("SO", 1) else -1.0)
+        signs: FloatArray = np.asarray(rng.integers(0, 2, size=n) * 2 - 1, dtype=np.float64)
+        if group != "O":
+            signs[:] = 1.0 if group in ("SO", 1) else -1.0
+        return signs[:, None, None]
     sampler = ortho_group if group == "O" else special_ortho_group
-    r = np.asarray(sampler.rvs(d, size=n, random_state=rng), dtype=np.float64).reshape(n, d, d)
+    drawn = sampler.rvs(d, size=n, random_state=rng)
+    r: FloatArray = np.asarray(drawn, dtype=np.float64).reshape(n, d, d)
     if group in ("O-", -1):
         r[:, :, 0] *= -1.0
     return r
@@ -122,4 +130,4 @@ def polar(m: FloatArray) -> FloatArray:
     It lies in O(d): the determinant is not constrained.
     """
     u, _, vt = np.linalg.svd(m)
-    return u @ vt
+    return np.asarray(u @ vt, dtype=np.float64)

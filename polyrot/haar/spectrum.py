@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import eigvalsh_tridiagonal
+from scipy.linalg import eigvalsh_tridiagonal, svdvals
 
 from polyrot.haar.orthogonal import FloatArray, as_orthogonal, determinant_sign
 
@@ -87,8 +87,8 @@ def _refine(m: FloatArray, coset: Coset, theta: FloatArray) -> FloatArray:
     them; each is used on the half where its inverse is well conditioned.
     """
     eye = np.eye(coset.d)
-    sine = np.clip(_pair(np.linalg.svd(eye - m, compute_uv=False)[::-1], coset) / 2, 0.0, 1.0)
-    cosine = np.clip(_pair(np.linalg.svd(eye + m, compute_uv=False), coset) / 2, 0.0, 1.0)
+    sine = np.clip(_pair(svdvals(eye - m)[::-1], coset) / 2, 0.0, 1.0)
+    cosine = np.clip(_pair(svdvals(eye + m), coset) / 2, 0.0, 1.0)
     fine = np.where(theta < np.pi / 2, 2 * np.arcsin(sine), np.pi - 2 * np.arcsin(cosine))
     return np.sort(fine)
 

@@ -113,10 +113,13 @@ def entry_statistics(r: FloatArray) -> FloatArray:
 
 
 def one_p_value(value: float, d: int) -> float:
-    """Exact P(|u^T R v| >= |value|) for unit u, v: the square is Beta(1/2, (d - 1)/2)."""
+    """Exact P(|u^T R v| >= |value|) for unit u, v: the square is Beta(1/2, (d - 1)/2).
+
+    Never below 1e-15: with |value| = 1 to rounding nothing smaller can be known.
+    """
     if d == 1:
         return 1.0
-    return float(stats.beta.sf(min(1.0, value**2), 0.5, (d - 1) / 2))
+    return max(1e-15, float(stats.beta.sf(min(1.0, value**2), 0.5, (d - 1) / 2)))
 
 
 # ---- moments under Haar on O(d), in closed form (Weingarten calculus; Collins and Sniady 2006,

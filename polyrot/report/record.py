@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyrot.ledger import write_atomically
 from polyrot.registration import Registration
 from polyrot.report.table import control_words, sentences, words
-from polyrot.verdicts import Conclusion, Verdict, write_atomically
+from polyrot.verdicts import Conclusion, Verdict
 
 SCHEMA_VERSION = 1
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")
@@ -80,7 +81,8 @@ def markdown(
             control_words(conclusion.controls),
             verdict if conclusion.verdict is Verdict.HELD else f"**{verdict}**",
         )
-        lines.append(f"| {' | '.join(cell.replace('|', '\\|') for cell in cells)} |")
+        escaped = [cell.replace("|", "\\|") for cell in cells]
+        lines.append(f"| {' | '.join(escaped)} |")
     lines += [f"\n{reason}: {', '.join(names)}" for reason, names in unjudged.items()]
     if any(control.from_ledger for c in conclusions for control in c.controls):
         lines += ["", "\\* a control that did not run this time, as the ledger has it"]

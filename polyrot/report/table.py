@@ -145,7 +145,7 @@ def _unjudged(members: Iterable[Conclusion]) -> list[str]:
     texts = []
     for reason, names in reasons.items():
         listed = ", ".join(f"{name}[{','.join(scales)}]" for name, scales in names.items())
-        texts += _wrapped(f"{reason}: {listed}")
+        texts += wrapped(f"{reason}: {listed}")
     return texts
 
 
@@ -154,13 +154,14 @@ def _notes(conclusions: Sequence[Conclusion]) -> list[str]:
     for conclusion in conclusions:
         if conclusion.verdict in (Verdict.NOT_DIAGNOSTIC, Verdict.ERROR):
             name = f"{conclusion.verdict.value}: {conclusion.finding.name}"
-            texts += _wrapped(f"{name}: {conclusion.why}", indent="")
+            texts += wrapped(f"{name}: {conclusion.why}", indent="")
     if any(control.from_ledger for c in conclusions for control in c.controls):
         texts.append("* a control that did not run this time, as the ledger has it")
     return texts
 
 
-def _wrapped(text: str, indent: str = GAP) -> list[str]:
+def wrapped(text: str, indent: str = GAP) -> list[str]:
+    """`text` in lines of at most WIDTH, indented, continuations more so."""
     return textwrap.wrap(
         text,
         WIDTH,

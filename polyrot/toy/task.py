@@ -51,7 +51,9 @@ def label(tokens: Tensor) -> Labels:
     freezes the depth at its last value.
     """
     if tokens.dtype != torch.int64 or tokens.ndim != 2:
-        raise ValueError(f"tokens must be int64 [batch, position], not {tokens.dtype} {tokens.shape}")
+        raise ValueError(
+            f"tokens must be int64 [batch, position], not {tokens.dtype} {list(tokens.shape)}"
+        )
     if tokens.numel() and (tokens.min() < 0 or tokens.max() > OPENERS[-1] + 1):
         raise ValueError("tokens outside PAD, BOS, EOS and the six brackets (0 to 8) have no label")
     n, length = tokens.shape
@@ -125,7 +127,7 @@ def frame(body: Tensor, lengths: Tensor) -> Tensor:
 
 
 def _compositional(n: int, generator: torch.Generator) -> Tensor:
-    """One deep nest of a single family, depth 3 to 8, between alternating shallow pairs: [n, 62]."""
+    """One deep nest of a single family, depth 3 to 8, amid alternating shallow pairs: [n, 62]."""
     device = generator.device
     depth = torch.randint(3, MAX_DEPTH + 1, (n, 1), generator=generator, device=device)
     family = torch.randint(N_FAMILIES, (n, 1), generator=generator, device=device)

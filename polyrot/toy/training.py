@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -70,6 +71,8 @@ class Trained:
     history: list[dict[str, Any]]
     stopped_at: list[int]
     accuracies: Evaluation = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "cpu"
 
     def to_artifact(self) -> Artifact:
         tensors = {f"params.{n}": p for n, p in self.params.items()}
@@ -81,6 +84,8 @@ class Trained:
             "history": self.history,
             "stopped_at": self.stopped_at,
             "accuracies": self.accuracies,
+            "seconds": self.seconds,
+            "device": self.device,
         }
         return Artifact(tensors, meta)
 
@@ -104,6 +109,8 @@ class Trained:
             meta["history"],
             meta["stopped_at"],
             meta["accuracies"],
+            meta["seconds"],
+            meta["device"],
         )
 
 
@@ -124,7 +131,12 @@ def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Ten
 
 
 def evaluate(
-    params: Params, n_sequences: int, *, seed: int = 0, purpose: str = "evaluation", chunk: int = 256
+    params: Params,
+    n_sequences: int,
+    *,
+    seed: int = 0,
+    purpose: str = "evaluation",
+    chunk: int = 256,
 ) -> Evaluation:
     """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32."""
     device = params["embed"].device
@@ -283,6 +295,8 @@ class _State:
         self.final: dict[int, tuple[int, Params]] = {}
         self.snapshots: dict[int, Params] = {}
         self.n_models = n_models
+        self.seconds = 0.0
+        self.resumed = time.monotonic()
 
     @property
     def all_stopped(self) -> bool:
@@ -303,9 +317,7 @@ class _State:
                 "lower the peak rate"
             )
         accuracy = evaluate(params, schedule.evaluation_sequences)
-        self.history.append(
-            {"step": self.step, "loss": self.loss.tolist(), "accuracy": accuracy}
-        )
+        self.history.append({"step": self.step, "loss": self.loss.tolist(), "accuracy": accuracy})
         for m in range(self.n_models):
             if self.reached[m] is None and lowest(accuracy, m) >= GOAL:
                 self.reached[m] = self.step
@@ -320,6 +332,13 @@ class _State:
             worst = [lowest(accuracy, m) for m in range(self.n_models)]
             text += f"; lowest accuracy {', '.join(f'{x:.2%}' for x in worst)}"
         return text
+
+    def clock(self) -> float:
+        """Seconds of training so far, over all processes that shared in it."""
+        now = time.monotonic()
+        self.seconds += now - self.resumed
+        self.resumed = now
+        return self.seconds
 
     def to_artifact(
         self, params: Params, optimiser: torch.optim.Optimizer, trained: Params
@@ -339,6 +358,7 @@ class _State:
             "early": self.early,
             "history": self.history,
             "reached": self.reached,
+            "seconds": self.clock(),
         }
         return Artifact({n: t.cpu().contiguous() for n, t in tensors.items()}, meta)
 
@@ -348,6 +368,7 @@ class _State:
         self.step, self.early = saved.meta["step"], saved.meta["early"]
         self.history, self.reached = saved.meta["history"], saved.meta["reached"]
         self.loss = torch.tensor(saved.meta["loss"])
+        self.seconds = saved.meta["seconds"]
         with torch.no_grad():
             for name, p in params.items():
                 p.copy_(saved.tensors[f"params.{name}"])
@@ -380,6 +401,8 @@ class _State:
             self.history,
             [self.final[m][0] if m in self.final else self.step for m in range(self.n_models)],
             accuracy,
+            self.clock(),
+            params["embed"].device.type,
         )
 
 

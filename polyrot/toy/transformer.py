@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from polyrot.relu import relu
 from polyrot.toy import task
 
 N_LAYERS = 2
@@ -114,7 +114,7 @@ class Run:
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
     """x / rms(x) * gain over the last dimension; gain [model, d]."""
-    scale = torch.rsqrt(x.float().square().mean(-1, keepdim=True) + NORM_EPS)
+    scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + NORM_EPS)
     return x * scale * gain[:, None, None, :]
 
 
@@ -122,29 +122,6 @@ def _project(x: Tensor, w: Tensor) -> Tensor:
     """[model, batch, position, a] @ [model, a, b], one matrix product per model."""
     m, b, t, a = x.shape
     return torch.bmm(x.reshape(m, b * t, a), w).reshape(m, b, t, -1)
-
-
-class _ReLU(torch.autograd.Function):
-    """ReLU whose derivative is read off its output.
-
-    torch.relu keeps a bool mask for the backward pass, which the CPU compiler does not vectorise:
-    a fifth of a compiled training step. Values and gradients are the same.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(x: Tensor) -> Tensor:
-        return x.relu()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(output)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (output,) = ctx.saved_tensors
-        return grad * output.sign()
 
 
 def attention_bias(segments: Tensor | None, length: int, device: torch.device) -> Tensor:
@@ -168,7 +145,7 @@ def _attention(
     qkv = _project(x, w_qkv).reshape(m, b, t, 3, N_HEADS, D_HEAD)
     q, k, v = (qkv[:, :, :, i].permute(0, 1, 3, 2, 4).reshape(-1, t, D_HEAD) for i in range(3))
     scores = torch.bmm(q, k.transpose(1, 2)).reshape(m, b, N_HEADS, t, t)
-    pattern = torch.softmax(scores.float() / math.sqrt(D_HEAD) + bias, dim=-1)
+    pattern = torch.softmax(torch.add(bias, scores, alpha=D_HEAD**-0.5), dim=-1)
     mixed = torch.bmm(pattern.reshape(-1, t, t).to(v.dtype), v).reshape(m, b, N_HEADS, t, D_HEAD)
     mixed = mixed.permute(0, 1, 3, 2, 4)
     w_o = params[f"w_o_{layer}"]
@@ -238,7 +215,7 @@ def forward(
             write = torch.stack(parts).sum(0)
         x = pass_through(f"resid_mid_{layer}", x + write)
         normed = pass_through(f"mlp_in_{layer}", rms_norm(x, params[f"norm_mlp_{layer}"]))
-        hidden = _ReLU.apply(_project(normed, params[f"w_in_{layer}"]))
+        hidden = relu(_project(normed, params[f"w_in_{layer}"]))
         hidden = pass_through(f"hidden_{layer}", hidden)
         write = pass_through(f"mlp_{layer}", _project(hidden, params[f"w_out_{layer}"]))
         x = pass_through(f"resid_post_{layer}", x + write)

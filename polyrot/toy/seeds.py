@@ -1,4 +1,4 @@
-"""The two cohorts of toy seeds, trained through the store."""
+"""The toy seeds of the two cohorts, trained through the store."""
 
 from __future__ import annotations
 
@@ -105,15 +105,13 @@ def trained(
 
 def models(results: Sequence[Trained]) -> Params:
     """All models of a cohort as one batch."""
-    return {
-        name: torch.cat([r.params[name] for r in results]) for name in results[0].params
-    }
+    return {name: torch.cat([r.params[name] for r in results]) for name in results[0].params}
 
 
 def main() -> None:
     """Command line: train or resume one cohort into a store."""
     parser = argparse.ArgumentParser(
-        prog="python -m polyrot.toy.cohorts",
+        prog="python -m polyrot.toy.seeds",
         description="Train one cohort of toy seeds, or resume where a killed run left off.",
     )
     parser.add_argument("scale", choices=sorted(SEEDS))

@@ -1,0 +1,60 @@
+"""Section 1: do the decoder columns of two seeds' SAEs match, and why?"""
+
+import pytest
+
+from polyrot.dictionaries.agreement import (
+    agreement,
+    gain_by_rotation,
+    match_with_noise,
+    universality,
+)
+
+
+@pytest.mark.claim("cosine.matched_fraction")
+def test_columns_match_above_half(published_agreement, verdict):
+    verdict(
+        published_agreement.fraction.mean_over_pairs(),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.mean_max")
+def test_mean_best_cosine_is_near_nine_tenths(published_agreement, verdict):
+    verdict(
+        published_agreement.mean.mean_over_pairs(),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.independent_initialisation")
+def test_match_survives_starts_of_their_own(cohort, own_saes, verdict):
+    found = agreement(cohort, own_saes, cohort.named_sites)
+    verdict(
+        found.fraction.also(mean_best_cosine=found.mean.values.mean()).mean_over_pairs(),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.noise_control")
+def test_noise_from_the_same_start_does_not_match(cohort, noise_saes, verdict):
+    verdict(match_with_noise(noise_saes, cohort))
+
+
+@pytest.mark.claim("cosine.rotation_raises_match")
+def test_decoders_match_through_the_rotation(cohort, own_saes, fits, verdict):
+    verdict(
+        gain_by_rotation(cohort, own_saes, fits, cohort.internal).mean_over_pairs(),
+        over="internal sites, mean over pairs, SAEs with their own initialisation",
+    )
+
+
+@pytest.mark.claim("cosine.universal_up_to_rotation")
+def test_sparse_features_are_universal_up_to_rotation(cohort, sparse_saes, sparsity, fits, verdict):
+    saes, second_start = sparse_saes
+    found = universality(cohort, saes, second_start, fits, cohort.internal)
+    chosen = {
+        f"{name}_{site}": getattr(choice, name)
+        for site, choice in sparsity.items()
+        for name in ("l1", "l0", "ev")
+    }
+    verdict(found.also(**chosen).mean_over_pairs(), over="internal sites, mean over pairs")

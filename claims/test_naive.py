@@ -1,0 +1,69 @@
+"""Section 3: the anchor's SAE on a sibling's activations, untouched."""
+
+import pytest
+
+from polyrot.transfer import site_means
+
+
+@pytest.mark.claim("naive.input_site_transfers")
+def test_shared_embedding_transfers(cohort, transfer, verdict):
+    embedding = cohort.sites[:1]
+    verdict(
+        abs(transfer.naive_ev.at(embedding) - transfer.self_ev.at(embedding)).each(),
+        over="pairs",
+    )
+
+
+@pytest.mark.claim("naive.internal_sites_fail")
+def test_internal_sites_fail(cohort, transfer, verdict):
+    verdict(
+        transfer.naive_ev.at(cohort.internal)
+        .also(ev_grand=transfer.naive_ev_grand.at(cohort.internal).values.max())
+        .each(),
+        over="pairs x internal sites",
+    )
+
+
+@pytest.mark.claim("naive.worst_case_x32")
+def test_worst_site_at_32x_is_far_below_zero(wide_transfer, cohort, verdict):
+    means = site_means(wide_transfer.naive_ev.at(cohort.internal))
+    verdict(min(means.values()))
+
+
+@pytest.mark.claim("naive.language_model_sites_fail")
+def test_language_model_sites_fail(cohort, transfer, verdict):
+    verdict(
+        transfer.naive_ev.at(cohort.from_second_block).mean_over_pairs(),
+        over="sites from the second block's output onward",
+    )
+
+
+@pytest.mark.claim("naive.noise_beats_sibling")
+def test_noise_is_reconstructed_better_than_a_sibling(cohort, transfer, verdict):
+    verdict(
+        (transfer.noise_ev - transfer.naive_ev).at(cohort.internal).each(),
+        over="pairs x internal sites",
+    )
+
+
+@pytest.mark.claim("naive.noise_level")
+def test_noise_is_reconstructed_well(cohort, transfer, verdict):
+    noise = transfer.noise_ev.at(cohort.internal)
+    shuffled = transfer.permuted_ev.at(cohort.internal).values.mean()
+    verdict(noise.also(dimensions_shuffled=shuffled).mean_over_pairs(), over="internal sites")
+
+
+@pytest.mark.claim("naive.translation_control")
+def test_moving_the_mean_does_not_repair(cohort, transfer, verdict):
+    verdict(
+        transfer.gap_closed_by_shift.at(cohort.internal).mean_over_pairs(),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("naive.untrained_control")
+def test_untrained_siblings_do_not_fail(cohort, untrained_transfer, verdict):
+    verdict(
+        untrained_transfer.naive_ev.at(cohort.internal).mean_over_pairs(),
+        over="internal sites",
+    )

@@ -1,0 +1,246 @@
+"""The dictionaries that the claims ask for, trained in groups through the store.
+
+A group is a set of equal-shaped dictionaries trained by one schedule on one cohort; it is one
+artifact. Every group is a few lines below: which models, sites, starts and sparsity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from polyrot.cohort import Cohort
+from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
+from polyrot.dictionaries.training import Schedule, train
+from polyrot.progress import Progress, silent
+from polyrot.seeding import torch_generator
+from polyrot.store import Artifact, Checkpoint, Store
+
+RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
+
+EXPANSION = 8
+WIDE_EXPANSION = 32
+SHARED_START = 0
+L1 = 1e-3
+
+Data = Literal["activations", "isotropic noise"]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One dictionary of a group: model (0 is the anchor), site, start seed, l1."""
+
+    model: int
+    site: str
+    start: int
+    l1: float = L1
+
+
+@dataclass(frozen=True)
+class Group:
+    """Dictionaries trained together, and what they are trained on."""
+
+    name: str
+    specs: tuple[Spec, ...]
+    schedule: Schedule
+    expansion: int = EXPANSION
+    data: Data = "activations"
+
+
+def own_start(model: int) -> int:
+    """A start of each model's own; the anchor's is the shared one, so that its SAE serves both."""
+    return SHARED_START + model
+
+
+def published(cohort: Cohort, schedule: Schedule) -> Group:
+    """Every sibling and site from the anchor's own start, as the paper trains them."""
+    models = range(1, len(cohort.seeds))
+    specs = [Spec(m, site, SHARED_START) for m in models for site in cohort.sites]
+    return Group("published", tuple(specs), schedule)
+
+
+def own(cohort: Cohort, schedule: Schedule) -> Group:
+    """Every sibling and site, each from its own start."""
+    models = range(1, len(cohort.seeds))
+    specs = [Spec(m, site, own_start(m)) for m in models for site in cohort.sites]
+    return Group("own", tuple(specs), schedule)
+
+
+def anchor(cohort: Cohort, schedule: Schedule) -> Group:
+    """The anchor alone, every site."""
+    return Group("anchor", tuple(Spec(0, s, SHARED_START) for s in cohort.sites), schedule)
+
+
+def wide(cohort: Cohort, schedule: Schedule) -> Group:
+    """The anchor at 32x, internal sites."""
+    specs = tuple(Spec(0, s, SHARED_START) for s in cohort.internal)
+    return Group("wide", specs, schedule, expansion=WIDE_EXPANSION)
+
+
+def noise(cohort: Cohort, schedule: Schedule) -> Group:
+    """The shared start, trained on isotropic noise of the siblings' scale, internal sites."""
+    specs = tuple(Spec(1, s, SHARED_START) for s in cohort.internal)
+    return Group("noise", specs, schedule, data="isotropic noise")
+
+
+L1_GRID = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
+
+
+def sparse_grid(cohort: Cohort, schedule: Schedule) -> Group:
+    """The anchor at every l1 of the grid, internal sites: from these the sparsity is chosen."""
+    specs = tuple(Spec(0, s, SHARED_START, l1) for s in cohort.internal for l1 in L1_GRID)
+    return Group("sparse-grid", specs, schedule)
+
+
+SECOND_START = 1000  # a second start on the anchor: what two starts on one model agree on
+
+
+def sparse(cohort: Cohort, schedule: Schedule, l1: Mapping[str, float]) -> Group:
+    """Every sibling from its own start at the sparsity chosen per site on the anchor, and the
+    anchor once more from another start (the ceiling)."""
+    starts = [(m, own_start(m)) for m in range(1, len(cohort.seeds))] + [(0, SECOND_START)]
+    specs = tuple(Spec(m, s, start, l1[s]) for m, start in starts for s in cohort.internal)
+    return Group("sparse", specs, schedule)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The sparsity chosen at one site on the anchor alone, and what it gives there.
+
+    admissible: whether L0 and EV are what the registration asks for."""
+
+    l1: float
+    l0: float
+    ev: float
+    admissible: bool
+
+
+def choose_l1(
+    grid: Mapping[Spec, Dictionary],
+    x: Tensor,
+    site: str,
+    *,
+    l0: tuple[float, float],
+    ev: float = 0.9,
+) -> Choice:
+    """Among the grid's dictionaries at `site`, the best EV on x [tokens, d] with L0 in range.
+
+    Where none has its L0 in range, the one nearest to the range.
+    """
+    found = []
+    for spec, dictionary in grid.items():
+        if spec.site == site:
+            q = quality(dictionary, x)
+            outside = max(l0[0] - q.l0, q.l0 - l0[1], 0.0)
+            choice = Choice(spec.l1, q.l0, q.ev, outside == 0 and q.ev >= ev)
+            found.append((outside, -q.ev, spec.l1, choice))
+    return min(found)[-1]
+
+
+def isotropic_noise(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Gaussian noise shaped like x [models, tokens, d]: mean 0, each model's mean variance per
+    dimension, nothing else of it."""
+    scale = x.var(dim=1, correction=0).mean(-1).sqrt()
+    drawn = torch.randn(x.shape, generator=generator, device=x.device)
+    return drawn * scale[:, None, None]
+
+
+def recipe(cohort: Cohort, group: Group) -> dict[str, object]:
+    """Everything that makes a group what it is, for its fingerprint."""
+    return {
+        "version": RECIPE_VERSION,
+        "cohort": cohort.fingerprint,
+        "specs": [list(astuple(s)) for s in group.specs],
+        "schedule": group.schedule.recipe(),
+        "expansion": group.expansion,
+        "data": group.data,
+    }
+
+
+def trained(
+    store: Store,
+    cohort: Cohort,
+    group: Group,
+    *,
+    at_once: int | None = None,
+    compiled: bool = False,
+    progress: Progress = silent,
+) -> dict[Spec, Dictionary]:
+    """The dictionaries of a group: shipped, cached, or trained now.
+
+    at_once: how many are trained as one program (default: all on a GPU; on a CPU one, which keeps
+    a batch in its cache). The progress is saved after each such slice.
+    """
+
+    def build(checkpoint: Checkpoint) -> Artifact:
+        return _build(cohort, group, checkpoint, at_once, compiled, progress)
+
+    untrained = "" if cohort.trained else "-untrained"
+    artifact = store.get_or_build(
+        "dictionaries",
+        recipe(cohort, group),
+        build,
+        name=f"{cohort.scale}{untrained}-{group.name}",
+    )
+    return dict(zip(group.specs, unstack(artifact.tensors), strict=True))
+
+
+def training_data(cohort: Cohort, group: Group, specs: Sequence[Spec]) -> tuple[Tensor, list[int]]:
+    """What these dictionaries are trained on, [sources, tokens, d], and which source is whose."""
+    sources = sorted({(s.model, s.site) for s in specs})
+    parts = []
+    for model, site in sources:
+        x = cohort.activations("dictionary", site)[model]
+        if group.data == "isotropic noise":
+            generator = torch_generator(0, "isotropic noise", model, site, device=x.device)
+            x = isotropic_noise(x[None], generator)[0]
+        parts.append(x)
+    return torch.stack(parts), [sources.index((s.model, s.site)) for s in specs]
+
+
+def _build(
+    cohort: Cohort,
+    group: Group,
+    checkpoint: Checkpoint,
+    at_once: int | None,
+    compiled: bool,
+    progress: Progress,
+) -> Artifact:
+    done: list[Dictionary] = []
+    meta: dict[str, Any] = {"early_losses": [], "quality": [], "seconds": 0.0, "device": ""}
+    saved = checkpoint.load()
+    if saved is not None:
+        done, meta = unstack(saved.tensors), {**meta, **saved.meta}
+    device = cohort.activations("dictionary", cohort.sites[0]).device
+    meta["device"] = device.type
+    step = at_once or (len(group.specs) if device.type == "cuda" else 1)
+    while len(done) < len(group.specs):
+        started = time.monotonic()
+        specs = group.specs[len(done) : len(done) + step]
+        x, source = training_data(cohort, group, specs)
+        more, losses = train(
+            x,
+            source,
+            [s.start for s in specs],
+            [s.l1 for s in specs],
+            group.expansion * cohort.width,
+            group.schedule,
+            progress=progress,
+            stage=f"{cohort.scale} {group.name} {len(done) + 1}-{len(done) + len(specs)}"
+            f"/{len(group.specs)}",
+            compiled=compiled,
+        )
+        done += more
+        meta["early_losses"] += [list(row) for row in zip(*losses, strict=True)]
+        meta["seconds"] += time.monotonic() - started
+        if len(done) < len(group.specs):
+            checkpoint.save(Artifact(stack(done), meta))
+    for spec, dictionary in zip(group.specs, done, strict=True):
+        q = quality(dictionary.to(device), cohort.activations("fit", spec.site)[spec.model])
+        meta["quality"].append({"ev": q.ev, "l0": q.l0, "dead": q.dead})
+    return Artifact(stack(done), meta)

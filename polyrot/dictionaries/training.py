@@ -1,0 +1,165 @@
+"""Training many dictionaries as one batched program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from polyrot.checks import check_finite
+from polyrot.dictionaries.sae import Dictionary
+from polyrot.progress import Progress, silent
+from polyrot.relu import relu
+from polyrot.seeding import torch_generator
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How dictionaries are trained. The defaults are the paper's for the toy."""
+
+    steps: int = 6000
+    batch: int = 4096
+    rate: float = 5e-4
+    precision: str = "bf16 autocast, fp32 weights"
+
+    def recipe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def initialise(starts: Sequence[int], d_in: int, d_out: int, features: int) -> Weights:
+    """Fresh dictionaries, one per start seed: encoder N(0, 1/d), random unit decoder rows.
+
+    Drawn on the CPU, encoder and decoder independently, so that equal starts are equal weights.
+    Returns w_enc [n, d_in, f], b_enc [n, f], w_dec [n, f, d_out], b_in [n, d_in].
+    """
+    encoders, decoders = [], []
+    for start in starts:
+        encoder = torch_generator(start, "encoder start", d_in, features)
+        decoder = torch_generator(start, "decoder start", d_out, features)
+        encoders.append(torch.randn(d_in, features, generator=encoder) / d_in**0.5)
+        decoders.append(torch.randn(features, d_out, generator=decoder))
+    w_dec = torch.stack(decoders)
+    return {
+        "w_enc": torch.stack(encoders),
+        "b_enc": torch.zeros(len(starts), features),
+        "w_dec": w_dec / w_dec.norm(dim=-1, keepdim=True),
+        "b_in": torch.zeros(len(starts), d_in),
+    }
+
+
+def loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
+    """Per dictionary, mean squared error over all entries + l1 * mean over rows of sum |f|.
+
+    x [n, batch, d_in], target [n, batch, d_out], l1 [n]. Without "b_out" the input bias serves the
+    output too (autoencoder).
+    """
+    hidden = torch.baddbmm(
+        weights["b_enc"][:, None], x - weights["b_in"][:, None], weights["w_enc"]
+    )
+    f = relu(hidden)
+    b_out = weights.get("b_out", weights["b_in"])
+    error = torch.bmm(f, weights["w_dec"]) + b_out[:, None] - target
+    return error.float().square().mean((1, 2)) + l1 * f.float().sum(2).mean(1)
+
+
+def _autocast_loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16):
+        return loss(weights, x, target, l1)
+
+
+def project_gradient(w_dec: Tensor, gradient: Tensor) -> Tensor:
+    """The decoder gradient [n, f, d] less its component along each (unit) decoder row."""
+    return gradient - (gradient * w_dec).sum(-1, keepdim=True) * w_dec
+
+
+def renormalise(weights: Weights) -> None:
+    """In place: decoder rows to unit norm, their scale moved into the encoder, same function."""
+    norm = weights["w_dec"].norm(dim=-1)
+    weights["w_dec"] /= norm[..., None]
+    weights["w_enc"] *= norm[:, None, :]
+    weights["b_enc"] *= norm
+
+
+def train(
+    x: Tensor,
+    source: Sequence[int],
+    starts: Sequence[int],
+    l1: Sequence[float],
+    features: int,
+    schedule: Schedule,
+    *,
+    target: Tensor | None = None,
+    progress: Progress = silent,
+    stage: str = "dictionaries",
+    compiled: bool = False,
+    stop_after: int | None = None,
+) -> tuple[list[Dictionary], list[list[float]]]:
+    """Train len(starts) dictionaries as one batched program.
+
+    x: activations [m, tokens, d_in]; dictionary i is trained on x[source[i]] from the start seed
+    starts[i], which also orders its batches, with sparsity l1[i].
+    target: [m, tokens, d_out] for transcoders; default x.
+    Returns the dictionaries and the losses of the first steps [step][dictionary].
+    Raises ValueError for activations that are not finite.
+    """
+    check_finite(x.flatten(0, 1), "activations to train dictionaries on")
+    device = x.device
+    weights = {
+        n: w.to(device)
+        for n, w in initialise(
+            starts, x.shape[-1], (x if target is None else target).shape[-1], features
+        ).items()
+    }
+    if target is not None:
+        weights["b_out"] = torch.zeros(len(starts), target.shape[-1], device=device)
+    for w in weights.values():
+        w.requires_grad_()
+    optimiser = torch.optim.Adam(weights.values(), lr=schedule.rate, fused=True)
+    penalties = torch.tensor(l1, dtype=torch.float32, device=device)
+    orders = [torch_generator(s, "batches", device=device) for s in starts]
+    loss_of: Callable[..., Tensor] = torch.compile(_autocast_loss) if compiled else _autocast_loss
+    early: list[list[float]] = []
+    end = min(schedule.steps, stop_after or schedule.steps)
+    for step in range(end):
+        rows = [
+            torch.randint(x.shape[1], (schedule.batch,), generator=g, device=device) for g in orders
+        ]
+        batch = torch.stack([x[s][r] for s, r in zip(source, rows, strict=True)])
+        wanted = batch
+        if target is not None:
+            wanted = torch.stack([target[s][r] for s, r in zip(source, rows, strict=True)])
+        losses = loss_of(weights, batch, wanted, penalties)
+        losses.sum().backward()
+        with torch.no_grad():
+            decoder = weights["w_dec"]
+            assert decoder.grad is not None
+            decoder.grad.copy_(project_gradient(decoder, decoder.grad))
+            optimiser.step()
+            optimiser.zero_grad()
+            renormalise(weights)
+        if step < N_EARLY:
+            early.append(losses.tolist())
+        if (step + 1) % 100 == 0 or step + 1 == end:
+            mean = float(losses.detach().mean())
+            if mean != mean:
+                raise FloatingPointError(f"{stage}: the loss is NaN at step {step}: lower the rate")
+            progress(stage, step + 1, end, f"loss {mean:.5f}")
+    final = {n: w.detach().cpu() for n, w in weights.items()}
+    return [
+        Dictionary(
+            final["w_enc"][i],
+            final["b_enc"][i],
+            final["w_dec"][i],
+            final["b_in"][i],
+            final.get("b_out", final["b_in"])[i],
+        )
+        for i in range(len(starts))
+    ], early
+
+
+N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared

@@ -1,0 +1,233 @@
+"""The Haar statistics of a cohort's rotations: what the claims of section 5 measure.
+
+Every p-value that is compared over pairs and sites is Holm-adjusted over them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from polyrot.cohort import Cohort
+from polyrot.haar.alternatives import ALTERNATIVES
+from polyrot.haar.battery import haar_batteries, holm
+from polyrot.haar.frames import relative_rotations, split_half_share, whitened_contrast
+from polyrot.haar.nulls import Store
+from polyrot.haar.orthogonal import FloatArray, determinant_sign, sample_haar
+from polyrot.haar.permutations import permutation_distances
+from polyrot.haar.published import (
+    calibrated_ks,
+    frobenius_distance,
+    frobenius_ratio,
+    mean_cosine_test,
+    mean_permutation_test,
+    published_ks,
+)
+from polyrot.measured import Measured, PairSite
+from polyrot.procrustes import fit_rotation
+from polyrot.rotations import NULL_SEED, Fits
+from polyrot.seeding import derive, numpy_generator
+
+PUBLISHED_P = 0.99  # the published test reports "p of about 1"
+PUBLISHED_FROBENIUS = 0.01  # and a distance within a percent of sqrt(2d)
+
+Which = Literal["matched", "shuffled"]
+
+
+def rotation_stack(fits: Fits, which: Which = "matched") -> FloatArray:
+    """All rotations [pairs * sites, d, d], pair by pair, in the order of `labels`."""
+    maps = getattr(fits, which)
+    return np.stack(
+        [maps[s][i].r.cpu().numpy() for i in range(len(fits.pairs)) for s in fits.sites]
+    )
+
+
+def labels(fits: Fits) -> tuple[str, ...]:
+    """One label per rotation of `rotation_stack`."""
+    return tuple(f"{pair} {site}" for pair in fits.pairs for site in fits.sites)
+
+
+def _table(fits: Fits, cell: Callable[[int, str], float]) -> PairSite:
+    values = [[cell(i, site) for site in fits.sites] for i in range(len(fits.pairs))]
+    return PairSite(np.array(values), fits.pairs, fits.sites, seeds={"null": NULL_SEED})
+
+
+def distances(fits: Fits) -> PairSite:
+    """||R - I||_F by pair and site; Haar gives sqrt(2d) in the mean square."""
+    return _table(fits, lambda i, s: float(frobenius_distance(fits.matched[s][i].r)[0]))
+
+
+def mean_ratio(fits: Fits) -> Measured:
+    """Mean over pairs and sites of ||R - I||_F / sqrt(2d)."""
+    ratios = frobenius_ratio(rotation_stack(fits))
+    low, high = np.percentile(ratios, [10, 90])
+    return Measured.of(float(ratios.mean())).also(percentile_10=low, percentile_90=high)
+
+
+def spectrum_as_published(fits: Fits) -> Measured:
+    """Smallest of the pooled and per-pair p-values of the published test."""
+    found = published_ks(rotation_stack(fits), numpy_generator(NULL_SEED, "published reference"))
+    return Measured.of(found.smallest_p).also(
+        pooled_statistic=found.pooled_statistic,
+        pooled_p=found.pooled_p_value,
+        smallest_statistic=float(found.statistics.min()),
+        largest_statistic=float(found.statistics.max()),
+    )
+
+
+def pooled_mean_cosine(fits: Fits, store: Store | None) -> Measured:
+    """Two-sided p-value of the pooled mean of cos(theta) under Haar."""
+    rng = numpy_generator(NULL_SEED, "mean cosine")
+    found = mean_cosine_test(rotation_stack(fits), rng, store=store)
+    return Measured.of(found.p_value).also(mean_cosine=found.mean)
+
+
+def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
+    """Two-sided p-value of the mean distance to the closest signed permutation under Haar."""
+    rng = numpy_generator(NULL_SEED, "permutations")
+    found = mean_permutation_test(rotation_stack(fits), rng, store=store)
+    return Measured.of(found.p_value).also(mean_distance=found.mean, haar_mean=found.null_mean)
+
+
+def _adjusted(p_values: FloatArray, names: tuple[str, ...], **beside: float) -> Measured:
+    return Measured(
+        holm(p_values),
+        names,
+        beside={"rejected_share": float((holm(p_values) < 0.01).mean()), **beside},
+        seeds={"null": NULL_SEED},
+    )
+
+
+def calibrated_spectrum(fits: Fits, store: Store | None) -> Measured:
+    """Holm-adjusted p-value of each spectrum's distance to the exact Haar law, two-sided.
+
+    Beside it the published test's smallest p-value on the same matrices.
+    """
+    p = calibrated_ks(rotation_stack(fits), store=store).p_values
+    published = spectrum_as_published(fits)
+    return _adjusted(p, labels(fits), published_smallest_p=float(published.values[0]))
+
+
+def battery(fits: Fits, store: Store | None) -> Measured:
+    """Holm-adjusted family p-value of the battery for each rotation."""
+    results = haar_batteries(rotation_stack(fits), store=store)
+    shuffled = haar_batteries(rotation_stack(fits, "shuffled"), store=store)
+    return _adjusted(
+        np.array([r.p_value for r in results]),
+        labels(fits),
+        shuffled_rejected_share=float(
+            (holm(np.array([r.p_value for r in shuffled])) < 0.01).mean()
+        ),
+    )
+
+
+def relative(fits: Fits, store: Store | None) -> Measured:
+    """Holm-adjusted family p-values of R_b R_c^T along the chain of siblings, at every site."""
+    p, names = [], []
+    for site in fits.sites:
+        chain = relative_rotations([m.r for m in fits.matched[site]])
+        p += [r.p_value for r in haar_batteries(chain, store=store)]
+        names += [f"{b} {c} {site}" for b, c in zip(fits.pairs[:-1], fits.pairs[1:], strict=True)]
+    return _adjusted(np.array(p), tuple(names))
+
+
+def half_gap(fits: Fits) -> PairSite:
+    """||R_1 - R_2||_F / sqrt(2d) between fits on disjoint halves of the tokens."""
+
+    def cell(i: int, site: str) -> float:
+        first, second = (half[i].r for half in fits.halves[site])
+        return float(np.sqrt(max(0.0, 1 - split_half_share(first, second))))
+
+    return _table(fits, cell)
+
+
+def special_fraction(fits: Fits) -> Measured:
+    """Share of rotations with determinant +1."""
+    signs = determinant_sign(rotation_stack(fits))
+    return Measured.of(float((signs > 0).mean())).also(
+        **{f"det_{label}": float(sign) for label, sign in zip(labels(fits), signs, strict=True)}
+    )
+
+
+def passes_published(rs: FloatArray) -> np.ndarray:
+    """Which of the matrices [n, d, d] meet the published criteria, KS and Frobenius: bool [n]."""
+    ks = published_ks(rs, numpy_generator(NULL_SEED, "published reference"))
+    return (ks.p_values >= PUBLISHED_P) & (np.abs(frobenius_ratio(rs) - 1) <= PUBLISHED_FROBENIUS)
+
+
+def shuffled_failures(fits: Fits) -> Measured:
+    """Share of rotations fitted on shuffled tokens that fail the published criteria.
+
+    Beside it the same share of true Haar draws, and by each criterion alone.
+    """
+    rs = rotation_stack(fits, "shuffled")
+    d = rs.shape[-1]
+    haar = sample_haar(d, 200, numpy_generator(NULL_SEED, "Haar against published"))
+    ks = published_ks(rs, numpy_generator(NULL_SEED, "published reference"))
+    return Measured.of(float((~passes_published(rs)).mean())).also(
+        haar_fails=float((~passes_published(haar)).mean()),
+        fails_ks=float((ks.p_values < PUBLISHED_P).mean()),
+        fails_frobenius=float((np.abs(frobenius_ratio(rs) - 1) > PUBLISHED_FROBENIUS).mean()),
+        fails_battery_input="see haar.battery: shuffled_rejected_share",
+    )
+
+
+def same_model_rejections(cohort: Cohort, store: Store | None) -> Measured:
+    """Share of sites at which the anchor against itself, on the score split, is rejected."""
+    rs = []
+    for site in cohort.sites:
+        x = cohort.activations("score", site)[0]
+        rs.append(fit_rotation(x, x).r.cpu().numpy())
+    p = holm(calibrated_ks(np.stack(rs), store=store).p_values)
+    return Measured.of(float((p < 0.01).mean())).also(largest_p=float(p.max()))
+
+
+def shared_features(
+    cohort: Cohort, store: Store | None, sites: Sequence[str], variance: float = 0.99
+) -> Measured:
+    """Share of pairs and sites whose whitened map is rejected as Haar with matched tokens, minus
+    the share with shuffled tokens."""
+    matched, shuffled, ranks = [], [], {}
+    for site in sites:
+        x = cohort.activations("fit", site).double().cpu().numpy()
+        for m in range(1, len(x)):
+            rng = numpy_generator(NULL_SEED, "whitened", site, m)
+            found = whitened_contrast(x[m], x[0], rng, variance=variance, store=store)
+            matched.append(found.matched.rejected)
+            shuffled.append(found.shuffled.rejected)
+            ranks[f"rank_{site}"] = float(found.rank)
+    return Measured.of(float(np.mean(matched) - np.mean(shuffled))).also(
+        matched_rejected=float(np.mean(matched)),
+        shuffled_rejected=float(np.mean(shuffled)),
+        **ranks,
+    )
+
+
+PUBLISHED_ALTERNATIVES = ("permutation", "cyclic shift", "block Haar x2", "flipped Hadamard")
+
+
+def alternatives_that_fail(d: int = 512, per_alternative: int = 3) -> Measured:
+    """Share of orthogonal matrices that are not Haar which fail the published KS criterion."""
+    rates: Mapping[str, float] = {
+        name: _fails(name, d, per_alternative) for name in PUBLISHED_ALTERNATIVES
+    }
+    return Measured.of(float(np.mean(list(rates.values())))).also(**rates)
+
+
+def _fails(name: str, d: int, n: int) -> float:
+    rng = np.random.default_rng(derive(NULL_SEED, "alternative", name))
+    drawn = np.stack([ALTERNATIVES[name](d, rng) for _ in range(n)])
+    ks = published_ks(drawn, numpy_generator(NULL_SEED, "published reference"))
+    return float((ks.p_values < PUBLISHED_P).mean())
+
+
+def permutation_figure_gap(published: float = 29.6, d: int = 512, draws: int = 16) -> Measured:
+    """How far the published distance is from the mean over Haar matrices."""
+    rs = sample_haar(d, draws, numpy_generator(NULL_SEED, "permutation figure"))
+    found = permutation_distances(rs)
+    unsigned = permutation_distances(rs, signed=False)
+    return Measured.of(abs(published - float(found.mean()))).also(
+        haar_signed=float(found.mean()), haar_unsigned=float(unsigned.mean()), draws=float(draws)
+    )

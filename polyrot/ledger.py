@@ -1,0 +1,212 @@
+"""The ledger, claims/verdicts.toml: what was found last, per claim and scale."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from polyrot.measured import Seeds
+from polyrot.registration import Registration
+from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
+
+
+class LedgerError(ValueError):
+    """The ledger is malformed or speaks of something that is not registered."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A ledger line. `verdict` is the concluded one, `nulls` the controls that make it not
+    diagnostic; date is ISO, device "cpu" or "cuda"."""
+
+    verdict: Verdict
+    why: str
+    nulls: tuple[str, ...] = ()
+    measured: float | None = None
+    label: str = ""
+    interval: tuple[float, float] | None = None
+    n: int = 0
+    seeds: Seeds = field(default_factory=dict)
+    device: str = ""
+    date: str = ""
+    commit: str = ""
+
+    @property
+    def outcome(self) -> Verdict:
+        """What the test itself found: not diagnostic is a claim that held."""
+        return Verdict.HELD if self.verdict is Verdict.NOT_DIAGNOSTIC else self.verdict
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The last verdicts by (claim id, scale), as kept in claims/verdicts.toml."""
+
+    entries: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path, registration: Registration) -> Ledger:
+        """Read `path`; a file that does not exist is an empty ledger. Raises LedgerError for a line
+        of no registered claim or scale, an unknown key, a verdict that is none."""
+        if not path.exists():
+            return cls()
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise LedgerError(f"{path}: {error}") from error
+        registered = {(claim.id, scale) for claim, scale in registration.pairs()}
+        entries = {}
+        for id, scales in document.items():
+            for scale, table in scales.items() if isinstance(scales, dict) else [("", scales)]:
+                name = f"{path}: {id}[{scale}]"
+                if (id, scale) not in registered:
+                    raise LedgerError(f"{name} is no registered claim at one of its scales")
+                entries[id, scale] = _entry(name, table)
+        return cls(entries)
+
+    def findings(self) -> list[Finding]:
+        """What it says of each claim itself, whatever the controls."""
+        return [
+            Finding(id, scale, entry.outcome, entry.why)
+            for (id, scale), entry in self.entries.items()
+        ]
+
+    def updated(
+        self,
+        conclusions: Iterable[Conclusion],
+        registration: Registration,
+        *,
+        device: str,
+        date: str,
+        commit: str,
+    ) -> Ledger:
+        """The ledger after a run on `device` ("cpu", "cuda") on an ISO `date`.
+
+        Only what the run judged is replaced; a claim that was not run keeps what is known of it.
+        The verdicts of other entries follow, if one of their controls has changed.
+        """
+        entries = dict(self.entries)
+        for conclusion in conclusions:
+            finding = conclusion.finding
+            known = self.entries.get(finding.key)
+            waits = finding.outcome is Verdict.NOT_RUN and bool(finding.command)
+            judged_before = known is not None and known.verdict is not Verdict.NOT_RUN
+            if not finding.judged and (judged_before or not waits):
+                continue
+            command = f" (to run it: {finding.command})" if finding.command else ""
+            entries[finding.key] = Entry(
+                verdict=conclusion.verdict,
+                why=finding.why + command,
+                measured=finding.measured,
+                label=finding.label,
+                interval=finding.interval,
+                n=finding.n,
+                seeds=finding.seeds,
+                device=device,
+                date=date,
+                commit=commit,
+            )
+        return Ledger(entries)._reconcluded(registration)
+
+    def changes(self, conclusions: Iterable[Conclusion]) -> list[str]:
+        """Verdicts that a run changes, one line each ("claim[scale]: held -> refuted (why)"), and
+        at the end how many the ledger does not have yet."""
+        lines = []
+        new = 0
+        for conclusion in conclusions:
+            finding, verdict = conclusion.finding, conclusion.verdict
+            entry = self.entries.get(finding.key)
+            if not finding.judged:
+                continue
+            if entry is None:
+                new += 1
+            elif entry.verdict is not verdict:
+                change = f"{entry.verdict.value} -> {verdict.value}"
+                lines.append(f"{finding.name}: {change} ({conclusion.why})")
+        return [*lines, f"{new} verdicts that were not in it"] if new else lines
+
+    def save(self, path: Path, registration: Registration) -> None:
+        """Write in the registration's order, by way of a temporary file."""
+        blocks = [
+            "# Written by `pytest claims --update-verdicts`. One table per claim and scale.\n"
+        ]
+        for claim, scale in registration.pairs():
+            entry = self.entries.get((claim.id, scale))
+            if entry is not None:
+                lines = [f'["{claim.id}".{scale}]']
+                lines += [f"{key} = {_toml(value)}" for key, value in _table(entry).items()]
+                blocks.append("\n".join(lines) + "\n")
+        write_atomically(path, "\n".join(blocks))
+
+    def _reconcluded(self, registration: Registration) -> Ledger:
+        entries = {}
+        for conclusion in conclude(self.findings(), registration):
+            nulls = tuple(
+                control.name
+                for control in conclusion.controls
+                if control.null_passes and conclusion.verdict is Verdict.NOT_DIAGNOSTIC
+            )
+            key = conclusion.finding.key
+            entries[key] = replace(self.entries[key], verdict=conclusion.verdict, nulls=nulls)
+        return Ledger(entries)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write UTF-8 `text` to a temporary file beside `path`, then rename it."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp's own mode would hide the file from other users
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    return {key.name: getattr(entry, key.name) for key in fields(entry)}
+
+
+def _table(entry: Entry) -> dict[str, Any]:
+    """The entry's keys as they are written: none that says nothing."""
+    table = {**_fields(entry), "verdict": entry.verdict.value, "n": entry.n or None}
+    return {
+        key: value
+        for key, value in table.items()
+        if value is not None and value not in ("", (), {})
+    }
+
+
+def _entry(name: str, table: Any) -> Entry:
+    if not isinstance(table, dict):
+        raise LedgerError(f"{name} must be a table")
+    known = {key.name for key in fields(Entry)}
+    unknown = sorted(table.keys() - known)
+    if unknown:
+        raise LedgerError(f"{name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+    try:
+        verdict = Verdict(table.get("verdict"))
+    except ValueError:
+        raise LedgerError(f"{name}: {table.get('verdict')!r} is no verdict") from None
+    tuples = {key: tuple(table[key]) for key in ("interval", "nulls") if key in table}
+    return Entry(**{"why": "", **table, **tuples, "verdict": verdict})
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, float):
+        return repr(float(f"{value:.9g}"))
+    if isinstance(value, Mapping):
+        return (
+            "{ " + ", ".join(f"{_toml(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return str(value)

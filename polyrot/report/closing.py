@@ -1,0 +1,70 @@
+"""What a finished run amounts to: conclusions, the ledger rewritten, the record written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from polyrot.ledger import Ledger
+from polyrot.registration import Registration
+from polyrot.report.record import write_report
+from polyrot.report.table import wrapped
+from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The conclusions of a run, and lines on what it changed and wrote."""
+
+    conclusions: tuple[Conclusion, ...]
+    messages: tuple[str, ...]
+
+
+def close_run(
+    findings: Sequence[Finding],
+    registration: Registration,
+    ledger: Ledger,
+    run: Mapping[str, Any],
+    *,
+    rewrite_ledger: Path | None = None,
+    report: Path | None = None,
+) -> Closing:
+    """Conclude; with `rewrite_ledger` save the updated ledger there, with `report` write the record
+    into that folder. `run` is the provenance as in `run_record`."""
+    conclusions = conclude(findings, registration, ledger.findings())
+    changes = ledger.changes(conclusions)
+    messages = []
+    if rewrite_ledger is not None:
+        where = {key: run[key] for key in ("device", "date", "commit")}
+        rewritten = ledger.updated(conclusions, registration, **where)
+        rewritten.save(rewrite_ledger, registration)
+        messages.append(f"ledger rewritten{', changed:' if changes else ', nothing changed'}")
+    elif changes:
+        messages.append("not as the ledger has it (--update-verdicts rewrites it):")
+    for change in changes:
+        messages += wrapped(change)
+    if report is not None:
+        write_report(report, conclusions, registration, run)
+        messages.append(f"report written to {report}")
+    return Closing(tuple(conclusions), tuple(messages))
+
+
+def missing(
+    findings: Collection[tuple[str, str]],
+    registration: Registration,
+    scales: Sequence[str],
+    written: Collection[str],
+) -> list[Finding]:
+    """What a whole run owes beyond the `findings` it has; `written` are the claims with a test."""
+    owed = []
+    for claim, scale in registration.pairs(scales):
+        if (claim.id, scale) in findings:
+            continue
+        if claim.id in written:
+            why = "deselected, or the run stopped before it"
+            owed.append(Finding(claim.id, scale, Verdict.NOT_RUN, why))
+        else:
+            owed.append(Finding(claim.id, scale, Verdict.NOT_WRITTEN, ""))
+    return owed

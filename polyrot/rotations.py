@@ -1,0 +1,96 @@
+"""Every map between a cohort's models that the claims ask for, fitted on the fit split.
+
+Orientation throughout: `a` is the sibling, `b` the anchor, `a @ r ~ b`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from polyrot.cohort import Cohort, pair_labels
+from polyrot.procrustes import (
+    Affine,
+    Rotation,
+    Shift,
+    affine_from_moments,
+    fit_from_moments,
+    pair_moments,
+    principal_axes_from_moments,
+)
+from polyrot.seeding import derive, torch_generator
+
+NULL_SEED = 20260524
+
+
+@dataclass(frozen=True)
+class Fits:
+    """Maps from each sibling to the anchor, by site: one per pair, in the order of `pairs`.
+
+    matched: Procrustes on matched tokens. halves: the same on the two halves of the fit split,
+    apart by sequence order. shuffled: on token pairs shuffled anew for each fit. principal: axes
+    matched by rank of variance, signs drawn. affine: unconstrained least squares. shift: the mean
+    alone.
+    """
+
+    pairs: tuple[str, ...]
+    sites: tuple[str, ...]
+    matched: Mapping[str, tuple[Rotation, ...]]
+    halves: Mapping[str, tuple[tuple[Rotation, ...], tuple[Rotation, ...]]]
+    shuffled: Mapping[str, tuple[Rotation, ...]]
+    principal: Mapping[str, tuple[Rotation, ...]]
+    affine: Mapping[str, tuple[Affine, ...]]
+    shift: Mapping[str, tuple[Shift, ...]]
+
+    def at(self, sites: Sequence[str]) -> Fits:
+        """The same at fewer sites."""
+        return replace(self, sites=tuple(sites))
+
+
+def _matched(siblings: Tensor, anchor: Tensor) -> tuple[Rotation, ...]:
+    return tuple(fit_from_moments(pair_moments(list(siblings), anchor)))
+
+
+def fit_all(cohort: Cohort, seed: int = NULL_SEED) -> Fits:
+    """Fit everything at every site. `seed` draws shuffles and signs.
+
+    Raises BadActivations where a map cannot be fitted (see `polyrot.checks`).
+    """
+    matched, halves, shuffled, principal, affine, shift = {}, {}, {}, {}, {}, {}
+    for site in cohort.sites:
+        x = cohort.activations("fit", site)
+        anchor, siblings = x[0], x[1:]
+        half = x.shape[1] // 2
+        moments = pair_moments(list(siblings), anchor, auto=True)
+        matched[site] = tuple(fit_from_moments(moments))
+        halves[site] = (
+            _matched(siblings[:, :half], anchor[:half]),
+            _matched(siblings[:, half:], anchor[half:]),
+        )
+        drawn = torch_generator(seed, "shuffled tokens", site)
+        orders = [torch.randperm(x.shape[1], generator=drawn).to(x.device) for _ in siblings]
+        shuffled[site] = _matched(
+            torch.stack([a[order] for a, order in zip(siblings, orders, strict=True)]), anchor
+        )
+        signs = torch_generator(seed, "signs of axes", site, device=x.device)
+        principal[site] = tuple(principal_axes_from_moments(m, signs) for m in moments)
+        affine[site] = tuple(affine_from_moments(m) for m in moments)
+        shift[site] = tuple(Shift(m.mean_a, m.mean_b) for m in moments)
+    return Fits(
+        pair_labels(cohort),
+        tuple(cohort.sites),
+        matched,
+        halves,
+        shuffled,
+        principal,
+        affine,
+        shift,
+    )
+
+
+def seeds_used(cohort: Cohort, seed: int = NULL_SEED) -> dict[str, list[int] | int]:
+    """The seeds behind a fit, for the record."""
+    return {"models": list(cohort.seeds), "null draws": derive(seed)}

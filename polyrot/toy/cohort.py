@@ -1,0 +1,192 @@
+"""A cohort of Dyck-3 transformers as the claims see it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polyrot.cohort import SPLITS, Split, pair_labels, weights_differ
+from polyrot.interventions import Target
+from polyrot.measured import Measured
+from polyrot.seeding import torch_generator
+from polyrot.store import fingerprint
+from polyrot.toy import directions, interventions, task, transformer
+from polyrot.toy.folding import Folded, fold
+from polyrot.toy.transformer import Params
+
+DATA_SEED = 20260605
+N_SEQUENCES: dict[str, int] = {"dictionary": 4096, "fit": 1024, "score": 1024}
+CONTENT = (2, 48)  # of the sequences that activations are taken on
+CHUNK = 512
+N_POPULATION = 2048  # sequences of the dictionary split that directions are taken on, beside "fit"
+
+
+def split_tokens(device: torch.device | str = "cpu") -> dict[Split, Tensor]:
+    """Token batches [sequences, 64] of the three splits, no sequence in two of them."""
+    wanted = sum(N_SEQUENCES.values())
+    generator = torch_generator(DATA_SEED, "toy activations")
+    drawn = task.sequences(2 * wanted, generator, content_range=CONTENT)
+    _, inverse = torch.unique(drawn, dim=0, return_inverse=True)
+    order = torch.arange(len(drawn))
+    first = torch.full((int(inverse.max()) + 1,), len(drawn)).scatter_reduce(
+        0, inverse, order, "amin"
+    )
+    # Short strings recur by chance: each is kept where it was drawn first.
+    distinct = drawn[first.sort().values[:wanted]]
+    sizes = [N_SEQUENCES[s] for s in SPLITS]
+    return dict(zip(SPLITS, (p.to(device) for p in distinct.split(sizes)), strict=True))
+
+
+class ToyCohort:
+    """See `polyrot.cohort.Cohort`. `params` has the anchor first; `trained` is False for siblings
+    as they were before their first step."""
+
+    def __init__(
+        self,
+        scale: str,
+        seeds: tuple[int, ...],
+        params: Params,
+        made_by: list[str],
+        *,
+        trained: bool = True,
+    ) -> None:
+        self.scale = scale
+        self.seeds = seeds
+        self.params = params
+        self.trained = trained
+        self.sites = transformer.SITES
+        self.internal = transformer.SITES[1:]
+        self.named_sites = transformer.SITES[-1:]
+        self.from_second_block = transformer.SITES[-1:]
+        self.width = transformer.D_MODEL
+        self.fingerprint = fingerprint(
+            "toy-cohort",
+            {
+                "made_by": made_by,
+                "trained": trained,
+                "data_seed": DATA_SEED,
+                "n_sequences": N_SEQUENCES,
+                "content": list(CONTENT),
+            },
+        )
+        self._tokens = split_tokens(params["embed"].device)
+        self._activations: dict[Split, dict[str, Tensor]] = {}
+        self._mean_writes: dict[int, Tensor] = {}
+        self._population: tuple[directions.Features, dict[str, Tensor]] | None = None
+
+    def tokens(self, split: Split) -> Tensor:
+        """The split's sequences, int64 [sequences, 64]."""
+        return self._tokens[split]
+
+    def activations(self, split: Split, site: str) -> Tensor:
+        if split not in self._activations:
+            self._activations[split] = self._run(self._tokens[split])
+        return self._activations[split][site]
+
+    @torch.no_grad()
+    def agreement_with_anchor(self) -> Measured:
+        """Over the three held-out distributions, the lowest of the three output heads."""
+        device = self.params["embed"].device
+        same = {head: torch.zeros(len(self.seeds), device=device) for head in task.HEADS}
+        n = 0
+        for name in task.DISTRIBUTIONS:
+            generator = torch_generator(DATA_SEED, "agreement", name)
+            for chunk in task.sequences(2048, generator, name).to(device).split(CHUNK):
+                keep = chunk != task.PAD
+                logits = transformer.forward(self.params, chunk).logits
+                for head in task.HEADS:
+                    top = logits[head].argmax(-1)
+                    same[head] += ((top == top[:1]) & keep).sum((1, 2))
+                n += int(keep.sum())
+        agreement = {head: (hits[1:].double() / n).cpu().numpy() for head, hits in same.items()}
+        lowest = np.stack(list(agreement.values())).min(0)
+        means = {f"mean_{head}": float(values.mean()) for head, values in agreement.items()}
+        return Measured(
+            lowest,
+            pair_labels(self),
+            replicates=lowest[None],
+            beside=means,
+            seeds={"models": list(self.seeds), "data": DATA_SEED},
+            counts={"positions": n},
+        )
+
+    def distinct_fraction(self) -> float:
+        models = [transformer.select(self.params, [m]) for m in range(len(self.seeds))]
+        return float(np.mean([weights_differ(models[0], other) for other in models[1:]]))
+
+    # ------------------------------------------------- see polyrot.interventions.InterventionCohort
+
+    components = transformer.COMPONENTS
+    mlps: ClassVar[dict[str, str]] = interventions.MLPS
+    contrasts = tuple(directions.PAPER)
+    further_contrasts = tuple(directions.FURTHER)
+    steering_site = directions.STEERING_SITE
+
+    def folded(self, model: int) -> Folded:
+        """One model, its gains folded into the weights that read them."""
+        return fold(transformer.select(self.params, [model]))
+
+    def clean_run(
+        self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32
+    ) -> interventions.ToyRun:
+        return interventions.ToyRun(self.folded(model), tokens, dtype)
+
+    def mean_writes(self, model: int) -> Tensor:
+        if model not in self._mean_writes:
+            fit = self.tokens("fit")
+            self._mean_writes[model] = interventions.mean_writes(self.folded(model), fit)
+        return self._mean_writes[model].clone()
+
+    def intervention_tokens(self, n: int) -> Tensor:
+        tokens = self.tokens("score")[:n]
+        # By length, so that a few at a time hold little padding.
+        return tokens[(tokens != task.PAD).sum(1).argsort(stable=True)]
+
+    def direction(self, contrast: str, site: str | None = None) -> Tensor:
+        known = directions.PAPER | directions.FURTHER
+        if contrast not in known:
+            raise KeyError(f"no contrast {contrast!r}; have {', '.join(known)}")
+        if self._population is None:
+            more = self.tokens("dictionary")[:N_POPULATION]
+            # Invalid sequences of depth 4 are rare: the fit split alone holds about twenty.
+            features = directions.Features.of(torch.cat([self.tokens("fit"), more]))
+            self._population = features, self._run(more)
+        features, more_x = self._population
+        site = self.steering_site if site is None else site
+        x = torch.cat([self.activations("fit", site), more_x[site]], dim=1)
+        return torch.einsum("t,mtd->md", known[contrast].row_weights(features).to(x), x)
+
+    def target(self, contrast: str, tokens: Tensor) -> Target:
+        return directions.target(contrast, tokens)
+
+    def readers(self) -> Tensor:
+        return interventions.readers(self.folded(0))
+
+    def forget(self, split: Split) -> None:
+        """Free the activations of a split; they are computed anew when asked for."""
+        self._activations.pop(split, None)
+
+    @torch.no_grad()
+    def _run(self, tokens: Tensor) -> dict[str, Tensor]:
+        parts: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+        for chunk in tokens.split(CHUNK):
+            captured = transformer.forward(self.params, chunk, capture=self.sites).captured
+            keep = chunk != task.PAD
+            for site, x in captured.items():
+                parts[site].append(x[:, keep])
+        return {site: torch.cat(x, dim=1) for site, x in parts.items()}
+
+
+def untrained(cohort: ToyCohort) -> ToyCohort:
+    """The cohort's seeds before their first step, on the same sequences."""
+    device = cohort.params["embed"].device
+    return ToyCohort(
+        cohort.scale,
+        cohort.seeds,
+        transformer.initialise(cohort.seeds, device),
+        [f"initialise {list(cohort.seeds)}"],
+        trained=False,
+    )

@@ -1,0 +1,122 @@
+"""Train everything that the toy claims need, outside of pytest and resumable.
+
+`python -m polyrot.toy.prepare --help`
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from polyrot.cohort import Cohort
+from polyrot.dictionaries import collection
+from polyrot.dictionaries.collection import Choice, Group, Spec
+from polyrot.dictionaries.sae import Dictionary
+from polyrot.profiles import PROFILES, Profile
+from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.store import Store
+from polyrot.toy import seeds
+from polyrot.toy.cohort import ToyCohort, untrained
+from polyrot.toy.training import can_compile
+
+L0_FLOOR = 4.0  # of the registration's sparse dictionaries; the ceiling is a quarter of the width
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how things are made: a store, a profile, a device, a progress display."""
+
+    store: Store
+    profile: Profile
+    device: str = "cpu"
+    progress: Progress = silent
+
+    def cohort(self, scale: str) -> ToyCohort:
+        """The trained seeds of a scale."""
+        trainings = seeds.trainings(scale, self.profile.toy)
+        results = [
+            seeds.trained(self.store, t, device=self.device, progress=self.progress)
+            for t in trainings
+        ]
+        params = {name: p.to(self.device) for name, p in seeds.models(results).items()}
+        return ToyCohort(scale, seeds.SEEDS[scale], params, [t.fingerprint for t in trainings])
+
+    def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
+        """The dictionaries of a group, on the device."""
+        compiled = group.schedule.steps >= 500 and (self.device == "cuda" or can_compile())
+        found = collection.trained(
+            self.store, cohort, group, compiled=compiled, progress=self.progress
+        )
+        return {spec: dictionary.to(self.device) for spec, dictionary in found.items()}
+
+    def named(
+        self, cohort: Cohort, make: Callable[..., Group], *more: object
+    ) -> dict[Spec, Dictionary]:
+        """A group of `polyrot.dictionaries.collection` by its function."""
+        return self.group(cohort, make(cohort, self.profile.dictionaries, *more))
+
+    def sparsity(self, cohort: Cohort) -> dict[str, Choice]:
+        """The l1 chosen at each internal site, on the anchor and the fit split alone."""
+        grid = self.named(cohort, collection.sparse_grid)
+        wanted = (L0_FLOOR, cohort.width / 4)
+        return {
+            site: collection.choose_l1(grid, cohort.activations("fit", site)[0], site, l0=wanted)
+            for site in cohort.internal
+        }
+
+    def sparse(self, cohort: Cohort) -> dict[Spec, Dictionary]:
+        """The sparse dictionaries of the siblings and of the anchor's second start."""
+        l1 = {site: choice.l1 for site, choice in self.sparsity(cohort).items()}
+        return self.named(cohort, collection.sparse, l1)
+
+
+PARTS: dict[str, Callable[[Workshop, ToyCohort], object]] = {
+    "anchor": lambda w, c: w.named(c, collection.anchor),
+    "sparse-grid": lambda w, c: w.sparsity(c),
+    "wide": lambda w, c: w.named(c, collection.wide) if c.scale == "toy_a" else None,
+    "untrained": lambda w, c: w.named(untrained(c), collection.anchor),
+    "published": lambda w, c: w.named(c, collection.published) if c.scale == "toy_a" else None,
+    "noise": lambda w, c: w.named(c, collection.noise) if c.scale == "toy_a" else None,
+    "own": lambda w, c: w.named(c, collection.own),
+    "sparse": lambda w, c: w.sparse(c),
+}
+
+
+def main() -> None:
+    """Command line: train one cohort's seeds and dictionaries, or resume them."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polyrot.toy.prepare",
+        description="Train the seeds of a toy cohort and its dictionaries into a store, resuming "
+        "whatever a killed run left. The claims then only judge.",
+    )
+    parser.add_argument("scale", choices=sorted(seeds.SEEDS))
+    parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
+    parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    parser.add_argument(
+        "--parts", default=",".join(PARTS), help=f"which dictionaries, of {', '.join(PARTS)}"
+    )
+    arguments = parser.parse_args()
+    parts = [p for p in arguments.parts.split(",") if p]
+    for part in parts:
+        if part not in PARTS:
+            parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
+    torch.set_num_threads(arguments.threads)
+    workshop = Workshop(
+        Store(arguments.artifacts),
+        PROFILES[arguments.schedule],
+        arguments.device,
+        ConsoleProgress(),
+    )
+    cohort = workshop.cohort(arguments.scale)
+    for part in parts:
+        PARTS[part](workshop, cohort)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""A small suite of claims for the tests of the verdict plugin."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# The plugin under test is the suite's own, without the fixtures that come with it.
+CONFTEST = f"""
+import runpy
+source = runpy.run_path({str(ROOT / "conftest.py")!r}, run_name="polyrot_conftest")
+source.pop("pytest_plugins")
+globals().update(source)
+"""
+HEAD = """
+import pytest
+from polyrot.measured import Measured
+from polyrot.verdicts import NotRun
+
+claim = pytest.mark.claim
+"""
+GOOD = {
+    "f.one": 'verdict({"a": 0.9, "b": 0.6}, over="pairs")',
+    "f.two": "verdict(0.7)",
+    "g.null": "verdict(0.8)",
+}
+
+
+def registered(id: str, status: str, scales: list[str], **more: Any) -> str:
+    table = {
+        "id": id,
+        "section": "1",
+        "status": status,
+        "scales": scales,
+        "says": "says",
+        "measures": "measures",
+        "paper": "0.9",
+        **more,
+    }
+    lines = [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    return "\n".join(["[[claim]]", *lines, "bar = { at_least = 0.5 }", ""])
+
+
+REGISTRATION = "[meta]\nregistered = 2026-11-22\nalpha = 0.01\n" + "\n".join(
+    [
+        registered("f.one", "core", ["toy_a", "toy_b"], over="pairs"),
+        registered("f.two", "core", ["toy_a"]),
+        registered("g.null", "control", ["toy_a"], controls=["f.one"]),
+    ]
+)
+
+
+class Suite:
+    """A small claims/ in a folder of its own."""
+
+    head = HEAD
+    good = GOOD
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.claims = pytester.mkdir("claims")
+        self.ledger = self.claims / "verdicts.toml"
+        pytester.makeconftest(CONFTEST)
+        pytester.makeini(
+            """
+            [pytest]
+            addopts = --strict-markers --import-mode=importlib -p no:cacheprovider
+            polyrot_unregistered = true
+            """
+        )
+        (self.claims / "preregistration.toml").write_text(REGISTRATION)
+
+    def write(self, head: str = "", **bodies: str) -> None:
+        """Tests by claim id, with "__" for the dot; those of GOOD unless given, none if ""."""
+        given = {id.replace("__", "."): body for id, body in bodies.items()}
+        source = HEAD + textwrap.dedent(head)
+        for id, body in {**GOOD, **given}.items():
+            if body:
+                name = id.replace(".", "_")
+                source += f'\n\n@claim("{id}")\ndef test_{name}(verdict, scale, request):\n'
+                source += textwrap.indent(textwrap.dedent(body), "    ")
+        (self.claims / "test_small.py").write_text(source)
+
+    def run(self, *arguments: str, folder: str = "claims") -> pytest.RunResult:
+        return self.pytester.runpytest_inprocess(folder, *arguments)
+
+    def judge(self, *arguments: str) -> dict[str, str]:
+        """Verdicts by claim[scale], from the report."""
+        self.run("--report=out", *arguments)
+        return {f"{v['claim']}[{v['scale']}]": v["verdict"] for v in self.report()["verdicts"]}
+
+    def report(self) -> dict[str, Any]:
+        return json.loads((self.pytester.path / "out" / "verdicts.json").read_text())
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Suite:
+    # Other plugins cost each inner run seconds of imports, which pytester undoes after it.
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    made = Suite(pytester)
+    made.write()
+    return made

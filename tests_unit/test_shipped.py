@@ -1,0 +1,90 @@
+"""What is shipped is whole, within its budget, and what its recipe says: its first steps again."""
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures.cohorts import SHIPPED
+from polyrot.dictionaries import collection
+from polyrot.dictionaries import training as dictionary_training
+from polyrot.dictionaries.sae import quality
+from polyrot.profiles import PROFILES
+from polyrot.store import Artifact, Store, verify
+from polyrot.toy import seeds, training
+from polyrot.toy.prepare import Workshop
+
+PROFILE = PROFILES["shipped"]
+# Products in bf16 round differently on other processors and compiled; Adam's first steps amplify.
+TOLERANCE = 0.03
+
+
+class ShippedOnly(Store):
+    """A store that says so if something would have to be trained."""
+
+    def get_or_build(self, kind, recipe, build, name=""):
+        def refuse(checkpoint) -> Artifact:
+            raise AssertionError(f"{kind} {name} is not shipped")
+
+        return super().get_or_build(kind, recipe, refuse, name=name)
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory):
+    return Workshop(ShippedOnly(tmp_path_factory.mktemp("cache"), shipped=SHIPPED), PROFILE)
+
+
+@pytest.fixture(scope="module")
+def cohort(workshop):
+    return workshop.cohort("toy_a")
+
+
+def test_manifest_and_budget():
+    assert verify(SHIPPED) == []
+
+
+def test_first_steps_of_a_shipped_seed(workshop):
+    first = seeds.trainings("toy_a", PROFILE.toy)[0]
+    shipped = seeds.trained(workshop.store, first)
+    again = training.train(first.seeds, first.schedule, compiled=False, stop_after=12)
+    np.testing.assert_allclose(again.early_losses, shipped.early_losses[:12], rtol=TOLERANCE)
+    other = training.train([99], first.schedule, compiled=False, stop_after=1)
+    assert other.early_losses[0] != pytest.approx(shipped.early_losses[0], rel=1e-6)
+
+
+def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
+    group = collection.anchor(cohort, PROFILE.dictionaries)
+    shipped = workshop.store.get_or_build(
+        "dictionaries", collection.recipe(cohort, group), lambda _: None
+    )
+    spec = group.specs[-1]
+    x, source = collection.training_data(cohort, group, [spec])
+    _, losses = dictionary_training.train(
+        x, source, [spec.start], [spec.l1], 512, group.schedule, stop_after=12
+    )
+    got = [row[0] for row in losses]
+    np.testing.assert_allclose(got, shipped.meta["early_losses"][-1][:12], rtol=TOLERANCE)
+
+
+def test_storing_in_half_precision_moves_no_score(workshop, cohort):
+    """The EV recorded when the dictionary was trained, in float32, against the shipped one's."""
+    group = collection.anchor(cohort, PROFILE.dictionaries)
+    shipped = workshop.store.get_or_build(
+        "dictionaries", collection.recipe(cohort, group), lambda _: None
+    )
+    found = workshop.group(cohort, group)
+    for i, spec in enumerate(group.specs):
+        q = quality(found[spec], cohort.activations("fit", spec.site)[spec.model])
+        recorded = shipped.meta["quality"][i]
+        assert q.ev == pytest.approx(recorded["ev"], abs=2e-4)
+        assert q.l0 == pytest.approx(recorded["l0"], rel=0.01)
+
+
+@pytest.mark.parametrize("scale", list(seeds.SEEDS))
+def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
+    for each in seeds.trainings(scale, PROFILE.toy):
+        result = seeds.trained(workshop.store, each)
+        again = training.evaluate(result.params, 256, purpose="shipped check")
+        for m in range(len(result.seeds)):
+            gap = training.lowest(again, m) - training.lowest(result.accuracies, m)
+            assert abs(gap) < 0.004
+        assert torch.isfinite(result.params["embed"]).all()

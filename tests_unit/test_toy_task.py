@@ -1,0 +1,139 @@
+"""Dyck-3: labels against a plain stack machine, and the laws of the three distributions."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyrot.seeding import torch_generator
+from polyrot.toy import task
+
+
+def stack_machine(tokens: list[int]) -> tuple[list[int], list[int]]:
+    """Depth and validity after each token, one token at a time."""
+    stack: list[int] = []
+    depth, invalid, depths, validities = 0, 0, [], []
+    for token in tokens:
+        if token >= 3 and not invalid:
+            family, closes = divmod(token - 3, 2)
+            if not closes:
+                if len(stack) == 8:
+                    invalid = 1
+                else:
+                    stack.append(family)
+            elif not stack or stack[-1] != family:
+                invalid = 1
+            else:
+                stack.pop()
+            if not invalid:
+                depth = len(stack)
+        depths.append(depth)
+        validities.append(invalid)
+    return depths, validities
+
+
+brackets = st.lists(st.integers(3, 8), max_size=62)
+openers_mostly = st.lists(st.sampled_from([3, 3, 3, 5, 5, 7, 4, 6, 8]), max_size=62)
+
+
+@given(st.lists(st.one_of(brackets, openers_mostly), min_size=1, max_size=8))
+def test_labels_equal_those_of_a_stack_machine(contents):
+    rows = [[task.BOS, *content, task.EOS] for content in contents]
+    tokens = torch.zeros(len(rows), task.CONTEXT, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = torch.tensor(row)
+    labels = task.label(tokens)
+    for i, row in enumerate(rows):
+        depths, validities = stack_machine(row)
+        assert labels.depth[i, : len(row)].tolist() == depths
+        assert labels.validity[i, : len(row)].tolist() == validities
+    assert torch.equal(labels.token, tokens)
+
+
+@pytest.mark.parametrize("distribution", task.DISTRIBUTIONS)
+def test_sequences_are_framed(distribution):
+    tokens = task.sequences(500, torch_generator(1, "framed"), distribution)
+    assert tokens.shape == (500, task.CONTEXT)
+    assert (tokens[:, 0] == task.BOS).all()
+    assert ((tokens == task.EOS).sum(1) == 1).all()
+    lengths = (tokens >= 3).sum(1)
+    is_pad = tokens == task.PAD
+    assert (is_pad.sum(1) == task.CONTEXT - lengths - 2).all()
+    assert not (is_pad[:, :-1] & ~is_pad[:, 1:]).any(), "PAD only at the end"
+
+
+def test_training_law():
+    tokens = task.sequences(20_000, torch_generator(2, "law"))
+    lengths = (tokens >= 3).sum(1)
+    assert lengths.min() == 2
+    assert lengths.max() == 62
+    assert abs(lengths.double().mean() - 32) < 0.5
+    labels = task.label(tokens)
+    walks = labels.validity.amax(1) == 0
+    # Half are valid walks; of the uniform half only short ones stay valid by luck.
+    assert 0.5 < walks.double().mean() < 0.53
+    assert labels.depth.max() == 8
+    long_valid = tokens[walks & (lengths > 50)]
+    opens = ((long_valid >= 3) & (long_valid % 2 == 1))[:, 1:51].double().mean()
+    assert 0.5 < opens < 0.6
+
+
+def test_compositional_law():
+    tokens = task.sequences(4000, torch_generator(3, "law"), "compositional")
+    labels = task.label(tokens)
+    assert labels.validity.max() == 0
+    deepest = labels.depth.amax(1)
+    assert set(deepest.tolist()) == set(range(3, 9))
+    content = tokens[:, 1:63]
+    assert ((content >= 3) & (content <= 8)).all()
+    # One nest: the depth exceeds 1 in one run of positions only.
+    deep = (labels.depth > 1).long()
+    assert (deep.diff(dim=1).clamp(min=0).sum(1) == 1).all()
+
+
+def test_long_law():
+    lengths = (task.sequences(4000, torch_generator(4, "law"), "long") >= 3).sum(1)
+    assert (lengths.min(), lengths.max()) == (50, 60)
+
+
+def test_packed_batch_holds_whole_sequences_and_no_pad():
+    packed = task.packed_batch(400, torch_generator(5, "packed"))
+    assert packed.tokens.shape == (200, 68)
+    assert (packed.tokens != task.PAD).all()
+    lengths = []
+    for row in range(200):
+        for segment in (0, 1):
+            here = packed.segments[row] == segment
+            tokens = packed.tokens[row, here].tolist()
+            assert tokens[0] == task.BOS
+            assert tokens[-1] == task.EOS
+            assert packed.positions[row, here].tolist() == list(range(len(tokens)))
+            depths, validities = stack_machine(tokens)
+            assert packed.labels.depth[row, here].tolist() == depths
+            assert packed.labels.validity[row, here].tolist() == validities
+            lengths.append(len(tokens))
+    assert min(lengths) >= 4
+    assert max(lengths) <= 64
+    assert abs(sum(lengths) / len(lengths) - 34) < 1e-9, "antithetic lengths fill every row"
+
+
+def test_equal_seeds_equal_data():
+    draw = [task.sequences(50, torch_generator(s, "data")) for s in (7, 7, 8)]
+    assert torch.equal(draw[0], draw[1])
+    assert not torch.equal(draw[0], draw[2])
+
+
+def test_bad_input():
+    generator = torch_generator(0, "bad")
+    with pytest.raises(ValueError, match="unknown distribution 'deep'"):
+        task.sequences(2, generator, "deep")
+    with pytest.raises(ValueError, match="do not fit"):
+        task.sequences(2, generator, content_range=(5, 63))
+    with pytest.raises(ValueError, match="fill the context"):
+        task.sequences(2, generator, "compositional", content_range=(2, 4))
+    with pytest.raises(ValueError, match="odd"):
+        task.packed_batch(3, generator)
+    with pytest.raises(ValueError, match="no label"):
+        task.label(torch.full((1, 4), 12))
+    with pytest.raises(ValueError, match="int64"):
+        task.label(torch.zeros(4))

@@ -1,0 +1,185 @@
+"""Training: schedule, clipping, resumption after a kill, stop rule, the first steps again."""
+
+import pytest
+import torch
+
+from polyrot.seeding import torch_generator
+from polyrot.store import Artifact, Store
+from polyrot.toy import seeds, task, training, transformer
+from polyrot.toy.training import Schedule
+
+TINY = Schedule(
+    steps=30, batch=16, warmup=5, evaluate_every=10, evaluation_sequences=8, patience=1000
+)
+
+
+class Memory:
+    """A checkpoint that lives in memory and can pull the plug."""
+
+    def __init__(self, kill_at=None):
+        self.state, self.kill_at = None, kill_at
+
+    def load(self):
+        return self.state
+
+    def save(self, artifact: Artifact):
+        self.state = Artifact(
+            {n: t.clone() for n, t in artifact.tensors.items()}, dict(artifact.meta)
+        )
+        if self.kill_at == artifact.meta["step"]:
+            raise KeyboardInterrupt
+
+
+def train(seed_list, **more):
+    return training.train(seed_list, TINY, compiled=False, **more)
+
+
+def equal(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_rate_warms_up_and_falls_to_its_floor():
+    full = seeds.FULL
+    assert full.rate(0) == pytest.approx(3e-3 / 500)
+    assert full.rate(499) == pytest.approx(3e-3)
+    assert full.rate(30_250) == pytest.approx(3e-3 * 0.51, rel=1e-3)
+    assert full.rate(59_999) == pytest.approx(3e-3 * 0.02, rel=1e-3)
+
+
+def test_clipping_is_per_model():
+    gradients = [torch.ones(2, 8), torch.ones(2, 2, 4)]
+    gradients[0][1] *= 0.01
+    gradients[1][1] *= 0.01
+    training.clip_per_model(gradients, 1.0)
+    norms = torch.stack([g.flatten(1).square().sum(1) for g in gradients]).sum(0).sqrt()
+    assert norms[0] == pytest.approx(1.0, abs=1e-4)
+    assert norms[1] == pytest.approx(0.04, abs=1e-6)
+
+
+def test_loss_leaves_padding_out():
+    labels = {h: torch.zeros(1, 2, 3, dtype=torch.int64) for h in task.HEADS}
+    logits = {h: torch.zeros(1, 2, 3, n) for h, n in task.HEAD_CLASSES.items()}
+    keep = torch.tensor([[[True, True, False], [True, False, False]]])
+    expected = sum(torch.log(torch.tensor(float(n))) for n in task.HEAD_CLASSES.values())
+    torch.testing.assert_close(training.losses(logits, labels, keep)[0], expected)
+    logits["token"][~keep] = 1e4 * torch.randn(3, 40)
+    torch.testing.assert_close(training.losses(logits, labels, keep)[0], expected)
+
+
+def test_a_batch_of_seeds_equals_each_alone():
+    together = train([5, 6], stop_after=5)
+    for m, seed in enumerate((5, 6)):
+        alone = train([seed], stop_after=5)
+        for name, p in alone.params.items():
+            gap = (together.params[name][m] - p[0]).norm()
+            assert gap < 0.01 * p.norm(), f"{name}: bf16 products round by their batch, no more"
+
+
+def test_a_killed_training_resumes_to_the_same_end():
+    whole = train([5], checkpoint=Memory(), checkpoint_every=10, snapshot_at=(4, 25))
+    memory = Memory(kill_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        train([5], checkpoint=memory, checkpoint_every=10, snapshot_at=(4, 25))
+    resumed = train([5], checkpoint=memory, checkpoint_every=10, snapshot_at=(4, 25))
+    assert equal(whole.params, resumed.params)
+    assert list(resumed.snapshots) == [4, 25]
+    assert equal(whole.snapshots[4], resumed.snapshots[4])
+    assert whole.history == resumed.history
+    assert whole.early_losses == resumed.early_losses
+
+
+def test_the_first_steps_again_are_the_first_steps():
+    whole = train([5])
+    again = train([5], stop_after=10)
+    assert again.early_losses == whole.early_losses[:10]
+
+
+def test_frozen_input_and_output_stay():
+    first = train([0])
+    other = train([1], frozen_io=first.params)
+    for name in transformer.IO_NAMES:
+        assert torch.equal(other.params[name], first.params[name])
+    assert not torch.equal(other.params["w_q_0"], first.params["w_q_0"])
+
+
+def test_training_learns_the_token_head():
+    schedule = Schedule(
+        steps=120, batch=32, warmup=10, evaluate_every=120, evaluation_sequences=16, patience=1000
+    )
+    result = training.train([2], schedule, compiled=False)
+    assert result.accuracies["train"]["token"][0] > 0.9
+    assert result.history[-1]["loss"][0] < result.early_losses[0][0] / 2
+
+
+def test_stop_rule_takes_each_seed_at_its_own_step(monkeypatch):
+    reached = {10: [1.0, 0.5], 20: [1.0, 1.0], 30: [1.0, 1.0], 40: [1.0, 1.0]}
+    calls = iter(reached.values())
+
+    def fake(params, n, **more):
+        values = [1.0, 1.0] if more else next(calls)
+        return {"train": {"token": values}}
+
+    monkeypatch.setattr(training, "evaluate", fake)
+    schedule = Schedule(steps=100, batch=8, warmup=5, evaluate_every=10, patience=10)
+    result = training.train([3, 4], schedule, compiled=False)
+    assert result.stopped_at == [20, 30]
+
+
+def test_accuracy_of_a_perfect_and_of_a_blind_model(monkeypatch):
+    def perfect(params, tokens):
+        labels = task.label(tokens)
+        logits = {
+            h: torch.nn.functional.one_hot(labels.head(h), n)[None].float()
+            for h, n in task.HEAD_CLASSES.items()
+        }
+        return transformer.Run(logits, {})
+
+    params = transformer.initialise([0])
+    blind = training.evaluate(params, 64)
+    assert training.lowest(blind, 0) < 0.6
+    monkeypatch.setattr(training.transformer, "forward", perfect)
+    assert training.lowest(training.evaluate(params, 64), 0) == 1.0
+
+
+def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
+    monkeypatch.setattr(
+        training, "_loss", lambda params, *batch: params["w_q_0"].sum((1, 2)) * float("nan")
+    )
+    with pytest.raises(FloatingPointError, match="lower the peak rate"):
+        train([5])
+
+
+def test_artifact_round_trip(tmp_path):
+    result = train([0], snapshot_at=(10, 30))
+    store = Store(tmp_path)
+    artifact = store.get_or_build("toy-seeds", {"x": 1}, lambda _: result.to_artifact())
+    again = training.Trained.from_artifact(artifact)
+    assert again.seeds == (0,)
+    assert equal(again.params, result.params)
+    assert list(again.snapshots) == [10, 30]
+    assert again.accuracies == result.accuracies
+
+
+def test_cohort_a_depends_on_its_first_seed():
+    first, others = seeds.trainings("toy_a", seeds.TINY)
+    assert others.io_from is first
+    changed = seeds.trainings("toy_a", seeds.SHIPPED)[1]
+    assert changed.fingerprint != others.fingerprint
+    with pytest.raises(KeyError, match="no toy cohort 'toy_c'"):
+        seeds.trainings("toy_c", seeds.TINY)
+
+
+def test_drift_steps_are_geometric_with_half_way_and_end():
+    steps = training.drift_steps(18_000)
+    assert len(steps) == 9
+    assert steps[-2:] == [9000, 18_000]
+
+
+def test_data_does_not_depend_on_where_a_run_was_resumed():
+    device = torch.device("cpu")
+    stream = training.batches([1], 2048, 0, device)
+    first = [next(stream)[0] for _ in range(6)]
+    later = next(training.batches([1], 2048, 5, device))[0]
+    assert torch.equal(first[5], later)
+    assert not torch.equal(first[4], later)
+    assert torch_generator(1, "toy data", 0).initial_seed() >= 0
