@@ -33,6 +33,8 @@ from polyrot.seeding import derive, numpy_generator
 PUBLISHED_P = 0.99  # the published test reports "p of about 1"
 PUBLISHED_FROBENIUS = 0.01  # and a distance within a percent of sqrt(2d)
 
+WHITENED_DRAWS = 4000  # enough to decide at level 0.01; each rank needs tables of its own
+
 Which = Literal["matched", "shuffled"]
 
 
@@ -194,7 +196,9 @@ def shared_features(
         x = cohort.activations("fit", site).double().cpu().numpy()
         for m in range(1, len(x)):
             rng = numpy_generator(NULL_SEED, "whitened", site, m)
-            found = whitened_contrast(x[m], x[0], rng, variance=variance, store=store)
+            found = whitened_contrast(
+                x[m], x[0], rng, variance=variance, draws=WHITENED_DRAWS, store=store
+            )
             matched.append(found.matched.rejected)
             shuffled.append(found.shuffled.rejected)
             ranks[f"rank_{site}"] = float(found.rank)

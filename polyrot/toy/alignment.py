@@ -97,7 +97,9 @@ def align(
     turned = torch.tensor([False, True], device=best.device).repeat(n)
     flat = (torch.arange(2 * n, device=best.device) * starts) + best.flatten()
     polished = _rounds(siblings, anchor, elements.select(flat), of_pair, turned, POLISH)
-    before = torch.stack([scores.amin(2).flatten(), _largest_mse(polished, siblings, anchor, of_pair)])
+    before = torch.stack(
+        [scores.amin(2).flatten(), _largest_mse(polished, siblings, anchor, of_pair)]
+    )
     candidates = elements.select(flat).where(before[1] < before[0], polished)
     searched = before.amin(0).reshape(n, 2)
     refined = refine(
@@ -328,4 +330,3 @@ def _largest_mse(
         moved = act(element.select(index), siblings.select(pair))
         parts.append(tensor_mse(moved, anchors.select(pair)).amax(1))
     return torch.cat(parts)
-

@@ -17,9 +17,9 @@ from polyrot.progress import Progress, silent
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
+from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
 from polyrot.toy.transformer import Params
 
-GOAL = 0.9999  # every head, every distribution
 CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for many as for few
 
 
@@ -51,9 +51,6 @@ class Schedule:
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         floor = self.final_share
         return self.peak_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-Evaluation = dict[str, dict[str, list[float]]]  # distribution -> head -> accuracy per model
 
 
 @dataclass(frozen=True)
@@ -128,38 +125,6 @@ def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Ten
         )
         total = total + (entropy.reshape(keep.shape) * weight).sum((1, 2))
     return total
-
-
-def evaluate(
-    params: Params,
-    n_sequences: int,
-    *,
-    seed: int = 0,
-    purpose: str = "evaluation",
-    chunk: int = 256,
-) -> Evaluation:
-    """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32."""
-    device = params["embed"].device
-    out: Evaluation = {}
-    for name in task.DISTRIBUTIONS:
-        generator = torch_generator(seed, purpose, name, device=device)
-        tokens = task.sequences(n_sequences, generator, name)
-        labels, keep = task.label(tokens), tokens != task.PAD
-        right = {h: torch.zeros(params["embed"].shape[0], device=device) for h in task.HEADS}
-        with torch.no_grad():
-            for part in torch.arange(n_sequences, device=device).split(chunk):
-                logits = transformer.forward(params, tokens[part]).logits
-                for head in task.HEADS:
-                    hit = (logits[head].argmax(-1) == labels.head(head)[part]) & keep[part]
-                    right[head] += hit.sum((1, 2))
-        n = keep.sum()
-        out[name] = {h: (right[h].double() / n).tolist() for h in task.HEADS}
-    return out
-
-
-def lowest(evaluation: Evaluation, model: int) -> float:
-    """The lowest accuracy of one model over heads and distributions."""
-    return min(by_head[h][model] for by_head in evaluation.values() for h in by_head)
 
 
 def batches(

@@ -1,0 +1,70 @@
+"""Section 10 and Methods: the four bars, within and across seeds."""
+
+import pytest
+
+from polyrot.toy import bars
+
+
+@pytest.mark.claim("bars.behavioural")
+def test_behavioural_bar(behaviour, toy_cohort, verdict):
+    verdict(bars.first(bars.bar_b(behaviour, toy_cohort)))
+
+
+@pytest.mark.claim("bars.behavioural_near_miss")
+def test_behavioural_bar_is_nearly_met(behaviour, toy_cohort, verdict):
+    verdict(bars.bar_b(behaviour, toy_cohort), over="seeds")
+
+
+@pytest.mark.claim("bars.depth_boundary_dominates")
+def test_depth_head_makes_the_miss(behaviour, toy_cohort, verdict):
+    verdict(bars.depth_share(behaviour, toy_cohort))
+
+
+@pytest.mark.claim("bars.constructive_spec_is_the_model")
+def test_specification_can_differ_from_its_model(decoys, toy_cohort, verdict):
+    verdict(bars.own_specification(decoys, toy_cohort))
+
+
+@pytest.mark.claim("bars.parametric")
+def test_parametric_bar(alignment, toy_cohort, verdict):
+    verdict(bars.bar_p(alignment, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.parametric_out_of_reach")
+def test_parametric_bar_is_far_off(alignment, toy_cohort, verdict):
+    verdict(bars.bar_p(alignment, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.joint_alignment_fails")
+def test_no_weighting_clears_the_parametric_bar(joint, toy_cohort, verdict):
+    verdict(bars.joint_figure(joint, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.basins_disconnected")
+def test_every_weighting_worsens_both_errors(joint, toy_cohort, verdict):
+    verdict(bars.basins(joint, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.causal_within")
+def test_effects_are_predicted_within_a_seed(causal, toy_cohort, verdict):
+    verdict(bars.causal_within(causal, toy_cohort), over="seeds")
+
+
+@pytest.mark.claim("bars.causal_across")
+def test_effects_are_predicted_across_seeds(causal, toy_cohort, verdict):
+    verdict(bars.causal_across(causal, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.causal_across_fails_as_published")
+def test_prediction_across_seeds_fails_as_published(causal, toy_cohort, verdict):
+    verdict(bars.mean_over_pairs(bars.causal_across(causal, toy_cohort)), over="mean over pairs")
+
+
+@pytest.mark.claim("bars.decoy_rejected")
+def test_decoy_is_told_apart(decoys, toy_cohort, verdict):
+    verdict(bars.decoy_ratio(decoys))
+
+
+@pytest.mark.claim("bars.independent_cohort_holds_equally")
+def test_independent_cohort_holds_equally(rotated_ev, toy_cohort, verdict):
+    verdict(bars.independent_minus_shared(rotated_ev["toy_a"], rotated_ev["toy_b"]))

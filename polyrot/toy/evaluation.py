@@ -1,0 +1,47 @@
+"""How well toy models do their task: accuracy of each output head on each distribution."""
+
+from __future__ import annotations
+
+import torch
+
+from polyrot.seeding import torch_generator
+from polyrot.toy import task, transformer
+from polyrot.toy.transformer import Params
+
+GOAL = 0.9999
+"""What the paper asks of every head on every distribution."""
+
+Evaluation = dict[str, dict[str, list[float]]]
+"""Distribution -> head -> accuracy per model."""
+
+
+def evaluate(
+    params: Params,
+    n_sequences: int,
+    *,
+    seed: int = 0,
+    purpose: str = "evaluation",
+    chunk: int = 256,
+) -> Evaluation:
+    """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32."""
+    device = params["embed"].device
+    out: Evaluation = {}
+    for name in task.DISTRIBUTIONS:
+        generator = torch_generator(seed, purpose, name, device=device)
+        tokens = task.sequences(n_sequences, generator, name)
+        labels, keep = task.label(tokens), tokens != task.PAD
+        right = {h: torch.zeros(params["embed"].shape[0], device=device) for h in task.HEADS}
+        with torch.no_grad():
+            for part in torch.arange(n_sequences, device=device).split(chunk):
+                logits = transformer.forward(params, tokens[part]).logits
+                for head in task.HEADS:
+                    hit = (logits[head].argmax(-1) == labels.head(head)[part]) & keep[part]
+                    right[head] += hit.sum((1, 2))
+        n = keep.sum()
+        out[name] = {h: (right[h].double() / n).tolist() for h in task.HEADS}
+    return out
+
+
+def lowest(evaluation: Evaluation, model: int) -> float:
+    """The lowest accuracy of one model over heads and distributions."""
+    return min(by_head[h][model] for by_head in evaluation.values() for h in by_head)
