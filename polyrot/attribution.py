@@ -260,6 +260,19 @@ def published_correlations() -> tuple[float, float]:
     return float(both[0]), float(both[1])
 
 
+def published_deviation() -> dict[str, float]:
+    """|recomputed - published| correlation, of both predictions."""
+    names = ("attribution patching", "integrated gradients")
+    found = published_correlations()
+    return {n: abs(a - b) for n, a, b in zip(names, found, PUBLISHED_R, strict=True)}
+
+
+def published_interval_width() -> float:
+    """Width of the 95 % Fisher interval of r(AP) over the published rows."""
+    low, high = fisher_interval(published_correlations()[0], len(PUBLISHED_BLOCKS))
+    return high - low
+
+
 # -------------------------------------------------------------------------------- one batch
 
 
@@ -288,7 +301,8 @@ def _over_batch(
     for part in tokens.split(BATCH):
         run = cohort.clean_run(model, part, dtype)
         n = int(run.kept.sum())
-        total, kept = total + n * measure(run), kept + n
+        if n:
+            total, kept = total + n * measure(run), kept + n
     if not kept:
         raise BadActivations("attribution: no position of the batch is kept; check the padding")
     return total / kept

@@ -8,8 +8,11 @@ from polyrot.dictionaries import collection, sae, training
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.matching import max_cosine
+from polyrot.profiles import Profile
 from polyrot.seeding import torch_generator
 from polyrot.store import Store
+from polyrot.toy.prepare import Workshop
+from polyrot.toy.seeds import TINY as TOY
 
 TINY = Schedule(steps=25, batch=64)
 
@@ -204,3 +207,18 @@ def test_bad_input():
         found[0].encode(torch.ones(3, 6))
     with pytest.raises(ValueError, match="b_enc is"):
         Dictionary(torch.ones(4, 8), torch.ones(7), torch.ones(8, 4), torch.ones(4), torch.ones(4))
+
+
+def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
+    cohort, store = OneSiteCohort(), Store(tmp_path)
+    workshop = Workshop(store, Profile(TOY, TINY))
+    first = workshop.chosen(cohort)
+    assert list(first) == list(cohort.internal)
+    choice, dictionary = first["resid_post_0"]
+    assert choice.l1 in collection.L1_GRID
+    (grid,) = (tmp_path / "dictionaries").glob("*sparse-grid*")
+    grid.unlink()
+    again = workshop.chosen(cohort)
+    assert again["resid_post_0"][0] == choice
+    assert torch.equal(again["resid_post_0"][1].w_enc, dictionary.w_enc)
+    assert not list((tmp_path / "dictionaries").glob("*sparse-grid*"))

@@ -20,7 +20,7 @@ _POWER = """Estimate by simulation how often each test rejects orthogonal matric
 Haar: the seven statistics of the battery, the battery itself, and the published criteria. The row
 "Haar" is the size: how often a true Haar matrix is rejected. Prints a table to standard output and
 progress to standard error; with --out also writes haar_power_d<d>.svg and .png. At d = 64 the
-defaults take about two minutes; cost grows as d^3, so use --draws 50 --null-draws 4000 at
+defaults take some minutes; cost grows as d^3, so use --draws 50 --null-draws 4000 at
 d = 512."""
 _BATTERY = """Run the Haar battery on the orthogonal matrix [d, d], or stack [n, d, d], in a .npy
 file. With a stack the p-values are also corrected by Holm. Exit status: 0 not rejected, 1 rejected,

@@ -48,15 +48,14 @@ def block_haar(blocks: int) -> Alternative:
 
 
 def flipped_hadamard(d: int, rng: np.random.Generator) -> FloatArray:
-    """A Hadamard matrix over sqrt(d), random signs of rows and columns; d a power of two.
+    """A Hadamard matrix over sqrt(d) with random column signs; d must be a power of two.
 
-    With signs on one side only it would be a product of two involutions, whose unequal numbers of
-    signs force repeated eigenvalues +1 and -1: a defect of the spectrum on top of flat entries.
+    Signs of rows as well would give the same spectrum. It is a product of two involutions, so where
+    the signs are not half and half some eigenvalues are repeated exactly.
     """
     if d & (d - 1):
         raise ValueError(f"a Sylvester-Hadamard matrix needs d a power of two, got {d}")
-    signs = rng.integers(0, 2, size=(2, d)) * 2.0 - 1.0
-    return signs[0][:, None] * hadamard(d) * signs[1] / np.sqrt(d)
+    return hadamard(d) / np.sqrt(d) * (rng.integers(0, 2, size=d) * 2.0 - 1.0)
 
 
 def fixed_coordinates(d: int, rng: np.random.Generator) -> FloatArray:

@@ -15,8 +15,12 @@ def pythia_70m_config() -> GPTNeoXConfig:
         num_attention_heads=8,
         intermediate_size=2048,
         hidden_act="gelu",
-        rotary_pct=0.25,
         max_position_embeddings=2048,
+        rope_parameters={
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "partial_rotary_factor": 0.25,
+        },
         use_parallel_residual=True,
         tie_word_embeddings=False,
     )

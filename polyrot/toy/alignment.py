@@ -9,6 +9,7 @@ classes. (arXiv 2605.24577, section 10 and Methods.)
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from polyrot.toy import symmetry
 from polyrot.toy.folding import READERS, TENSORS, Folded
-from polyrot.toy.overlap import best_rotation, descend, weight_overlap
+from polyrot.toy.overlap import Overlap, best_rotation, descend, weight_overlap
 from polyrot.toy.symmetry import Element, act, act_inside, head_columns, head_rows, rotate
 from polyrot.toy.transformer import N_HEADS, N_LAYERS
 
@@ -26,6 +27,7 @@ FREE_OF_HEADS = ("embed", "position", *READERS["norm_final"])
 
 STANDSTILL = 1e-7  # largest change of an entry of the residual rotation in a round
 POLISH = 30  # more rounds at most, for the best start of each pair only
+NEGLIGIBLE = 1e-12  # a largest per-tensor MSE below this is rounding
 SHARPNESS = 8  # of the smooth maximum that the refinement follows
 
 
@@ -102,13 +104,22 @@ def align(
     )
     candidates = elements.select(flat).where(before[1] < before[0], polished)
     searched = before.amin(0).reshape(n, 2)
-    refined = refine(
-        siblings.select(of_pair), anchor.select(of_pair), candidates, steps=steps, rate=rate
+    # Where the search has undone a symmetry to rounding there is nothing to refine.
+    unfinished = (searched.amin(1) > NEGLIGIBLE).repeat_interleave(2).nonzero()[:, 0]
+    refined, reached = candidates, searched.flatten().clone()
+    if len(unfinished):
+        pair = of_pair[unfinished]
+        better, reached[unfinished] = refine(
+            siblings.select(pair),
+            anchor.select(pair),
+            candidates.select(unfinished),
+            steps=steps,
+            rate=rate,
+        )
+        refined = candidates.put(unfinished, better)
+    final = refined.select(
+        reached.reshape(n, 2).argmin(1) + 2 * torch.arange(n, device=best.device)
     )
-    both = torch.stack([searched.flatten(), refined[1]])
-    chosen = both.amin(0).reshape(n, 2).argmin(1) + 2 * torch.arange(n, device=best.device)
-    use_refined = (both[1] < both[0])[chosen]
-    final = candidates.select(chosen).where(use_refined, refined[0].select(chosen))
     moved = act(final, siblings)
     return Alignment(
         final,
@@ -200,14 +211,14 @@ def one_round(
 
 
 def fit_inside(siblings: Folded, anchors: Folded, heads: Tensor | None = None) -> Element:
-    """The heads, head rotations, neurons and scales that fit `siblings` to `anchors`, both [n, ...].
+    """Heads, head rotations, neurons and scales that fit `siblings` to `anchors`, both [n, ...].
 
     heads: int64 [n, layer, head] to keep, else the best assignment: that of the largest overlap
-    after the best rotations, which is a sum of nuclear norms. The residual rotation is the identity.
+    after the best rotations, a sum of nuclear norms. The residual rotation is the identity.
     """
     n = len(siblings)
     out = symmetry.identity(n, siblings.position.device, siblings.position.dtype)
-    found = {name: [] for name in ("heads", "qk", "vo", "neurons", "scales")}
+    found: dict[str, list[Tensor]] = {n: [] for n in symmetry.PARTS if n != "residual"}
     for layer in range(N_LAYERS):
         order = None if heads is None else heads[:, layer]
         for name, value in zip(
@@ -301,14 +312,13 @@ def refine(
                     best_rotation(overlap.cross.sum(1)),
                 )
 
-            def smooth(r: Tensor, overlap=overlap) -> Tensor:  # type: ignore[no-untyped-def]
-                errors = overlap.errors(r).clamp(min=1e-12)
-                return errors.pow(SHARPNESS).sum(1).pow(1 / SHARPNESS)
-
-            def worst(r: Tensor, overlap=overlap) -> Tensor:  # type: ignore[no-untyped-def]
-                return overlap.errors(r).amax(1)
-
-            refined = descend(start, smooth, score=worst, steps=steps, rate=rate)
+            refined = descend(
+                start,
+                partial(_smooth_maximum, overlap),
+                score=partial(_maximum, overlap),
+                steps=steps,
+                rate=rate,
+            )
             tried = replace(best, residual=best_rotation(refined))  # polar: exactly orthogonal
             anew = replace(
                 fit_inside(rotate(tried.residual, siblings), anchors), residual=tried.residual
@@ -318,6 +328,15 @@ def refine(
                 better = value < lowest
                 best, lowest = best.where(better, candidate), torch.where(better, value, lowest)
     return best, lowest
+
+
+def _maximum(overlap: Overlap, r: Tensor) -> Tensor:
+    return overlap.errors(r).amax(1)
+
+
+def _smooth_maximum(overlap: Overlap, r: Tensor) -> Tensor:
+    errors = overlap.errors(r).clamp(min=NEGLIGIBLE)
+    return errors.pow(SHARPNESS).sum(1).pow(1 / SHARPNESS)
 
 
 def _largest_mse(

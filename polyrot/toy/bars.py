@@ -5,6 +5,7 @@ Bar B is in `behaviour`, Bar P in `alignment` and `joint`, Bars C and Pr in `cau
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -31,7 +32,7 @@ RECIPE_VERSION = 1  # raise when a change of code changes a figure
 POSITIONS = 1_000_000
 """Positions of Bar B, at least; the paper takes 1e7."""
 FEW_POSITIONS = 140_000
-"""Positions for decoys and for the specification as reference: differences of orders of magnitude."""
+"""Positions for decoys and for the specification: what they show are orders of magnitude."""
 STARTS, ROUNDS, STEPS, RATE = 16, 6, 400, 5e-2
 ALIGNMENT_SEED = 20260610
 
@@ -52,7 +53,7 @@ class Decoys:
         return float(self.labels.mean[1] / self.labels.mean[0])
 
 
-# ------------------------------------------------------------------------- measured, through a store
+# ---------------------------------------------------------------------- measured, through a store
 
 
 def behaviours(
@@ -174,6 +175,7 @@ def effects(
 
     recipe = {
         "sequences": causal.SEQUENCES,
+        "steps": causal.STEPS,
         "convergence": [causal.CONVERGENCE_SEQUENCES, *causal.CONVERGENCE],
         "from": [ALIGNMENT_SEED, STARTS, ROUNDS, STEPS],
     }
@@ -186,12 +188,18 @@ def siblings_and_anchor(cohort: ToyCohort) -> tuple[Folded, Folded]:
     return folded.select(range(1, len(folded))), folded.select([0])
 
 
-def _stored(store: Store, cohort: ToyCohort, kind: str, recipe: dict, build) -> Artifact:  # type: ignore[no-untyped-def, type-arg]
+def _stored(
+    store: Store,
+    cohort: ToyCohort,
+    kind: str,
+    recipe: Mapping[str, object],
+    build: Callable[[Checkpoint], Artifact],
+) -> Artifact:
     whole = {"version": RECIPE_VERSION, "cohort": cohort.fingerprint, **recipe}
     return store.get_or_build(kind, whole, build, name=cohort.scale)
 
 
-# ------------------------------------------------------------------------------- labelled for claims
+# ----------------------------------------------------------------------------- labelled for claims
 
 
 def seed_labels(cohort: ToyCohort) -> tuple[str, ...]:
@@ -229,10 +237,8 @@ def depth_share(found: Behaviour, cohort: ToyCohort) -> Measured:
     """The depth head's share of the anchor's KL; the siblings' beside."""
     share = found.share("depth")
     beside = dict(zip(seed_labels(cohort)[1:], share[1:].tolist(), strict=True))
-    value = share[:1].numpy()
-    return Measured(
-        value, seed_labels(cohort)[:1], beside=beside, counts={"positions": int(found.positions.sum())}
-    )
+    counts = {"positions": int(found.positions.sum())}
+    return Measured(share[:1].numpy(), seed_labels(cohort)[:1], beside=beside, counts=counts)
 
 
 def own_specification(found: Decoys, cohort: ToyCohort) -> Measured:

@@ -3,8 +3,8 @@
 Two readings. The pipeline's: from the task's exact labels. A label y of C classes becomes the
 distribution (1 - e) onehot(y) + e / C with e = 1e-6. The post's: from the constructive
 specification, which is a trained model with its gains folded. Either way the divergence is taken
-per output head and position, averaged over positions (PAD left out, all inputs pooled) and then over
-the three heads. Of the inputs, which are sequences, 60 % are drawn as in training, 20 % are
+per output head and position, averaged over positions (PAD left out, all inputs pooled) and then
+over the three heads. Of the inputs, which are sequences, 60 % are drawn as in training, 20 % are
 compositional and 20 % long; training inputs run packed, two to a row, since half of a padded batch
 would be PAD. (arXiv 2605.24577, Methods.)
 """
@@ -176,10 +176,11 @@ def measure(
 
 def _runner(models: Params | Folded) -> Callable[[Batch], Mapping[str, Tensor]]:
     def run(batch: Batch) -> Mapping[str, Tensor]:
-        more = {"positions": batch.positions, "segments": batch.segments}
+        where, segments = batch.positions, batch.segments
         if isinstance(models, Folded):
-            return models.run(batch.tokens, **more).logits
-        return transformer.forward(models, batch.tokens, **more).logits
+            return models.run(batch.tokens, positions=where, segments=segments).logits
+        run = transformer.forward(models, batch.tokens, positions=where, segments=segments)
+        return run.logits
 
     return run
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from polyrot.toy.symmetry import Element
 from polyrot.toy.transformer import COMPONENTS, MLP_NAMES, N_HEADS, N_LAYERS, Edit
 
 SEQUENCES = 64
+STEPS = attribution.STEPS
 CONVERGENCE = (8, 16, 32, 64)
 CONVERGENCE_SEQUENCES = 32
 
@@ -102,6 +104,10 @@ def aligned_components(heads: Tensor) -> Tensor:
     return torch.cat([(heads + first).flatten(1), mlps.expand(len(heads), -1)], 1)
 
 
+def _constant(value: Tensor, x: Tensor) -> Tensor:
+    return value.to(x).expand_as(x)
+
+
 @torch.no_grad()
 def cumulative_ablation(folded: Folded, means: Tensor, order: Tensor, tokens: Tensor) -> Tensor:
     """[10], float64: rise of the loss when the first k components of `order` all write their mean.
@@ -114,7 +120,7 @@ def cumulative_ablation(folded: Folded, means: Tensor, order: Tensor, tokens: Te
     def loss(components: Tensor) -> Tensor:
         edits: dict[str, Edit] = {}
         for c in components.tolist():
-            edits[COMPONENTS[c]] = lambda x, c=c: means[c].to(x).expand_as(x)
+            edits[COMPONENTS[c]] = partial(_constant, means[c])
         return training.losses(folded.run(tokens, edits=edits).logits, targets, keep[None])[0]
 
     clean = loss(order[:0])
@@ -136,7 +142,7 @@ def measure(
     found: list[attribution.Attribution] = []
     together, own_together = [], []
     for model in range(n):
-        found.append(attribution.integrated_gradients(cohort, model, tokens))
+        found.append(attribution.integrated_gradients(cohort, model, tokens, STEPS))
         folded, means = cohort.folded(model), cohort.mean_writes(model)
         mine = found[-1].effects.argsort(descending=True)
         anchors = components[model][found[0].effects.argsort(descending=True)]

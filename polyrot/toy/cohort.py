@@ -153,7 +153,8 @@ class ToyCohort:
             more = self.tokens("dictionary")[:N_POPULATION]
             # Invalid sequences of depth 4 are rare: the fit split alone holds about twenty.
             features = directions.Features.of(torch.cat([self.tokens("fit"), more]))
-            self._population = features, self._run(more)
+            run, wanted = self._run(more), {self.steering_site, *self.mlps.values()}
+            self._population = features, {site: x for site, x in run.items() if site in wanted}
         features, more_x = self._population
         site = self.steering_site if site is None else site
         x = torch.cat([self.activations("fit", site), more_x[site]], dim=1)

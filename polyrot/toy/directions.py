@@ -99,7 +99,7 @@ class Contrast:
         for stratum in strata[plus | minus].unique():
             a, b = plus & (strata == stratum), minus & (strata == stratum)
             if min(int(a.sum()), int(b.sum())) >= MIN_ROWS:
-                out += a / a.sum() - b / b.sum()
+                out += a.double() / a.sum() - b.double() / b.sum()
                 used += 1
         if not used:
             raise ValueError(

@@ -13,7 +13,7 @@ published loss, whose weight term is negative for lambda > 1, is minimised besid
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -181,7 +181,7 @@ def _mix(weight: Overlap, activation: Overlap, value: float) -> Overlap:
     return weight.scaled(1 - share) + activation.scaled(share)
 
 
-def _loss(cross: Tensor, constant: Tensor):  # type: ignore[no-untyped-def]
+def _loss(cross: Tensor, constant: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda r: constant - 2 * (cross * r).sum((1, 2))
 
 

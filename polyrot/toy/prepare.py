@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -15,10 +15,10 @@ import torch
 from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
-from polyrot.dictionaries.sae import Dictionary
+from polyrot.dictionaries.sae import Dictionary, stack, unstack
 from polyrot.profiles import PROFILES, Profile
 from polyrot.progress import ConsoleProgress, Progress, silent
-from polyrot.store import Store
+from polyrot.store import Artifact, Checkpoint, Store
 from polyrot.toy import seeds
 from polyrot.toy.cohort import ToyCohort, untrained
 from polyrot.toy.training import can_compile
@@ -59,24 +59,42 @@ class Workshop:
         """A group of `polyrot.dictionaries.collection` by its function."""
         return self.group(cohort, make(cohort, self.profile.dictionaries, *more))
 
-    def sparsity(self, cohort: Cohort) -> dict[str, Choice]:
-        """The l1 chosen at each internal site, on the anchor and the fit split alone."""
-        grid = self.named(cohort, collection.sparse_grid)
+    def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
+        """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
+        dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
+        """
+        grid = collection.sparse_grid(cohort, self.profile.dictionaries)
         wanted = (L0_FLOOR, cohort.width / 4)
-        return {
-            site: collection.choose_l1(grid, cohort.activations("fit", site)[0], site, l0=wanted)
-            for site in cohort.internal
-        }
+
+        def build(checkpoint: Checkpoint) -> Artifact:
+            trained = self.group(cohort, grid)
+            choices = [
+                collection.choose_l1(
+                    trained, cohort.activations("fit", site)[0], site, l0=wanted
+                )
+                for site in cohort.internal
+            ]
+            found = [
+                next(d for s, d in trained.items() if (s.site, s.l1) == (site, choice.l1))
+                for site, choice in zip(cohort.internal, choices, strict=True)
+            ]
+            return Artifact(stack(found), {"choices": [asdict(c) for c in choices]})
+
+        recipe = {**collection.recipe(cohort, grid), "l0": list(wanted)}
+        artifact = self.store.get_or_build("sparsity", recipe, build, name=cohort.scale)
+        choices = [Choice(**c) for c in artifact.meta["choices"]]
+        found = [d.to(self.device) for d in unstack(artifact.tensors)]
+        return dict(zip(cohort.internal, zip(choices, found, strict=True), strict=True))
 
     def sparse(self, cohort: Cohort) -> dict[Spec, Dictionary]:
         """The sparse dictionaries of the siblings and of the anchor's second start."""
-        l1 = {site: choice.l1 for site, choice in self.sparsity(cohort).items()}
+        l1 = {site: choice.l1 for site, (choice, _) in self.chosen(cohort).items()}
         return self.named(cohort, collection.sparse, l1)
 
 
 PARTS: dict[str, Callable[[Workshop, ToyCohort], object]] = {
     "anchor": lambda w, c: w.named(c, collection.anchor),
-    "sparse-grid": lambda w, c: w.sparsity(c),
+    "sparsity": lambda w, c: w.chosen(c),
     "wide": lambda w, c: w.named(c, collection.wide) if c.scale == "toy_a" else None,
     "untrained": lambda w, c: w.named(untrained(c), collection.anchor),
     "published": lambda w, c: w.named(c, collection.published) if c.scale == "toy_a" else None,

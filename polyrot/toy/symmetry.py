@@ -95,14 +95,13 @@ def identity(
     n: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Element:
     """n times the element that changes nothing."""
-    order = {"device": device}
     eye_head = torch.eye(D_HEAD, device=device, dtype=dtype)
     per_head = eye_head.expand(n, N_LAYERS, N_HEADS, -1, -1).clone()
     return Element(
-        torch.arange(N_HEADS, **order).expand(n, N_LAYERS, -1).clone(),
+        torch.arange(N_HEADS, device=device).expand(n, N_LAYERS, -1).clone(),
         per_head,
         per_head.clone(),
-        torch.arange(D_MLP, **order).expand(n, N_LAYERS, -1).clone(),
+        torch.arange(D_MLP, device=device).expand(n, N_LAYERS, -1).clone(),
         torch.ones(n, N_LAYERS, D_MLP, device=device, dtype=dtype),
         torch.eye(D_MODEL, device=device, dtype=dtype).expand(n, -1, -1).clone(),
     )

@@ -1,0 +1,33 @@
+"""Section 7: how far one training run turns its own basis."""
+
+import pytest
+
+
+@pytest.mark.claim("drift.naive_fails")
+def test_early_dictionary_fails_on_the_last_checkpoint(early_reconstruction, verdict):
+    verdict(early_reconstruction.naive_ev)
+
+
+@pytest.mark.claim("drift.rotation_recovers")
+def test_rotation_recovers_the_early_dictionary(early_reconstruction, verdict):
+    verdict(early_reconstruction.rotated_ev)
+
+
+@pytest.mark.claim("drift.half_of_haar")
+def test_one_run_turns_half_as_far_as_a_change_of_seed(drifts, verdict):
+    verdict(drifts.haar_share())
+
+
+@pytest.mark.claim("drift.shrinks_toward_output")
+def test_drift_shrinks_toward_the_output(drifts, verdict):
+    verdict(drifts.toward_output())
+
+
+@pytest.mark.claim("drift.shrinks_where_identifiable")
+def test_drift_shrinks_on_directions_that_vary(drifts, verdict):
+    verdict(drifts.toward_output(restricted=True))
+
+
+@pytest.mark.claim("drift.monotone_curve")
+def test_drift_grows_with_the_step_gap(drifts, verdict):
+    verdict(drifts.monotone())

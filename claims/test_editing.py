@@ -1,0 +1,8 @@
+"""Section 9: weight edits, carried to siblings through the rotation."""
+
+import pytest
+
+
+@pytest.mark.claim("editing.weight_edits_do_not_transfer")
+def test_rotated_rank_one_edits_do_not_transfer(edits, verdict):
+    verdict(edits.transfer("rotated"), over="mean over pairs")

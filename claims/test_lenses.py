@@ -1,0 +1,35 @@
+"""Methods: the five lenses on the first seed."""
+
+import pytest
+
+from polyrot.toy import lenses as lens
+
+
+@pytest.mark.claim("lenses.folding_is_exact")
+def test_folding_changes_no_logit(toy_cohort, verdict):
+    verdict(lens.folding_change(toy_cohort), over="seeds")
+
+
+@pytest.mark.claim("lenses.roles_regress")
+def test_features_are_readable_from_the_last_site(lenses, verdict):
+    verdict(lens.lowest_readout(lenses))
+
+
+@pytest.mark.claim("lenses.weights_name_the_depth_counter")
+def test_depth_counter_attends_uniformly(lenses, verdict):
+    verdict(lens.depth_counter_entropy(lenses))
+
+
+@pytest.mark.claim("lenses.transcoder")
+def test_transcoders_account_for_the_mlps(transcoder_quality, verdict):
+    verdict(lens.transcoder_ev(transcoder_quality), over="layers")
+
+
+@pytest.mark.claim("lenses.causal_agrees_with_norms")
+def test_high_norm_does_not_imply_use(lenses, verdict):
+    verdict(lens.least_used_of_ordinary_norm(lenses))
+
+
+@pytest.mark.claim("lenses.regions_are_affine")
+def test_each_region_is_affine(lenses, verdict):
+    verdict(lens.region_errors(lenses))

@@ -1,0 +1,41 @@
+"""`python -m polyrot.dictionaries`: how good every shipped dictionary is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from polyrot.artifact_file import read
+
+
+def main() -> None:
+    """Print EV, L0 and dead share of every dictionary group below a directory."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polyrot.dictionaries",
+        description="Explained variance, mean active features (L0) and dead share of every "
+        "dictionary, measured on its own model's fit split when it was trained.",
+    )
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        default=Path("fixtures/shipped"),
+        help="shipped artifacts (default) or a cache",
+    )
+    directory = parser.parse_args().directory
+    files = sorted(directory.glob("dictionaries/*.safetensors"))
+    if not files:
+        parser.error(f"no dictionaries below {directory}")
+    print(f"{'group':<24}{'model':>6}  {'site':<14}{'start':>6}{'l1':>9}{'EV':>9}{'L0':>8}{'dead':>7}")
+    for file in files:
+        head, _ = read(file)
+        for spec, q in zip(head["recipe"]["specs"], head["meta"]["quality"], strict=True):
+            model, site, start, l1 = spec
+            print(
+                f"{head['name']:<24}{model:>6}  {site:<14}{start:>6}{l1:>9.4f}"
+                f"{q['ev']:>9.4f}{q['l0']:>8.1f}{q['dead']:>7.1%}"
+            )
+
+
+if __name__ == "__main__":
+    main()
