@@ -29,6 +29,8 @@ pytest_plugins = [
     "fixtures.cohorts",
     "fixtures.dictionaries",
     "fixtures.measurements",
+    "fixtures.interventions",
+    "fixtures.bars",
 ]
 
 ALLOW_UNWRITTEN = True  # False: a registered claim without a test is a collection error

@@ -61,8 +61,8 @@ def test_prediction_across_seeds_fails_as_published(causal, toy_cohort, verdict)
 
 
 @pytest.mark.claim("bars.decoy_rejected")
-def test_decoy_is_told_apart(decoys, toy_cohort, verdict):
-    verdict(bars.decoy_ratio(decoys))
+def test_decoy_is_told_apart(decoys, behaviour, verdict):
+    verdict(bars.decoy_ratio(decoys, behaviour))
 
 
 @pytest.mark.claim("bars.independent_cohort_holds_equally")

@@ -26,7 +26,7 @@ from polyrot.measured import Measured
 from polyrot.procrustes import Rotation
 from polyrot.steering import N_SEQUENCES, Effects, effects, rotated_direction
 
-N_KEYS = 512
+N_KEYS = 320
 """Sequences of the fit split that keys and their covariance are taken on."""
 RIDGE = 1e-3
 """Added to the covariance, in units of its mean variance: dead neurons make it singular."""

@@ -82,6 +82,11 @@ def test_curves_of_a_steady_turn() -> None:
     assert grows.toward_output().values[0] == pytest.approx(1)
 
 
+def test_rounding_does_not_decide_a_rank_correlation() -> None:
+    one_swap = np.array([5.0, 4.0, 3.0, 1.0, 2.0])  # exactly -0.9, as the bar has it
+    assert drift._spearman(np.arange(5), one_swap) == -0.9
+
+
 def test_rotation_restores_an_early_dictionary() -> None:
     # A dictionary of the dimensions in which the early checkpoint varies; the later leaves them.
     axes = torch.eye(D).double()[: D - 2]

@@ -49,10 +49,10 @@ def test_divergence_from_a_model():
 def test_streamed_bar_is_the_mean_over_kept_positions(monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     params = lively([0, 1])
-    found = behaviour.measure(params, 500, seed=5)
+    found = behaviour.measure(params, 1500, seed=5)
     total, n = torch.zeros(2, 3, dtype=torch.float64), 0
     drawn = behaviour.batches(5)
-    while n < 500:
+    while n < 1500:
         for batch in next(drawn):
             where = {"positions": batch.positions, "segments": batch.segments}
             logits = transformer.forward(params, batch.tokens, **where).logits
@@ -64,6 +64,8 @@ def test_streamed_bar_is_the_mean_over_kept_positions(monkeypatch):
     assert int(found.positions.sum()) == n
     assert torch.allclose(found.by_head, total / n)
     assert torch.allclose(found.mean, (total / n).mean(1))
+    assert len(found.draws) > 1
+    assert found.standard_error.min() > 0
     assert torch.allclose(sum(found.share(h) for h in task.HEADS), torch.ones(2).double())
 
 
@@ -192,7 +194,7 @@ def _everything(store, cohort):
         bars.first(bars.bar_b(seeds, cohort)),
         bars.depth_share(seeds, cohort),
         bars.own_specification(decoys, cohort),
-        bars.decoy_ratio(decoys),
+        bars.decoy_ratio(decoys, seeds),
         bars.bar_p(aligned, cohort),
         bars.joint_figure(joint, cohort),
         bars.basins(joint, cohort),

@@ -47,11 +47,6 @@ class Decoys:
     mse: Tensor
     specification: Behaviour
 
-    @property
-    def ratio(self) -> float:
-        """The first decoy's Bar B over the anchor's."""
-        return float(self.labels.mean[1] / self.labels.mean[0])
-
 
 # ---------------------------------------------------------------------- measured, through a store
 
@@ -88,7 +83,7 @@ def decoys(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Deco
     recipe = {"positions": FEW_POSITIONS, "seed": behaviour.DATA_SEED}
     tensors = _stored(store, cohort, "bar-b-decoys", recipe, build).tensors
     labels, specification = (
-        Behaviour(tensors[f"{part}.kl"], tensors[f"{part}.positions"])
+        Behaviour(**{n: tensors[f"{part}.{n}"] for n in ("kl", "positions", "draws")})
         for part in ("labels", "specification")
     )
     return Decoys(labels, tensors["mse"], specification)
@@ -209,9 +204,10 @@ def seed_labels(cohort: ToyCohort) -> tuple[str, ...]:
 
 def bar_b(found: Behaviour, cohort: ToyCohort) -> Measured:
     """Bar B by seed; the anchor's by distribution and by head beside."""
-    beside = {f"seed_0_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
+    beside = {f"anchor_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
     heads = zip(task.HEADS, found.by_head[0].tolist(), strict=True)
-    beside |= {f"seed_0_{head}_head": value for head, value in heads}
+    beside |= {f"anchor_{head}_head": value for head, value in heads}
+    beside["anchor_standard_error"] = float(found.standard_error[0])
     return Measured(
         found.mean.numpy(),
         seed_labels(cohort),
@@ -249,11 +245,16 @@ def own_specification(found: Decoys, cohort: ToyCohort) -> Measured:
     return Measured(kl[:1].numpy(), seed_labels(cohort)[:1], beside=beside, counts=counts)
 
 
-def decoy_ratio(found: Decoys) -> Measured:
-    """The decoy's Bar B over the real model's; both, and the swapped layers', beside."""
-    real, averaged, swapped = found.labels.mean.tolist()
-    return Measured.of(found.ratio).also(
-        bar_b_real=real,
+def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
+    """The decoy's Bar B over the real model's; both, and the swapped layers', beside.
+
+    The decoy's figure needs few positions, the real model's, of heavy tail, all of them.
+    """
+    same, averaged, swapped = found.labels.mean.tolist()
+    bar = float(real.mean[0])
+    return Measured.of(averaged / bar).also(
+        bar_b_real=bar,
+        bar_b_real_on_the_decoys_positions=same,
         bar_b_averaged_depth=averaged,
         bar_b_swapped_layers=swapped,
         bar_p_averaged_depth=float(found.mse[0]),

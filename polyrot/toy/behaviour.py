@@ -36,11 +36,13 @@ class Behaviour:
     """Divergences of some models, in nats.
 
     kl: float64 [models, heads, distributions], mean over the distribution's positions. positions:
-    int64 [distributions], how many. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS`.
+    int64 [distributions], how many. draws: float64 [draws, models], mean over heads and positions
+    of each draw of `INPUTS` inputs. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS`.
     """
 
     kl: Tensor
     positions: Tensor
+    draws: Tensor
 
     @property
     def by_head(self) -> Tensor:
@@ -53,6 +55,13 @@ class Behaviour:
         """[models], mean over heads and positions: the figure of Bar B."""
         return self.by_head.mean(1)
 
+    @property
+    def standard_error(self) -> Tensor:
+        """[models], of `mean`, from the draws; 0 where there was one. The tail is heavy: a single
+        sequence whose depth is misjudged early can weigh as much as all others of its draw."""
+        n = len(self.draws)
+        return self.draws.std(0) / n**0.5 if n > 1 else torch.zeros_like(self.draws[0])
+
     def share(self, head: str) -> Tensor:
         """[models], a head's share of the sum over heads."""
         return self.by_head[:, task.HEADS.index(head)] / self.by_head.sum(1)
@@ -63,7 +72,7 @@ class Behaviour:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """For the store."""
-        return {"kl": self.kl, "positions": self.positions}
+        return {"kl": self.kl, "positions": self.positions, "draws": self.draws}
 
 
 @dataclass(frozen=True)
@@ -154,7 +163,9 @@ def measure(
     total = torch.zeros(shape, dtype=torch.float64, device=device)
     counted = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
     run, judge = _runner(models), None if specification is None else _runner(specification)
+    each: list[Tensor] = []
     for drawn in batches(seed, device):
+        before, had = total.clone(), int(counted.sum())
         for batch in drawn:
             logits = run(batch)
             expected = None if judge is None else judge(batch)
@@ -168,10 +179,11 @@ def measure(
                 total[:, row, column] += kl[:, keep].double().sum(1)
             counted[column] += keep.sum()
         done = int(counted.sum())
+        each.append((total - before).sum(2).mean(1) / (done - had))
         progress("bar B", min(done, positions), positions)
         if done >= positions:
             break
-    return Behaviour((total / counted).cpu(), counted.cpu())
+    return Behaviour((total / counted).cpu(), counted.cpu(), torch.stack(each).cpu())
 
 
 def _runner(models: Params | Folded) -> Callable[[Batch], Mapping[str, Tensor]]:

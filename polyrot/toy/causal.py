@@ -104,7 +104,8 @@ def aligned_components(heads: Tensor) -> Tensor:
     return torch.cat([(heads + first).flatten(1), mlps.expand(len(heads), -1)], 1)
 
 
-def _constant(value: Tensor, x: Tensor) -> Tensor:
+def constant(value: Tensor, x: Tensor) -> Tensor:
+    """An edit: one vector [d] in place of x [..., d], everywhere."""
     return value.to(x).expand_as(x)
 
 
@@ -120,7 +121,7 @@ def cumulative_ablation(folded: Folded, means: Tensor, order: Tensor, tokens: Te
     def loss(components: Tensor) -> Tensor:
         edits: dict[str, Edit] = {}
         for c in components.tolist():
-            edits[COMPONENTS[c]] = partial(_constant, means[c])
+            edits[COMPONENTS[c]] = partial(constant, means[c])
         return training.losses(folded.run(tokens, edits=edits).logits, targets, keep[None])[0]
 
     clean = loss(order[:0])

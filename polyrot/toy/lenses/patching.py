@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from polyrot.seeding import torch_generator
 from polyrot.toy import task
+from polyrot.toy.causal import constant
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import Folded
 from polyrot.toy.lenses import graph
@@ -64,7 +66,7 @@ def mean_ablation(folded: Folded, means: Tensor, tokens: Tensor) -> Tensor:
     clean = _losses(folded, tokens, {})
     return torch.stack(
         [
-            _losses(folded, tokens, {name: lambda x, i=i: means[i].to(x).expand_as(x)}) - clean
+            _losses(folded, tokens, {name: partial(constant, means[i])}) - clean
             for i, name in enumerate(COMPONENTS)
         ]
     )
@@ -86,8 +88,12 @@ def resample_ablation(
         order = torch.randperm(len(tokens), generator=generator).to(tokens.device)
         for i, name in enumerate(COMPONENTS):
             other = own[name][:, order]
-            total[i] += _losses(folded, tokens, {name: lambda x, other=other: other}) - clean
+            total[i] += _losses(folded, tokens, {name: partial(_instead, other)}) - clean
     return total / draws
+
+
+def _instead(other: Tensor, _: Tensor) -> Tensor:
+    return other
 
 
 @torch.no_grad()
