@@ -226,9 +226,7 @@ def test_transcoders_read_the_normed_input_and_write_the_output(cohort, monkeypa
     folded = cohort.folded(0)
     zero = torch.zeros
     perfect = [
-        Dictionary(
-            folded[f"w_in_{i}"][0], zero(256), folded[f"w_out_{i}"][0], zero(64), zero(64)
-        )
+        Dictionary(folded[f"w_in_{i}"][0], zero(256), folded[f"w_out_{i}"][0], zero(64), zero(64))
         for i in range(2)
     ]
     assert min(transcoders.judge(cohort, 0, perfect).ev) > 1 - 1e-6

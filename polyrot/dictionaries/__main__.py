@@ -26,7 +26,9 @@ def main() -> None:
     files = sorted(directory.glob("dictionaries/*.safetensors"))
     if not files:
         parser.error(f"no dictionaries below {directory}")
-    print(f"{'group':<24}{'model':>6}  {'site':<14}{'start':>6}{'l1':>9}{'EV':>9}{'L0':>8}{'dead':>7}")
+    print(
+        f"{'group':<24}{'model':>6}  {'site':<14}{'start':>6}{'l1':>9}{'EV':>9}{'L0':>8}{'dead':>7}"
+    )
     for file in files:
         head, _ = read(file)
         for spec, q in zip(head["recipe"]["specs"], head["meta"]["quality"], strict=True):

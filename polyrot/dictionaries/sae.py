@@ -29,7 +29,11 @@ class Dictionary:
     def __post_init__(self) -> None:
         d_in, features = self.w_enc.shape
         d_out = self.w_dec.shape[1]
-        wanted: dict[str, tuple[int, ...]] = {"b_enc": (features,), "b_in": (d_in,), "b_out": (d_out,)}
+        wanted: dict[str, tuple[int, ...]] = {
+            "b_enc": (features,),
+            "b_in": (d_in,),
+            "b_out": (d_out,),
+        }
         wanted["w_dec"] = (features, d_out)
         for name, shape in wanted.items():
             if tuple(getattr(self, name).shape) != shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class ToyCohort:
         self.named_sites = transformer.SITES[-1:]
         self.from_second_block = transformer.SITES[-1:]
         self.width = transformer.D_MODEL
+        self.mlps: Mapping[str, str] = interventions.MLPS
         self.fingerprint = fingerprint(
             "toy-cohort",
             {
@@ -120,7 +121,6 @@ class ToyCohort:
     # ------------------------------------------------- see polyrot.interventions.InterventionCohort
 
     components = transformer.COMPONENTS
-    mlps: ClassVar[dict[str, str]] = interventions.MLPS
     contrasts = tuple(directions.PAPER)
     further_contrasts = tuple(directions.FURTHER)
     steering_site = directions.STEERING_SITE

@@ -69,9 +69,7 @@ class Workshop:
         def build(checkpoint: Checkpoint) -> Artifact:
             trained = self.group(cohort, grid)
             choices = [
-                collection.choose_l1(
-                    trained, cohort.activations("fit", site)[0], site, l0=wanted
-                )
+                collection.choose_l1(trained, cohort.activations("fit", site)[0], site, l0=wanted)
                 for site in cohort.internal
             ]
             found = [

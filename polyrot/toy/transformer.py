@@ -27,7 +27,13 @@ NORM_EPS = 1e-5
 INIT_STD = 0.02
 N_POSITION_DIMS = 6
 
-SITES: tuple[str, ...] = ("resid_pre_0", "resid_mid_0", "resid_post_0", "resid_mid_1", "resid_post_1")
+SITES: tuple[str, ...] = (
+    "resid_pre_0",
+    "resid_mid_0",
+    "resid_post_0",
+    "resid_mid_1",
+    "resid_post_1",
+)
 HEAD_NAMES = tuple(f"head_{layer}_{h}" for layer in range(N_LAYERS) for h in range(N_HEADS))
 MLP_NAMES = tuple(f"mlp_{layer}" for layer in range(N_LAYERS))
 COMPONENTS = HEAD_NAMES + MLP_NAMES

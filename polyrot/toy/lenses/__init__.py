@@ -167,9 +167,7 @@ def region_errors(found: Lenses) -> Measured:
     """Largest relative error of a region's map over both MLPs; pattern counts beside."""
     worst = found.regions.error.amax(1)
     layer = int(worst.argmax())
-    counted = {
-        f"patterns_mlp_{i}": float(row[-1]) for i, row in enumerate(found.regions.patterns)
-    }
+    counted = {f"patterns_mlp_{i}": float(row[-1]) for i, row in enumerate(found.regions.patterns)}
     return Measured(
         worst[layer : layer + 1].numpy(),
         (f"mlp_{layer}",),

@@ -45,8 +45,11 @@ def _dictionaries(found: TranscoderQuality | None) -> Iterator[str]:
 
 def _interventions(found: Lenses) -> Iterator[str]:
     yield "3. Interventions: loss rise in nats by output head; mean ablation | resample ablation"
-    yield "   component  " + "".join(f"{h:>10}" for h in task.HEADS) + "  |" + "".join(
-        f"{h:>10}" for h in task.HEADS
+    yield (
+        "   component  "
+        + "".join(f"{h:>10}" for h in task.HEADS)
+        + "  |"
+        + "".join(f"{h:>10}" for h in task.HEADS)
     )
     patching = found.patching
     for i, name in enumerate(COMPONENTS):
