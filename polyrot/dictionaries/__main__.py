@@ -23,7 +23,8 @@ def main() -> None:
         help="shipped artifacts (default) or a cache",
     )
     directory = parser.parse_args().directory
-    files = sorted(directory.glob("dictionaries/*.safetensors"))
+    # Checkpoints of unfinished groups are hidden files.
+    files = sorted(directory.glob("dictionaries/[!.]*.safetensors"))
     if not files:
         parser.error(f"no dictionaries below {directory}")
     print(
