@@ -56,7 +56,7 @@ def test_noise_is_reconstructed_well(cohort, transfer, verdict):
 @pytest.mark.claim("naive.translation_control")
 def test_moving_the_mean_does_not_repair(cohort, transfer, verdict):
     verdict(
-        transfer.gap_closed_by_shift.at(cohort.internal).mean_over_pairs(),
+        transfer.gap_closed_by_shift(cohort.internal).mean_over_pairs(),
         over="internal sites, mean over pairs",
     )
 

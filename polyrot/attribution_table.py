@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from polyrot.attribution import (
     STEPS,
@@ -20,8 +22,11 @@ from polyrot.attribution import (
 )
 from polyrot.interventions import InterventionCohort
 from polyrot.measured import Measured
+from polyrot.progress import Progress, silent
 from polyrot.seeding import derive, numpy_generator
+from polyrot.store import Artifact, Store
 
+RECIPE_VERSION = 1  # raise when a change of code changes what an attribution comes to
 BOOTSTRAP_SEED = 20260607
 N_SEQUENCES = 256
 """Sequences that mean ablation and attribution patching are taken on."""
@@ -99,30 +104,80 @@ class Table:
         )
 
 
-def tabulate(cohort: InterventionCohort, models: Sequence[int] | None = None) -> Table:
-    """Attribute every component of `models` (numbers; default all) on the score split."""
-    models = range(len(cohort.seeds)) if models is None else models
-    many, few = cohort.intervention_tokens(N_SEQUENCES), cohort.intervention_tokens(N_PATH)
-    measured, predicted, patching, integrated, gradients, orders = [], [], [], [], [], []
-    for m in models:
+def tabulate(
+    cohort: InterventionCohort,
+    models: Sequence[int] | None = None,
+    store: Store | None = None,
+    progress: Progress = silent,
+) -> Table:
+    """Attribute every component of `models` (numbers; default all) on the score split.
+
+    With a store the effects are taken from there; the correlations are always worked out anew.
+    """
+    chosen = list(range(len(cohort.seeds)) if models is None else models)
+
+    def build(checkpoint: object) -> Artifact:
+        return Artifact(_effects(cohort, chosen, progress))
+
+    recipe = {
+        "version": RECIPE_VERSION,
+        "cohort": cohort.fingerprint,
+        "models": chosen,
+        "sequences": [N_SEQUENCES, N_PATH],
+        "steps": STEPS,
+    }
+    if store is None:
+        kept = build(None)
+    else:
+        state = "" if cohort.trained else "-untrained"
+        kept = store.get_or_build("attribution", recipe, build, name=f"{cohort.scale}{state}")
+    t = kept.tensors
+    patching, integrated, gradients = [], [], []
+    for i, m in enumerate(chosen):
         drawn = numpy_generator(BOOTSTRAP_SEED, cohort.seeds[m])
-        means = cohort.mean_writes(m)
-        effect = mean_ablation_effects(cohort, m, many, means=means)
-        guess = attribution_patching(cohort, m, many, means=means)
-        gradient = integrated_gradients(cohort, m, few, means=means)
-        measured.append(effect.cpu().numpy())
-        predicted.append(guess.cpu().numpy())
-        patching.append(pearson(guess, effect, drawn))
+        gradient = Attribution(
+            tuple(cohort.components),
+            t["ig_effects"][i],
+            t["ig_measured"][i],
+            t["ig_error"][i],
+            STEPS,
+            t["ig_curve"][i],
+        )
+        patching.append(pearson(t["predicted"][i], t["measured"][i], drawn))
         integrated.append(pearson(gradient.effects, gradient.measured, drawn))
         gradients.append(gradient)
-        orders.append(loss_along_path(cohort, m, few, means=means).orders().cpu().numpy())
     return Table(
-        tuple(cohort.seeds[m] for m in models),
+        tuple(cohort.seeds[m] for m in chosen),
         tuple(cohort.components),
-        np.stack(measured),
-        np.stack(predicted),
+        t["measured"].numpy(),
+        t["predicted"].numpy(),
         tuple(patching),
         tuple(integrated),
         tuple(gradients),
-        np.stack(orders),
+        t["orders"].numpy(),
     )
+
+
+def _effects(
+    cohort: InterventionCohort, models: Sequence[int], progress: Progress
+) -> dict[str, Tensor]:
+    """Effects, predictions and orders by name, each [models, components] (the curve: and steps)."""
+    many, few = cohort.intervention_tokens(N_SEQUENCES), cohort.intervention_tokens(N_PATH)
+    found: dict[str, list[Tensor]] = {}
+    for done, m in enumerate(models):
+        progress("attribution", done, len(models))
+        means = cohort.mean_writes(m)
+        gradient = integrated_gradients(cohort, m, few, means=means)
+        row = {
+            "measured": mean_ablation_effects(cohort, m, many, means=means),
+            "predicted": attribution_patching(cohort, m, many, means=means),
+            "ig_effects": gradient.effects,
+            "ig_measured": gradient.measured,
+            "ig_error": gradient.completeness_error,
+            "ig_curve": gradient.curve,
+            "orders": loss_along_path(cohort, m, few, means=means).orders(),
+        }
+        for name, value in row.items():
+            found.setdefault(name, []).append(value.detach().cpu())
+    progress("attribution", len(models), len(models))
+    return {name: torch.stack(values) for name, values in found.items()}

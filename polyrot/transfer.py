@@ -48,10 +48,12 @@ class Transfer:
     naive_ev_grand: PairSite
     rotated_ev_grand: PairSite
 
-    @property
-    def gap_closed_by_shift(self) -> PairSite:
-        """Share of the gap self - naive that replacing the mean closes."""
-        return (self.shifted_ev - self.naive_ev) / (self.self_ev - self.naive_ev)
+    def gap_closed_by_shift(self, sites: Sequence[str]) -> PairSite:
+        """Share of the gap self - naive that replacing the mean closes, at sites with a gap."""
+        own, naive, shifted = (
+            table.at(sites) for table in (self.self_ev, self.naive_ev, self.shifted_ev)
+        )
+        return (shifted - naive) / (own - naive)
 
 
 def matched_gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:

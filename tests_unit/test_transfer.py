@@ -65,7 +65,7 @@ def test_a_planted_rotation_repairs_and_the_controls_do_not():
     assert (found.pointwise_ev.values > 0.9999).all()
     assert (found.naive_ev.values < found.rotated_ev.values).all()
     # Means differ by 7 in every dimension; the shift repairs that part of the gap.
-    assert (found.gap_closed_by_shift.values > 0).all()
+    assert (found.gap_closed_by_shift(cohort.sites).values > 0).all()
 
 
 def test_strangers_are_not_aligned_point_by_point():
