@@ -172,7 +172,6 @@ def shuffled_failures(fits: Fits) -> Measured:
         haar_fails=float((~passes_published(haar)).mean()),
         fails_ks=float((ks.p_values < PUBLISHED_P).mean()),
         fails_frobenius=float((np.abs(frobenius_ratio(rs) - 1) > PUBLISHED_FROBENIUS).mean()),
-        fails_battery_input="see haar.battery: shuffled_rejected_share",
     )
 
 
