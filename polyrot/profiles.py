@@ -11,9 +11,9 @@ from polyrot.toy.training import Schedule
 
 @dataclass(frozen=True)
 class Profile:
-    """Schedules of one name."""
+    """Schedules of one name. toy: one after the other, each from where the last ended."""
 
-    toy: Schedule
+    toy: tuple[Schedule, ...]
     dictionaries: dictionary_training.Schedule
 
 
