@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator, Mapping
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 from polyrot.ledger import Ledger, LedgerError
 from polyrot.measured import Measured
 from polyrot.registration import DEFAULT_SCALES, SCALES, Claim, Registration, RegistrationError
-from polyrot.report import provenance, table
+from polyrot.report import junit, provenance, table
 from polyrot.report.closing import Closing, close_run, missing
 from polyrot.verdicts import ClaimRefuted, Finding, NotRun, Verdict, judge
 
@@ -30,7 +29,9 @@ pytest_plugins = [
     "fixtures.dictionaries",
     "fixtures.measurements",
     "fixtures.interventions",
+    "fixtures.language",
     "fixtures.bars",
+    "fixtures.figures",
 ]
 
 ALLOW_UNWRITTEN = True  # False: a registered claim without a test is a collection error
@@ -54,7 +55,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--retrain", action="store_true", help="ignore what is shipped or cached; train anew"
     )
     # Paths stay strings: xdist sends options to its workers as plain data.
-    group.addoption("--report", metavar="DIR", help="write verdicts.json and verdicts.md there")
+    group.addoption(
+        "--report", metavar="DIR", help="write index.html, figures, verdicts.json and .md there"
+    )
     group.addoption(
         "--pair",
         nargs=2,
@@ -166,8 +169,10 @@ def verdict(request: pytest.FixtureRequest, scale: str) -> Callable[..., None]:
             raise RuntimeError(f"{claim.id}: verdict was called twice")
         if over != claim.over:
             raise ValueError(f"{claim.id}: over={over!r}, but registered is over={claim.over!r}")
-        finding = judge(claim, scale, Measured.of(measured))
+        made = Measured.of(measured)
+        finding = judge(claim, scale, made)
         request.node.stash[FINDING] = finding
+        request.node.user_properties.append(junit.values(made))
         if finding.outcome is Verdict.REFUTED:
             raise ClaimRefuted(claim, finding)
 
@@ -294,9 +299,10 @@ class ClaimSuite:
             item.stash[FINDING] = _unjudged(*_key(self, item), error)
         finding = item.stash.get(FINDING, None)
         if finding is not None:
-            entry = ("finding", json.dumps(finding.to_json()))
-            others = [pair for pair in item.user_properties if pair[0] != "finding"]
-            item.user_properties[:] = [*others, entry]
+            earlier = self.findings.values()
+            found = junit.properties(finding, earlier, self.registration, self.ledger)
+            others = [pair for pair in item.user_properties if pair[0] not in dict(found)]
+            item.user_properties[:] = [*others, *found]
             report.user_properties = list(item.user_properties)
         option = self.config.option
         if isinstance(error, ClaimRefuted) and option.update_verdicts and not option.runxfail:
@@ -324,23 +330,17 @@ class ClaimSuite:
         findings = list(self.findings.values())
         if _asks_for_all_claims(self.config) and not (option.keyword or option.markexpr):
             findings += missing(self.findings, self.registration, self.scales, self.tests)
-        device = _resolve_device(self.config)
-        run = {
-            "versions": provenance.versions(),
-            "device": device,
-            "device_name": provenance.device_name(device),
-            "scales": list(self.scales),
-            "date": date.today().isoformat(),
-            "commit": provenance.commit(self.config.rootpath),
-            "duration_s": round(time.monotonic() - self.started, 1),
-        }
+        collector = self.config.pluginmanager.get_plugin("polyrot-figures")
         self.closing = close_run(
             findings,
             self.registration,
             self.ledger,
-            run,
+            provenance.of_run(
+                self.config.rootpath, _resolve_device(self.config), self.scales, self.started
+            ),
             rewrite_ledger=self.folder / LEDGER if option.update_verdicts else None,
             report=self.report,
+            gathered=collector.gathered() if collector is not None else None,
         )
 
     def pytest_report_header(self) -> list[str]:

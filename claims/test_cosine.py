@@ -2,12 +2,7 @@
 
 import pytest
 
-from polyrot.dictionaries.agreement import (
-    agreement,
-    gain_by_rotation,
-    match_with_noise,
-    universality,
-)
+from polyrot.dictionaries.agreement import match_with_noise
 
 
 @pytest.mark.claim("cosine.matched_fraction")
@@ -27,34 +22,27 @@ def test_mean_best_cosine_is_near_nine_tenths(published_agreement, verdict):
 
 
 @pytest.mark.claim("cosine.independent_initialisation")
-def test_match_survives_starts_of_their_own(cohort, own_saes, verdict):
-    found = agreement(cohort, own_saes, cohort.named_sites)
+def test_match_survives_starts_of_their_own(cohort, own_agreement, verdict):
+    mean = own_agreement.mean.values.mean()
     verdict(
-        found.fraction.also(mean_best_cosine=found.mean.values.mean()).mean_over_pairs(),
+        own_agreement.fraction.also(mean_best_cosine=mean).mean_over_pairs(),
         over="sites the paper names, mean over pairs",
     )
 
 
 @pytest.mark.claim("cosine.noise_control")
-def test_noise_from_the_same_start_does_not_match(cohort, noise_saes, verdict):
-    verdict(match_with_noise(noise_saes, cohort))
+def test_noise_from_the_same_start_does_not_match(cohort, noise_agreement, verdict):
+    verdict(match_with_noise(noise_agreement[0], cohort))
 
 
 @pytest.mark.claim("cosine.rotation_raises_match")
-def test_decoders_match_through_the_rotation(cohort, own_saes, fits, verdict):
+def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
     verdict(
-        gain_by_rotation(cohort, own_saes, fits, cohort.internal).mean_over_pairs(),
+        rotation_gain.mean_over_pairs(),
         over="internal sites, mean over pairs, SAEs with their own initialisation",
     )
 
 
 @pytest.mark.claim("cosine.universal_up_to_rotation")
-def test_sparse_features_are_universal_up_to_rotation(cohort, sparse_saes, sparsity, fits, verdict):
-    saes, second_start = sparse_saes
-    found = universality(cohort, saes, second_start, fits, cohort.internal)
-    chosen = {
-        f"{name}_{site}": getattr(choice, name)
-        for site, choice in sparsity.items()
-        for name in ("l1", "l0", "ev")
-    }
-    verdict(found.also(**chosen).mean_over_pairs(), over="internal sites, mean over pairs")
+def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
+    verdict(universality.mean_over_pairs(), over="internal sites, mean over pairs")

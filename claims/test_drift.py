@@ -4,13 +4,13 @@ import pytest
 
 
 @pytest.mark.claim("drift.naive_fails")
-def test_early_dictionary_fails_on_the_last_checkpoint(early_reconstruction, verdict):
-    verdict(early_reconstruction.naive_ev)
+def test_early_dictionary_fails_on_the_last_checkpoint(reconstructions, verdict):
+    verdict(reconstructions.early("naive"))
 
 
 @pytest.mark.claim("drift.rotation_recovers")
-def test_rotation_recovers_the_early_dictionary(early_reconstruction, verdict):
-    verdict(early_reconstruction.rotated_ev)
+def test_rotation_recovers_the_early_dictionary(reconstructions, verdict):
+    verdict(reconstructions.early("rotated"))
 
 
 @pytest.mark.claim("drift.half_of_haar")
@@ -19,8 +19,8 @@ def test_one_run_turns_half_as_far_as_a_change_of_seed(drifts, verdict):
 
 
 @pytest.mark.claim("drift.shrinks_toward_output")
-def test_drift_shrinks_toward_the_output(drifts, verdict):
-    verdict(drifts.toward_output())
+def test_drift_shrinks_toward_the_output(drifts, reconstructions, verdict):
+    verdict(drifts.toward_output().also(**reconstructions.half_way()))
 
 
 @pytest.mark.claim("drift.shrinks_where_identifiable")

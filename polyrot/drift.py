@@ -7,9 +7,12 @@ siblings can be said of them. Throughout a is the earlier checkpoint and b the l
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
@@ -18,7 +21,6 @@ from polyrot.dictionaries.sae import Dictionary
 from polyrot.explained_variance import explained_variance
 from polyrot.measured import Measured
 from polyrot.procrustes import (
-    Rotation,
     fit_from_moments,
     fit_rotation,
     frobenius_distance,
@@ -26,11 +28,22 @@ from polyrot.procrustes import (
     principal_basis,
     restricted_distance,
 )
+from polyrot.store import Artifact
 
 SHARE = 0.999
 """Of the variance, held by the directions that a restricted distance is taken on."""
 EARLY = 0.02
 """Share of the training that an early checkpoint has seen."""
+
+
+def middle(sites: Sequence[str]) -> str:
+    """The middle site."""
+    return sites[len(sites) // 2]
+
+
+def nearest(steps: Sequence[int], share: float) -> int:
+    """Index of the checkpoint nearest to `share` of the training, the last left out."""
+    return int(np.abs(np.array(steps[:-1]) / steps[-1] - share).argmin())
 
 
 @dataclass(frozen=True)
@@ -53,23 +66,19 @@ class Drift:
     @property
     def middle(self) -> str:
         """The middle site."""
-        return self.sites[len(self.sites) // 2]
-
-    def nearest(self, share: float) -> int:
-        """Index of the checkpoint nearest to `share` of the training, the last left out."""
-        return int(np.abs(np.array(self.steps[:-1]) / self.steps[-1] - share).argmin())
+        return middle(self.sites)
 
     def haar_share(self) -> Measured:
         """||r - I||_F / sqrt(2 d), early checkpoint to the last, middle site: 1 is expected of a
         Haar draw."""
-        i, j = self.nearest(EARLY), self.sites.index(self.middle)
+        i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
         value = self.distance[i, -1, j] / (2 * self.width) ** 0.5
         return self._measured(value, early_step=float(self.steps[i]))
 
     def toward_output(self, restricted: bool = False) -> Measured:
         """Spearman correlation of a site's depth with the distance from the half-way checkpoint to
         the last; `restricted`, with the distance per identifiable dimension."""
-        i = self.nearest(0.5)
+        i = nearest(self.steps, 0.5)
         row = (self.restricted if restricted else self.distance)[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
         if restricted:
@@ -145,32 +154,71 @@ def _covariance(x: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """An earlier checkpoint's dictionary on a later one, explained variances on the score split.
+class Reconstructions:
+    """Earlier checkpoints' dictionaries on later ones, explained variances on the score split.
 
-    self_ev: on the earlier itself. naive_ev: on the later. rotated_ev: on the later, centred,
-    rotated back, with the earlier's mean.
+    Each [steps, steps, sites], earlier by later; NaN where the first has no dictionary or is not
+    earlier. naive: on the later as it is. rotated: centred, rotated back by what was fitted on the
+    fit split, with the earlier's mean. own: [steps, sites], on the earlier itself.
     """
 
-    self_ev: float
-    naive_ev: float
-    rotated_ev: float
-    rotation: Rotation
+    steps: tuple[int, ...]
+    sites: tuple[str, ...]
+    own: np.ndarray
+    naive: np.ndarray
+    rotated: np.ndarray
+
+    def to_artifact(self) -> Artifact:
+        tables = {"own": self.own, "naive": self.naive, "rotated": self.rotated}
+        meta = {"steps": list(self.steps), "sites": list(self.sites)}
+        return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Reconstructions:
+        tables = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+        return cls(tuple(artifact.meta["steps"]), tuple(artifact.meta["sites"]), **tables)
+
+    def early(self, which: Literal["naive", "rotated"]) -> Measured:
+        """The early checkpoint's dictionary on the last checkpoint, middle site."""
+        i, site = nearest(self.steps, EARLY), middle(self.sites)
+        j = self.sites.index(site)
+        beside: dict[str, float | str] = {
+            "self_ev": float(self.own[i, j]),
+            "naive_ev": float(self.naive[i, -1, j]),
+            "rotated_ev": float(self.rotated[i, -1, j]),
+            "early_step": float(self.steps[i]),
+            "site": site,
+        }
+        return Measured.of(float(getattr(self, which)[i, -1, j])).also(**beside)
+
+    def half_way(self) -> dict[str, float]:
+        """Scores of the half-way checkpoint's dictionaries on the last, by site."""
+        i = nearest(self.steps, 0.5)
+        return {
+            f"{name}_ev_{site}": float(row[j])
+            for name, row in (
+                ("self", self.own[i]),
+                ("naive", self.naive[i, -1]),
+                ("rotated", self.rotated[i, -1]),
+            )
+            for j, site in enumerate(self.sites)
+        }
 
 
 def reconstruct(
-    checkpoints: Cohort, dictionary: Dictionary, site: str, early: int, late: int = -1
-) -> Reconstruction:
-    """Score checkpoint number `early`'s dictionary on checkpoint number `late` at `site`.
-
-    The rotation, later @ r ~ earlier, is fitted on the fit split.
-    """
-    fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
-    rotation = fit_rotation(fit[late], fit[early])
-    turned = rotation.apply(score[late])
-    return Reconstruction(
-        explained_variance(score[early], dictionary(score[early])),
-        explained_variance(score[late], dictionary(score[late])),
-        explained_variance(turned, dictionary(turned)),
-        rotation,
-    )
+    checkpoints: Cohort, dictionaries: Mapping[tuple[int, str], Dictionary]
+) -> Reconstructions:
+    """Score dictionaries, by checkpoint number and site, on their own and on later checkpoints."""
+    steps, sites = tuple(checkpoints.seeds), tuple(checkpoints.sites)
+    own = np.full((len(steps), len(sites)), np.nan)
+    naive = np.full((len(steps), len(steps), len(sites)), np.nan)
+    rotated = naive.copy()
+    for (early, site), dictionary in dictionaries.items():
+        j = sites.index(site)
+        fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
+        own[early, j] = explained_variance(score[early], dictionary(score[early]))
+        for late in range(early + 1, len(steps)):
+            turned = fit_rotation(fit[late], fit[early]).apply(score[late])
+            naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
+            rotated[early, late, j] = explained_variance(turned, dictionary(turned))
+    return Reconstructions(steps, sites, own, naive, rotated)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,9 @@ from polyrot.checks import BadActivations, check_finite, check_pair
 
 # Relative size below which a singular value is rounding, by the precision of the products.
 _RTOL = {torch.float64: 1e-11, torch.float32: 1e-6}
+
+_BLOCK = 1024
+_PROVISIONAL = "provisional"
 
 
 @dataclass(frozen=True)
@@ -49,18 +52,20 @@ class _Side:
         self.shift: Tensor | None = None
         self.eps = 0.0
 
+    def begin(self, shift: Tensor) -> None:
+        """Empty sums around `shift` [d], on its device."""
+        d, device = len(shift), shift.device
+        self.shift = shift
+        self.sum = torch.zeros(d, dtype=torch.float64, device=device)
+        self.squares = torch.zeros(d, dtype=torch.float64, device=device)
+        self.auto = (
+            torch.zeros(d, d, dtype=torch.float64, device=device) if self.auto_wanted else None
+        )
+
     def centred(self, x: Tensor, dtype: torch.dtype, first_token: int) -> Tensor:
         """Rows around the provisional mean; their sums are added."""
-        if self.shift is None:
-            d, device = x.shape[1], x.device
-            # Any row near the mean will do; the sums below correct for it exactly.
-            self.shift = x[:256].to(dtype).mean(0)
-            self.sum = torch.zeros(d, dtype=torch.float64, device=device)
-            self.squares = torch.zeros(d, dtype=torch.float64, device=device)
-            self.auto = (
-                torch.zeros(d, d, dtype=torch.float64, device=device) if self.auto_wanted else None
-            )
-        rows = x.to(dtype) - self.shift
+        assert self.shift is not None
+        rows = x.to(self.shift.device, dtype) - self.shift
         total = rows.sum(0)
         if not total.sum().isfinite():
             check_finite(x, self.where, first_token)
@@ -71,8 +76,25 @@ class _Side:
         # As a product: a column sum of squares takes several times longer.
         self.squares += rows.new_ones(len(rows)) @ (rows * rows)
         if self.auto is not None:
-            self.auto += rows.T @ rows
+            _add_product(self.auto, rows, rows)
         return rows
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything but `eps`, by name; empty before `begin`."""
+        if self.shift is None:
+            return {}
+        named = {_PROVISIONAL: self.shift, "sum": self.sum, "squares": self.squares}
+        return named if self.auto is None else {**named, "auto": self.auto}
+
+
+def _add_product(into: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a^T b to `into` [d_a, d_b], float64; a, b: [tokens, d_a], [tokens, d_b], of one dtype."""
+    if a.dtype == torch.float64:
+        into.addmm_(a.T, b)
+        return
+    # By blocks: widened as a whole, a product would need another two matrices of this size.
+    for i in range(0, len(into), _BLOCK):
+        into[i : i + _BLOCK] += a[:, i : i + _BLOCK].T @ b
 
 
 class MomentAccumulator:
@@ -117,14 +139,65 @@ class MomentAccumulator:
             check_pair(a, anchor, where, same_width=False, finite=False)
             if self._cross and list(self._cross[i].shape) != [a.shape[1], anchor.shape[1]]:
                 raise BadActivations(f"{where}: the width differs from that of earlier batches")
+        if not self._cross:
+            # Any rows near the mean will do; the sums correct for it exactly.
+            self.begin([x[:256].to(self._precision).mean(0) for x in (anchor, *siblings)])
+        elif self._cross[0].device != anchor.device:  # restored
+            self.restore({name: t.to(anchor.device) for name, t in self.state().items()})
         b_rows = self._anchor.centred(anchor, self._precision, self._tokens)
-        for i, (side, a) in enumerate(zip(self._siblings, siblings, strict=True)):
-            product = side.centred(a, self._precision, self._tokens).T @ b_rows
-            if len(self._cross) <= i:
-                self._cross.append(product.double())
-            else:
-                self._cross[i] += product
+        for side, cross, a in zip(self._siblings, self._cross, siblings, strict=True):
+            _add_product(cross, side.centred(a, self._precision, self._tokens), b_rows)
         self._tokens += anchor.shape[0]
+
+    def begin(self, means: Sequence[Tensor]) -> None:
+        """Start with no rows, around provisional means [d]: the anchor's, then the siblings'.
+
+        All sums are kept on the anchor's device. Without this, the first rows give the means.
+        """
+        first = means[0]
+        for side, mean in zip(self._sides().values(), means, strict=True):
+            side.begin(mean.to(first.device, self._precision))
+        self._cross = [
+            torch.zeros(len(mean), len(first), dtype=torch.float64, device=first.device)
+            for mean in means[1:]
+        ]
+        self._tokens = 0
+
+    def provisional_means(self) -> list[Tensor]:
+        """What it began with; empty before that."""
+        return [side.shift for side in self._sides().values() if side.shift is not None]
+
+    def state(self) -> dict[str, Tensor]:
+        """All it knows, by name, for `restore`; empty before it began.
+
+        The tensors are its own, not copies, but for `tokens` [1] and `eps`. Those for which
+        `adds_up` may be added to those of another one that began with the same means.
+        """
+        if not self._cross:
+            return {}
+        sides = self._sides()
+        named = {f"{s}.{n}": t for s, side in sides.items() for n, t in side.tensors().items()}
+        named |= {f"sibling.{i}.cross": cross for i, cross in enumerate(self._cross)}
+        named["tokens"] = torch.tensor([self._tokens])
+        named["eps"] = torch.tensor([side.eps for side in sides.values()], dtype=torch.float64)
+        return named
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the `state` of an accumulator that was made alike; its tensors are taken over.
+
+        Raises KeyError where that one was made otherwise.
+        """
+        for (name, side), eps in zip(self._sides().items(), state["eps"].tolist(), strict=True):
+            side.shift = state[f"{name}.{_PROVISIONAL}"]
+            side.sum, side.squares = state[f"{name}.sum"], state[f"{name}.squares"]
+            side.auto = state[f"{name}.auto"] if side.auto_wanted else None
+            side.eps = eps
+        self._cross = [state[f"sibling.{i}.cross"] for i in range(len(self._siblings))]
+        self._tokens = int(state["tokens"])
+
+    def _sides(self) -> dict[str, _Side]:
+        named = {f"sibling.{i}": side for i, side in enumerate(self._siblings)}
+        return {"anchor": self._anchor, **named}
 
     def moments(self) -> list[Moments]:
         """One for each sibling. Raises BadActivations where no rows were added."""
@@ -136,7 +209,7 @@ class MomentAccumulator:
         result = []
         for side, cross in zip(self._siblings, self._cross, strict=True):
             mean_a, shift_a, var_a, auto_a = _finish(side, n)
-            centred = cross / n - torch.outer(shift_a, shift_b)
+            centred = (cross / n).addr_(shift_a, shift_b, alpha=-1)
             rtol, eps = _RTOL[self._precision], max(side.eps, b.eps)
             result.append(
                 Moments(n, mean_a, mean_b, var_a, var_b, centred, auto_a, auto_b, rtol, eps)
@@ -144,11 +217,16 @@ class MomentAccumulator:
         return result
 
 
+def adds_up(name: str) -> bool:
+    """Whether the tensor of this name in an accumulator's state is a sum over rows."""
+    return name != "eps" and not name.endswith(_PROVISIONAL)
+
+
 def _finish(side: _Side, n: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Mean, its distance from the provisional one, variance, covariance."""
     assert side.shift is not None
     off = side.sum / n
-    auto = None if side.auto is None else side.auto / n - torch.outer(off, off)
+    auto = None if side.auto is None else (side.auto / n).addr_(off, off, alpha=-1)
     variance = (side.squares / n - off.square()).clamp_min(0)
     return side.shift.double() + off, off, variance, auto
 
@@ -173,4 +251,4 @@ def pair_moments(
     return accumulator.moments()
 
 
-__all__ = ["MomentAccumulator", "Moments", "pair_moments"]
+__all__ = ["MomentAccumulator", "Moments", "adds_up", "pair_moments"]

@@ -5,20 +5,45 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from polyrot.dictionaries import training as dictionary_training
+from polyrot.dictionaries.collection import LANGUAGE_SCALES
+from polyrot.language import seeds as language_seeds
+from polyrot.language import training as language_training
 from polyrot.toy import seeds
 from polyrot.toy.training import Schedule
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Schedules of one name. toy: one after the other, each from where the last ended."""
+    """Schedules of one name. dictionaries: of the toys; language_dictionaries: of language models,
+    4,000 steps in the paper's protocol."""
 
-    toy: tuple[Schedule, ...]
+    toy: Schedule
     dictionaries: dictionary_training.Schedule
+    language: language_training.Schedule
+    language_dictionaries: dictionary_training.Schedule
+
+    def dictionaries_at(self, scale: str) -> dictionary_training.Schedule:
+        """The dictionaries' schedule at a scale."""
+        return self.language_dictionaries if scale in LANGUAGE_SCALES else self.dictionaries
 
 
 PROFILES = {
-    "shipped": Profile(seeds.SHIPPED, dictionary_training.Schedule(batch=1024)),
-    "full": Profile(seeds.FULL, dictionary_training.Schedule()),
-    "tiny": Profile(seeds.TINY, dictionary_training.Schedule(steps=30, batch=128)),
+    "shipped": Profile(
+        seeds.SHIPPED,
+        dictionary_training.Schedule(batch=1024),
+        language_seeds.SHIPPED,
+        dictionary_training.Schedule(steps=2000, batch=1024),
+    ),
+    "full": Profile(
+        seeds.FULL,
+        dictionary_training.Schedule(),
+        language_seeds.FULL,
+        dictionary_training.Schedule(steps=4000),
+    ),
+    "tiny": Profile(
+        seeds.TINY,
+        dictionary_training.Schedule(steps=30, batch=128),
+        language_seeds.TINY,
+        dictionary_training.Schedule(steps=30, batch=128),
+    ),
 }

@@ -76,8 +76,8 @@ def test_curves_of_a_steady_turn() -> None:
     assert found.monotone().values[0] == pytest.approx(1)
     assert found.toward_output().values[0] == pytest.approx(-1)
     assert found.toward_output(restricted=True).values[0] == pytest.approx(-1)
-    assert found.steps[found.nearest(0.5)] == 16
-    assert found.steps[found.nearest(drift.EARLY)] == 1
+    assert found.steps[drift.nearest(found.steps, 0.5)] == 16
+    assert found.steps[drift.nearest(found.steps, drift.EARLY)] == 1
     grows = drift.measure(Turning(steps, (0.01, 0.03, 0.05)))
     assert grows.toward_output().values[0] == pytest.approx(1)
 
@@ -94,10 +94,17 @@ def test_rotation_restores_an_early_dictionary() -> None:
     cohort = Turning((0, 1), (2.5,), axes=(0, 7))
     mean = cohort.activations("fit", "site_0")[0].mean(0)
     sae = Dictionary(keep.T.contiguous(), torch.zeros(len(keep)).double(), keep, mean, mean)
-    found = drift.reconstruct(cohort, sae, "site_0", early=0)
-    assert found.self_ev > 0.999
-    assert found.rotated_ev > 0.999
-    assert found.naive_ev < found.rotated_ev - 0.1
+    found = drift.reconstruct(cohort, {(0, "site_0"): sae})
+    assert found.own[0, 0] > 0.999
+    assert found.rotated[0, 1, 0] > 0.999
+    assert found.naive[0, 1, 0] < found.rotated[0, 1, 0] - 0.1
+    assert np.isnan(found.naive[1, 0, 0])
+    assert np.isnan(found.own[1, 0])
+    again = drift.Reconstructions.from_artifact(found.to_artifact())
+    np.testing.assert_array_equal(again.rotated, found.rotated)
+    assert again.steps == (0, 1)
+    assert again.early("rotated").values[0] == found.rotated[0, 1, 0]
+    assert again.half_way()["naive_ev_site_0"] == found.naive[0, 1, 0]
 
 
 def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:

@@ -25,7 +25,8 @@ BySite = Mapping[tuple[int, str], Dictionary]
 class Agreement:
     """For each column of the anchor's decoder, the best cosine in the sibling's; by pair and site.
 
-    fraction: share of columns with a best cosine above 0.5. mean: mean best cosine.
+    fraction: share of columns with a best cosine above 0.5. mean: mean best cosine. cosines:
+    [pairs, sites, columns], each column's.
     live_fraction: the fraction among columns active on the score split, in both dictionaries. A
     column that is dead in both may match because neither ever moved from a shared start.
     """
@@ -33,6 +34,7 @@ class Agreement:
     fraction: PairSite
     mean: PairSite
     live_fraction: PairSite
+    cosines: Tensor
 
 
 def _tables(
@@ -57,23 +59,31 @@ def live_features(cohort: Cohort, saes: BySite) -> dict[tuple[int, str], Tensor]
 def agreement(cohort: Cohort, saes: BySite, sites: Sequence[str]) -> Agreement:
     """Raw agreement of the anchor's decoders with each sibling's, no rotation."""
     live = live_features(cohort, {k: v for k, v in saes.items() if k[1] in sites})
+    kept: list[Tensor] = []
 
     def cell(model: int, site: str) -> tuple[float, ...]:
         a, b = saes[0, site].decoder, saes[model, site].decoder
         cosines = max_cosine(a, b)
+        kept.append(cosines.cpu().float())
         lively = max_cosine(a, b, live[0, site].cpu(), live[model, site].cpu())
         return matched_fraction(cosines), float(cosines.mean()), matched_fraction(lively)
 
-    return Agreement(*_tables(cohort, sites, cell))
+    tables = _tables(cohort, sites, cell)
+    shape = (len(cohort.seeds) - 1, len(sites))
+    return Agreement(*tables, torch.stack(kept).unflatten(0, shape))
 
 
-def match_with_noise(saes: BySite, cohort: Cohort) -> Measured:
+def noise_agreement(saes: BySite, sites: Sequence[str]) -> tuple[PairSite, Tensor]:
     """Fraction of the anchor's columns matched by an SAE from the same start that only ever saw
-    noise (model 1 of `saes`), at the sites the paper names; other internal sites beside it."""
-    found = {
-        site: matched_fraction(max_cosine(saes[0, site].decoder, saes[1, site].decoder))
-        for site in cohort.internal
-    }
+    noise (model 1 of `saes`), [1, sites], and the best cosines behind it, [1, sites, columns]."""
+    cosines = torch.stack([max_cosine(saes[0, s].decoder, saes[1, s].decoder) for s in sites])
+    fractions = np.array([[matched_fraction(row) for row in cosines]])
+    return PairSite(fractions, ("noise",), tuple(sites)), cosines[None].cpu().float()
+
+
+def match_with_noise(noise: PairSite, cohort: Cohort) -> Measured:
+    """`noise_agreement` at the sites the paper names; all of its sites beside it."""
+    found = dict(zip(noise.sites, noise.values[0].tolist(), strict=True))
     return Measured.of({site: found[site] for site in cohort.named_sites}).also(**found)
 
 

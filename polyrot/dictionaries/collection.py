@@ -6,6 +6,7 @@ artifact. Every group is a few lines below: which models, sites, starts and spar
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -17,6 +18,7 @@ from torch import Tensor
 from polyrot.cohort import Cohort
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
+from polyrot.drift import EARLY, middle, nearest
 from polyrot.progress import Progress, silent
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Store
@@ -27,6 +29,8 @@ EXPANSION = 8
 WIDE_EXPANSION = 32
 SHARED_START = 0
 L1 = 1e-3
+LANGUAGE_L1 = 1e-5
+LANGUAGE_SCALES = ("neox", "pythia", "pair")
 
 Data = Literal["activations", "isotropic noise"]
 
@@ -57,43 +61,91 @@ def own_start(model: int) -> int:
     return SHARED_START + model
 
 
+def published_l1(cohort: Cohort) -> float:
+    """The sparsity that the paper trains with: 1e-3 on the toy, 1e-5 on language models."""
+    return LANGUAGE_L1 if _is_language(cohort) else L1
+
+
+def _is_language(cohort: Cohort) -> bool:
+    return cohort.scale in LANGUAGE_SCALES
+
+
 def published(cohort: Cohort, schedule: Schedule) -> Group:
-    """Every sibling and site from the anchor's own start, as the paper trains them."""
-    models = range(1, len(cohort.seeds))
-    specs = [Spec(m, site, SHARED_START) for m in models for site in cohort.sites]
+    """Every sibling from the anchor's own start, as the paper trains them; of language models at
+    the sites the paper names, which is where these are asked for."""
+    models, l1 = range(1, len(cohort.seeds)), published_l1(cohort)
+    sites = cohort.named_sites if _is_language(cohort) else cohort.sites
+    specs = [Spec(m, site, SHARED_START, l1) for m in models for site in sites]
     return Group("published", tuple(specs), schedule)
 
 
 def own(cohort: Cohort, schedule: Schedule) -> Group:
-    """Every sibling and site, each from its own start."""
-    models = range(1, len(cohort.seeds))
-    specs = [Spec(m, site, own_start(m)) for m in models for site in cohort.sites]
+    """Every sibling and site, each from its own start; of language models at internal sites."""
+    models, l1 = range(1, len(cohort.seeds)), published_l1(cohort)
+    sites = cohort.internal if _is_language(cohort) else cohort.sites
+    specs = [Spec(m, site, own_start(m), l1) for m in models for site in sites]
     return Group("own", tuple(specs), schedule)
 
 
 def anchor(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor alone, every site."""
-    return Group("anchor", tuple(Spec(0, s, SHARED_START) for s in cohort.sites), schedule)
+    l1 = published_l1(cohort)
+    return Group("anchor", tuple(Spec(0, s, SHARED_START, l1) for s in cohort.sites), schedule)
 
 
 def wide(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor at 32x, internal sites."""
-    specs = tuple(Spec(0, s, SHARED_START) for s in cohort.internal)
+    l1 = published_l1(cohort)
+    specs = tuple(Spec(0, s, SHARED_START, l1) for s in cohort.internal)
     return Group("wide", specs, schedule, expansion=WIDE_EXPANSION)
 
 
 def noise(cohort: Cohort, schedule: Schedule) -> Group:
-    """The shared start, trained on isotropic noise of the siblings' scale, internal sites."""
-    specs = tuple(Spec(1, s, SHARED_START) for s in cohort.internal)
+    """The shared start, trained on isotropic noise of the siblings' scale, internal sites,
+    or those the paper names."""
+    l1 = published_l1(cohort)
+    sites = cohort.named_sites if _is_language(cohort) else cohort.internal
+    specs = tuple(Spec(1, s, SHARED_START, l1) for s in sites)
     return Group("noise", specs, schedule, data="isotropic noise")
 
 
+def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
+    """Of one run's checkpoints: every one but the last at every site; of a language model the early
+    one at the middle site, as the paper."""
+    l1 = published_l1(checkpoints)
+    if _is_language(checkpoints):
+        early = (nearest(checkpoints.seeds, EARLY), middle(checkpoints.sites))
+        return Group("drift", (Spec(*early, SHARED_START, l1),), schedule)
+    models = range(len(checkpoints.seeds) - 1)
+    specs = tuple(Spec(m, s, SHARED_START, l1) for m in models for s in checkpoints.sites)
+    return Group("drift", specs, schedule)
+
+
 L1_GRID = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
+RELATIVE_GRID = (5e-3, 1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1)
+
+
+def l1_grid(cohort: Cohort, site: str) -> tuple[float, ...]:
+    """The sparsities to choose among at a site: the toy's, or for language models as many in units
+    of what a feature costs there.
+
+    At width d and mean variance v a feature of the size of the activations gains v in mean squared
+    error where l1 is about (v / d)^(1/2). The unit is that, to the nearest power of two, so that
+    another machine's rounding makes no other grid.
+    """
+    if not _is_language(cohort):
+        return L1_GRID
+    x = cohort.activations("fit", site)[0].float()
+    size = math.sqrt(float(x.var(0, correction=0).mean()) / x.shape[1])
+    unit = 2.0 ** round(math.log2(max(size, 1e-30)))
+    return tuple(unit * share for share in RELATIVE_GRID)
 
 
 def sparse_grid(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor at every l1 of the grid, internal sites: from these the sparsity is chosen."""
-    specs = tuple(Spec(0, s, SHARED_START, l1) for s in cohort.internal for l1 in L1_GRID)
+    specs = tuple(
+        Spec(0, s, SHARED_START, l1) for s in cohort.internal for l1 in l1_grid(cohort, s)
+    )
     return Group("sparse-grid", specs, schedule)
 
 

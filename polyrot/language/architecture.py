@@ -1,4 +1,5 @@
-"""The architecture of the paper's language models, from Pythia-70m's public configuration."""
+"""The architecture of the paper's language models, from Pythia-70m's public configuration, and the
+same at other widths for models that are trained here."""
 
 from __future__ import annotations
 
@@ -24,6 +25,24 @@ def pythia_70m_config() -> GPTNeoXConfig:
         use_parallel_residual=True,
         tie_word_embeddings=False,
     )
+
+
+def neox_config(width: int, vocabulary: int, context: int) -> GPTNeoXConfig:
+    """Pythia-70m's choices at another width: 6 layers, heads of 64 at width 512 and of 32 below,
+    rotary on a quarter of each, parallel residual, LayerNorm, GELU, input and output untied.
+
+    Raises ValueError for a width that is no multiple of the head.
+    """
+    head = 64 if width >= 512 else 32
+    if width < head or width % head:
+        raise ValueError(f"a width is a multiple of its heads of {head}, not {width}")
+    config = pythia_70m_config()
+    config.vocab_size, config.max_position_embeddings = vocabulary, context
+    config.hidden_size, config.intermediate_size = width, 4 * width
+    config.num_attention_heads = width // head
+    config.use_cache = False
+    config.bos_token_id = config.eos_token_id = 0
+    return config
 
 
 def pythia_70m_parameters() -> int:

@@ -9,7 +9,8 @@ from typing import Any
 
 from polyrot.ledger import Ledger
 from polyrot.registration import Registration
-from polyrot.report.record import write_report
+from polyrot.report.gathered import Gathered
+from polyrot.report.record import markdown, run_record, write_record
 from polyrot.report.table import wrapped
 from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
 
@@ -30,9 +31,11 @@ def close_run(
     *,
     rewrite_ledger: Path | None = None,
     report: Path | None = None,
+    gathered: Gathered | None = None,
 ) -> Closing:
-    """Conclude; with `rewrite_ledger` save the updated ledger there, with `report` write the record
-    into that folder. `run` is the provenance as in `run_record`."""
+    """Conclude; with `rewrite_ledger` save the updated ledger there, with `report` write record,
+    and with `gathered` page and figures too, into that folder. `run` is the provenance as in
+    `run_record`."""
     conclusions = conclude(findings, registration, ledger.findings())
     changes = ledger.changes(conclusions)
     messages = []
@@ -46,9 +49,26 @@ def close_run(
     for change in changes:
         messages += wrapped(change)
     if report is not None:
-        write_report(report, conclusions, registration, run)
-        messages.append(f"report written to {report}")
+        messages += _write(report, conclusions, registration, run, gathered)
     return Closing(tuple(conclusions), tuple(messages))
+
+
+def _write(
+    folder: Path,
+    conclusions: Sequence[Conclusion],
+    registration: Registration,
+    run: Mapping[str, Any],
+    gathered: Gathered | None,
+) -> list[str]:
+    record = run_record(conclusions, registration, run, gathered)
+    write_record(folder, record, markdown(conclusions, registration, run))
+    lines = [f"report written to {folder}"]
+    if gathered is not None:
+        from polyrot.report.html import write_page  # only now: matplotlib is slow to import
+
+        failures = write_page(folder, record, gathered.figures, gathered.failures)
+        lines += [f"figure left out: {text}" for text in failures]
+    return lines
 
 
 def missing(

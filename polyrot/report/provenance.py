@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import platform
 import subprocess
+import time
+from collections.abc import Sequence
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 PACKAGES = ("polyrot", "torch", "transformers", "numpy", "scipy")
 
@@ -43,6 +47,19 @@ def commit(root: Path) -> str:
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return described.stdout.strip() or "unknown"
+
+
+def of_run(root: Path, device: str, scales: Sequence[str], started: float) -> dict[str, Any]:
+    """What a report says of a run that ends now; `started` by time.monotonic()."""
+    return {
+        "versions": versions(),
+        "device": device,
+        "device_name": device_name(device),
+        "scales": list(scales),
+        "date": date.today().isoformat(),
+        "commit": commit(root),
+        "duration_s": round(time.monotonic() - started, 1),
+    }
 
 
 def cache_state(folder: Path) -> str:

@@ -13,41 +13,76 @@ from typing import Any
 
 from polyrot.ledger import write_atomically
 from polyrot.registration import Registration
+from polyrot.report.conclusion import three_sentences
+from polyrot.report.gathered import Gathered
 from polyrot.report.table import control_words, sentences, words
 from polyrot.verdicts import Conclusion, Verdict
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")
 
 
+class RecordError(ValueError):
+    """A file that is no verdicts.json of this version."""
+
+
 def run_record(
-    conclusions: Sequence[Conclusion], registration: Registration, run: Mapping[str, Any]
+    conclusions: Sequence[Conclusion],
+    registration: Registration,
+    run: Mapping[str, Any],
+    gathered: Gathered | None = None,
 ) -> dict[str, Any]:
-    """Everything a run found, ready for JSON. `run` is its provenance: versions, device,
-    device_name, scales, date, commit, duration_s."""
+    """Everything a run found, ready for JSON. `run` is its provenance as in
+    `polyrot.report.provenance.of_run`."""
+    beyond = gathered if gathered is not None else Gathered()
     return {
         "schema_version": SCHEMA_VERSION,
         "run": {
             **run,
             "registration_sha256": registration.sha256,
             "as_registered": registration.as_registered,
+            **beyond.provenance(run["scales"]),
         },
+        "conclusion": list(three_sentences(conclusions, registration)),
         "summary": sentences(conclusions, registration),
-        "verdicts": [_verdict(conclusion, registration) for conclusion in conclusions],
+        "verdicts": [_verdict(conclusion, registration, beyond) for conclusion in conclusions],
     }
 
 
-def write_report(
-    folder: Path,
-    conclusions: Sequence[Conclusion],
-    registration: Registration,
-    run: Mapping[str, Any],
-) -> None:
-    """Write verdicts.json and verdicts.md into the existing `folder`."""
-    record = run_record(conclusions, registration, run)
-    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "verdicts.json", text)
-    write_atomically(folder / "verdicts.md", markdown(conclusions, registration, run))
+def write_record(folder: Path, record: Mapping[str, Any], text: str) -> None:
+    """Write verdicts.json, and `text` as verdicts.md, into the existing `folder`."""
+    document = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomically(folder / "verdicts.json", document)
+    write_atomically(folder / "verdicts.md", text)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """A verdicts.json of this version. Raises RecordError saying what the file is not."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} is no JSON: {error}") from error
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version is None:
+        raise RecordError(f"{path} is no verdicts.json: it has no schema_version")
+    if version != SCHEMA_VERSION:
+        raise RecordError(
+            f"{path} has schema_version {version}, this polyrot reads {SCHEMA_VERSION}: make it "
+            "again with `pytest claims --report DIR`, or read it with the polyrot that wrote it"
+        )
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    entry = schema["properties"]["verdicts"]["items"]
+    _require(path, "the record", record, schema["required"])
+    _require(path, "run", record["run"], schema["properties"]["run"]["required"])
+    for i, verdict in enumerate(record["verdicts"]):
+        _require(path, f"verdicts[{i}]", verdict, entry["required"])
+    return record
+
+
+def _require(path: Path, where: str, document: Any, keys: Sequence[str]) -> None:
+    missing = [key for key in keys if not isinstance(document, dict) or key not in document]
+    if missing:
+        raise RecordError(f"{path}: {where} lacks {', '.join(missing)}")
 
 
 def markdown(
@@ -57,6 +92,7 @@ def markdown(
     lines = ["# Verdicts", ""]
     if not registration.as_registered:
         lines += ["**Not judged against the registered bars.**", ""]
+    lines += [f"{sentence}\n" for sentence in three_sentences(conclusions, registration)]
     lines += [f"- {sentence}" for sentence in sentences(conclusions, registration)]
     lines += [
         "",
@@ -110,7 +146,9 @@ def _measured(conclusion: Conclusion, registration: Registration) -> str:
     return text
 
 
-def _verdict(conclusion: Conclusion, registration: Registration) -> dict[str, Any]:
+def _verdict(
+    conclusion: Conclusion, registration: Registration, gathered: Gathered
+) -> dict[str, Any]:
     finding = conclusion.finding
     claim = registration.claim(finding.claim)
     bar = {
@@ -129,6 +167,7 @@ def _verdict(conclusion: Conclusion, registration: Registration) -> dict[str, An
         "over": claim.over,
         "paper": claim.paper,
         "bar": bar,
+        "values": list(gathered.values.get(finding.key, ())),
         "controls": [
             {
                 "claim": control.claim,

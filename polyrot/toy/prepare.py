@@ -1,4 +1,4 @@
-"""Train everything that the toy claims need, outside of pytest and resumable.
+"""Train everything that the claims need at a scale, outside of pytest and resumable.
 
 `python -m polyrot.toy.prepare --help`
 """
@@ -16,10 +16,15 @@ from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
+from polyrot.language import neox
+from polyrot.language.cohort import LanguageCohort
+from polyrot.language.neox import Neox
+from polyrot.language.seeds import WIDTH
 from polyrot.profiles import PROFILES, Profile
 from polyrot.progress import ConsoleProgress, Progress, silent
 from polyrot.store import Artifact, Checkpoint, Store
 from polyrot.toy import seeds
+from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort, untrained
 from polyrot.toy.training import can_compile
 
@@ -28,15 +33,28 @@ L0_FLOOR = 4.0  # of the registration's sparse dictionaries; the ceiling is a qu
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how things are made: a store, a profile, a device, a progress display."""
+    """Where and how things are made: a store, a profile, a device, a progress display.
+
+    width: of the language models of scale neox.
+    """
 
     store: Store
     profile: Profile
     device: str = "cpu"
     progress: Progress = silent
+    width: int = WIDTH
 
-    def cohort(self, scale: str) -> ToyCohort:
-        """The trained seeds of a scale."""
+    @property
+    def neox(self) -> Neox:
+        """The language models of scale neox."""
+        return Neox(self.store, self.profile.language, self.width, self.device, self.progress)
+
+    def cohort(self, scale: str) -> ToyCohort | LanguageCohort:
+        """The trained seeds of a scale that is trained here."""
+        return self.neox.cohort() if scale == neox.SCALE else self.toy_cohort(scale)
+
+    def toy_cohort(self, scale: str) -> ToyCohort:
+        """The trained seeds of a toy scale."""
         trainings = seeds.trainings(scale, self.profile.toy)
         results = [
             seeds.trained(self.store, t, device=self.device, progress=self.progress)
@@ -44,6 +62,22 @@ class Workshop:
         ]
         params = {name: p.to(self.device) for name, p in seeds.models(results).items()}
         return ToyCohort(scale, seeds.SEEDS[scale], params, [t.fingerprint for t in trainings])
+
+    def untrained(self, cohort: Cohort) -> ToyCohort | LanguageCohort:
+        """The cohort's seeds before their first step. Raises ValueError: not trained here."""
+        if isinstance(cohort, ToyCohort):
+            return untrained(cohort)
+        if cohort.scale == neox.SCALE:
+            return self.neox.cohort(trained=False)
+        raise ValueError(f"the models of scale {cohort.scale} are not trained here")
+
+    def checkpoints(self, scale: str) -> Cohort:
+        """The first seed of a scale on its way."""
+        if scale == neox.SCALE:
+            return self.neox.checkpoints()
+        first = seeds.trainings(scale, self.profile.toy)[0]
+        run = seeds.trained(self.store, first, device=self.device, progress=self.progress)
+        return toy_checkpoints(scale, run, first.fingerprint, self.device)
 
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
         """The dictionaries of a group, on the device."""
@@ -57,13 +91,14 @@ class Workshop:
         self, cohort: Cohort, make: Callable[..., Group], *more: object
     ) -> dict[Spec, Dictionary]:
         """A group of `polyrot.dictionaries.collection` by its function."""
-        return self.group(cohort, make(cohort, self.profile.dictionaries, *more))
+        schedule = self.profile.dictionaries_at(cohort.scale)
+        return self.group(cohort, make(cohort, schedule, *more))
 
     def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
         """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
-        grid = collection.sparse_grid(cohort, self.profile.dictionaries)
+        grid = collection.sparse_grid(cohort, self.profile.dictionaries_at(cohort.scale))
         wanted = (L0_FLOOR, cohort.width / 4)
 
         def build(checkpoint: Checkpoint) -> Artifact:
@@ -90,15 +125,23 @@ class Workshop:
         return self.named(cohort, collection.sparse, l1)
 
 
-PARTS: dict[str, Callable[[Workshop, ToyCohort], object]] = {
+def _shares_starts(cohort: Cohort) -> bool:
+    """Whether the registration asks for the paper's manner of training dictionaries there."""
+    return cohort.scale != "toy_b"
+
+
+PARTS: dict[str, Callable[[Workshop, Cohort], object]] = {
     "anchor": lambda w, c: w.named(c, collection.anchor),
     "sparsity": lambda w, c: w.chosen(c),
     "wide": lambda w, c: w.named(c, collection.wide) if c.scale == "toy_a" else None,
-    "untrained": lambda w, c: w.named(untrained(c), collection.anchor),
-    "published": lambda w, c: w.named(c, collection.published) if c.scale == "toy_a" else None,
-    "noise": lambda w, c: w.named(c, collection.noise) if c.scale == "toy_a" else None,
+    "untrained": lambda w, c: w.named(w.untrained(c), collection.anchor),
+    "published": lambda w, c: w.named(c, collection.published) if _shares_starts(c) else None,
+    "noise": lambda w, c: w.named(c, collection.noise) if _shares_starts(c) else None,
     "own": lambda w, c: w.named(c, collection.own),
     "sparse": lambda w, c: w.sparse(c),
+    "drift": lambda w, c: (
+        w.named(w.checkpoints(c.scale), collection.drift) if c.scale != "toy_b" else None
+    ),
 }
 
 
@@ -106,10 +149,10 @@ def main() -> None:
     """Command line: train one cohort's seeds and dictionaries, or resume them."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.toy.prepare",
-        description="Train the seeds of a toy cohort and its dictionaries into a store, resuming "
+        description="Train the seeds of a cohort and its dictionaries into a store, resuming "
         "whatever a killed run left. The claims then only judge.",
     )
-    parser.add_argument("scale", choices=sorted(seeds.SEEDS))
+    parser.add_argument("scale", choices=[*sorted(seeds.SEEDS), neox.SCALE])
     parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
     parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")

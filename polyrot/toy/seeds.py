@@ -17,18 +17,12 @@ from polyrot.toy.transformer import Params
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 
-FULL = (Schedule(),)
+FULL = Schedule()
 """The paper's protocol, for a GPU."""
-SHIPPED_FIRST = Schedule(steps=18_000, batch=128)
-SHIPPED_SECOND = Schedule(
-    steps=24_000, batch=128, peak_rate=2e-3, evaluate_every=1000, patience=24_000
-)
-SHIPPED = (SHIPPED_FIRST, SHIPPED_SECOND)
-"""The schedules of the shipped seeds, one after the other, for two CPU cores."""
-TINY = (
-    Schedule(
-        steps=40, batch=32, warmup=5, evaluate_every=20, evaluation_sequences=16, patience=40
-    ),
+SHIPPED = Schedule(steps=18_000, batch=128)
+"""The schedule of the shipped seeds, for two CPU cores."""
+TINY = Schedule(
+    steps=40, batch=32, warmup=5, evaluate_every=20, evaluation_sequences=16, patience=40
 )
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
 
@@ -37,18 +31,15 @@ SEEDS = {"toy_a": (0, 1, 2, 3, 4), "toy_b": (100, 101, 102, 103, 104)}
 
 @dataclass(frozen=True)
 class Training:
-    """One batched training: which seeds, on which schedule, with whose frozen input and output,
-    going on after which training of the same seeds."""
+    """One batched training: which seeds, on which schedule, with whose frozen input and output."""
 
     seeds: tuple[int, ...]
     schedule: Schedule
     io_from: Training | None = None
-    after: Training | None = None
     kind: str = "toy-seeds"
 
     @property
     def recipe(self) -> dict[str, object]:
-        follows = {} if self.after is None else {"after": self.after.fingerprint}
         return {
             "version": RECIPE_VERSION,
             "seeds": list(self.seeds),
@@ -56,7 +47,6 @@ class Training:
             "frozen_io": None if self.io_from is None else self.io_from.fingerprint,
             "shapes": {n: list(s) for n, s in transformer.shapes().items()},
             "task": {"context": task.CONTEXT, "max_depth": task.MAX_DEPTH},
-            **follows,
         }
 
     @property
@@ -64,35 +54,20 @@ class Training:
         return fingerprint(self.kind, self.recipe)
 
     @property
-    def cycle(self) -> int:
-        """How many trainings went before."""
-        return 0 if self.after is None else 1 + self.after.cycle
-
-    @property
-    def steps_before(self) -> int:
-        return 0 if self.after is None else self.after.steps_before + self.after.schedule.steps
-
-    @property
     def name(self) -> str:
         return f"{self.seeds[0]}-{self.seeds[-1]}"
 
 
-def trainings(scale: str, schedules: Sequence[Schedule]) -> list[Training]:
-    """The trainings that make a cohort, in order, each at the last of `schedules`.
-
-    Cohort A's first seed is trained freely, the others take its trained embedding and
-    unembeddings, frozen: at each schedule those that the first seed has at its end.
-    """
+def trainings(scale: str, schedule: Schedule) -> list[Training]:
+    """The trainings that make a cohort, in order. Cohort A's first seed is trained freely, the
+    others take its trained embedding and unembeddings, frozen."""
     if scale not in SEEDS:
         raise KeyError(f"no toy cohort {scale!r}: one of {', '.join(SEEDS)}")
     seeds = SEEDS[scale]
-    first: Training | None = None
-    others: Training | None = None
-    for schedule in schedules:
-        first = Training(seeds if scale == "toy_b" else seeds[:1], schedule, after=first)
-        if scale == "toy_a":
-            others = Training(seeds[1:], schedule, io_from=first, after=others)
-    return [t for t in (first, others) if t is not None]
+    if scale == "toy_b":
+        return [Training(seeds, schedule)]
+    first = Training(seeds[:1], schedule)
+    return [first, Training(seeds[1:], schedule, io_from=first)]
 
 
 def trained(
@@ -105,25 +80,24 @@ def trained(
 ) -> Trained:
     """The result of one training: shipped, cached, or made now (resuming where it was left)."""
 
-    def made(other: Training) -> Trained:
-        return trained(store, other, device=device, progress=progress, compiled=compiled)
-
     def build(checkpoint: Checkpoint) -> training.Artifact:
-        earlier = None if training_.after is None else made(training_.after)
-        steps = training.drift_steps(training_.schedule.steps, training_.steps_before)
-        result = training.train(
+        io = None
+        if training_.io_from is not None:
+            io = trained(
+                store, training_.io_from, device=device, progress=progress, compiled=compiled
+            ).params
+        return training.train(
             training_.seeds,
             training_.schedule,
-            start=None if earlier is None else earlier.params,
-            cycle=training_.cycle,
-            frozen_io=None if training_.io_from is None else made(training_.io_from).params,
-            snapshot_at=steps if training_.seeds[0] == 0 else (),
+            frozen_io=io,
+            snapshot_at=training.drift_steps(training_.schedule.steps)
+            if training_.seeds[0] == 0
+            else (),
             device=device,
             checkpoint=checkpoint,
             progress=progress,
             compiled=compiled,
-        )
-        return (result if earlier is None else earlier.followed_by(result)).to_artifact()
+        ).to_artifact()
 
     artifact = store.get_or_build(training_.kind, training_.recipe, build, name=training_.name)
     return Trained.from_artifact(artifact)
@@ -147,9 +121,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    schedules = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
+    schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
     store = Store(arguments.artifacts)
-    for each in trainings(arguments.scale, schedules):
+    for each in trainings(arguments.scale, schedule):
         result = trained(store, each, device=arguments.device, progress=ConsoleProgress())
         for m, seed in enumerate(result.seeds):
             print(f"seed {seed}: lowest accuracy {training.lowest(result.accuracies, m):.4%}")

@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -86,18 +86,6 @@ class Trained:
         }
         return Artifact(tensors, meta)
 
-    def followed_by(self, later: Trained) -> Trained:
-        """The whole run, where `later` went on from this one: its steps count from this end."""
-        before = self.history[-1]["step"]
-        return replace(
-            later,
-            snapshots=self.snapshots | {before + s: p for s, p in later.snapshots.items()},
-            early_losses=self.early_losses,
-            history=self.history + [{**h, "step": before + h["step"]} for h in later.history],
-            stopped_at=[before + step for step in later.stopped_at],
-            seconds=self.seconds + later.seconds,
-        )
-
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Trained:
         snapshots: dict[int, Params] = {}
@@ -140,11 +128,7 @@ def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Ten
 
 
 def batches(
-    seeds: Sequence[int],
-    batch: int,
-    first_step: int,
-    device: torch.device,
-    purpose: str = "toy data",
+    seeds: Sequence[int], batch: int, first_step: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
     """Packed batches from `first_step` on, one independent stream per model.
 
@@ -156,7 +140,7 @@ def batches(
         chunk, offset = divmod(step, per_chunk)
         drawn = [
             task.packed_batch(
-                per_chunk * batch, torch_generator(seed, purpose, chunk, device=device)
+                per_chunk * batch, torch_generator(seed, "toy data", chunk, device=device)
             )
             for seed in seeds
         ]
@@ -190,13 +174,8 @@ def clip_per_model(gradients: Sequence[Tensor], limit: float) -> None:
         g.mul_(scale.reshape(-1, *[1] * (g.ndim - 1)))
 
 
-def drift_steps(steps: int, before: int = 0) -> list[int]:
-    """Nine checkpoints of a run: 1/256 of it, doubling, to half-way and the end.
-
-    Of a run that went on after `before` steps: half-way of the whole, if still ahead, and the end.
-    """
-    if before:
-        return sorted({s for s in ((before + steps) // 2 - before, steps) if s > 0})
+def drift_steps(steps: int) -> list[int]:
+    """Nine checkpoints of a run: 1/256 of it, doubling, to half-way and the end."""
     return sorted({max(1, round(steps / 2**k)) for k in range(9)})
 
 
@@ -209,8 +188,6 @@ def train(
     seeds: Sequence[int],
     schedule: Schedule,
     *,
-    start: Params | None = None,
-    cycle: int = 0,
     frozen_io: Params | None = None,
     snapshot_at: Sequence[int] = (),
     device: torch.device | str = "cpu",
@@ -222,8 +199,6 @@ def train(
 ) -> Trained:
     """Train one model per seed, all as one batched program.
 
-    start: weights to go on from, one model per seed, with fresh moments. cycle: how many
-    schedules went before; each has data of its own.
     frozen_io: token embedding and unembeddings of one trained model (leading dimension 1),
     copied into every seed and not trained (cohort A, seeds 1 to 4).
     stop_after: end after this many steps of the same schedule (to compare the first steps of a
@@ -233,8 +208,6 @@ def train(
     """
     device = torch.device(device)
     params = transformer.initialise(seeds, device)
-    if start is not None:
-        params = {name: start[name].to(device).clone() for name in params}
     if frozen_io is not None:
         for name in transformer.IO_NAMES:
             params[name] = frozen_io[name].to(device).expand_as(params[name]).clone()
@@ -253,8 +226,7 @@ def train(
     loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
-    purpose = "toy data" if cycle == 0 else f"toy data, cycle {cycle}"
-    stream = batches(seeds, schedule.batch, state.step, device, purpose)
+    stream = batches(seeds, schedule.batch, state.step, device)
     while state.step < end and not state.all_stopped:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)

@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     scale = next(name for name, cohort in seeds.SEEDS.items() if asked.seed in cohort)
     store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
     workshop = Workshop(store, PROFILES[asked.schedule], asked.device, ConsoleProgress())
-    cohort = workshop.cohort(scale)
+    cohort = workshop.toy_cohort(scale)
     model = cohort.seeds.index(asked.seed)
     found = measure(workshop, cohort, model)
     quality = None if asked.no_transcoders else transcoder_quality(workshop, cohort, model)

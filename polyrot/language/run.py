@@ -1,0 +1,143 @@
+"""One GPT-NeoX model on one batch, open to interventions: see `polyrot.interventions.CleanRun`.
+
+The components are the residual stream itself at each block's output (protocol, section 9). A
+variant differs from the clean run only after the site of the intervention, so that it is computed
+from there on, by the model's own blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+from transformers import GPTNeoXForCausalLM
+from transformers.masking_utils import create_causal_mask
+
+from polyrot.language.sites import blocks, site_names
+
+HEAD = "next_token"
+LOGITS = 2**25
+"""Logits that are held at once: 128 MiB in float32."""
+
+
+class LanguageRun:
+    """A clean run on tokens int64 [batch, position], in the dtype of the model's weights.
+
+    The model must be in evaluation mode. Nothing follows the last position, so that it has no
+    label: `kept` is False there, and neither losses nor KLs nor targets count it. writes:
+    [blocks, batch, position, width], the stream's value at each block's output.
+    """
+
+    def __init__(self, model: GPTNeoXForCausalLM, tokens: Tensor) -> None:
+        if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] < 2:
+            raise ValueError(
+                f"tokens must be [batch, position] with two positions or more, not "
+                f"{list(tokens.shape)}: the last one has no next token"
+            )
+        self._model, self._blocks = model, blocks(model)
+        self._sites = site_names(len(self._blocks))
+        self.tokens = tokens
+        self.kept = torch.ones_like(tokens, dtype=torch.bool)
+        self.kept[:, -1] = False
+        with torch.no_grad():
+            x = model.gpt_neox.embed_in(tokens)
+            positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
+            self._shared: dict[str, Any] = {
+                "position_ids": positions,
+                "position_embeddings": model.gpt_neox.rotary_emb(x, position_ids=positions),
+                "attention_mask": create_causal_mask(
+                    config=model.config,
+                    inputs_embeds=x[:1],  # without padding one sequence's mask is everyone's
+                    attention_mask=None,
+                    past_key_values=None,
+                    position_ids=positions,
+                ),
+            }
+            stream = [x]
+            for block in self._blocks:
+                stream.append(block(stream[-1], **self._shared))
+            self._stream = torch.stack(stream)
+        self.writes = self._stream[1:]
+
+    def site(self, name: str) -> Tensor:
+        """The clean residual stream, [batch, position, width]. Raises KeyError: unknown site."""
+        return self._stream[self._number(name)]
+
+    def loss(self, components: Sequence[int], writes: Tensor) -> Tensor:
+        """See `CleanRun.loss`: mean next-token cross-entropy, nats."""
+        if len(components) != len(writes) or writes.shape[1:] != self.writes.shape[1:]:
+            raise ValueError(
+                f"{len(components)} components for writes {list(writes.shape)}; each variant needs "
+                f"one component and {list(self.writes.shape[1:])}"
+            )
+        at_once = self._at_once()
+        order, losses = [], []
+        for component in sorted(set(components)):
+            rows = [i for i, c in enumerate(components) if c == component]
+            for start in range(0, len(rows), at_once):
+                part = rows[start : start + at_once]
+                losses.append(self._loss_from(writes[part], component + 1, len(rows) > at_once))
+                order += part
+        return torch.cat(losses)[torch.tensor(order, device=writes.device).argsort()]
+
+    def outputs(self, site: str, shift: Tensor) -> dict[str, Tensor]:
+        """See `CleanRun.outputs`: one head, "next_token". Raises KeyError: unknown site."""
+        number = self._number(site)
+        parts = [
+            self._logits(self._tail(self._stream[number] + part.to(self._stream), number))
+            for part in shift.split(self._at_once())
+        ]
+        return {HEAD: torch.cat(parts) if len(parts) > 1 else parts[0]}
+
+    @torch.no_grad()
+    def keys(self, mlp: str) -> Tensor:
+        """See `CleanRun.keys`: the hidden activations, after the nonlinearity.
+
+        One block is run again for them: those of all blocks would take four times the room of the
+        stream. Raises KeyError: unknown MLP.
+        """
+        names = [f"mlp_{i}" for i in range(len(self._blocks))]
+        if mlp not in names:
+            raise KeyError(f"no MLP {mlp!r}; have {', '.join(names)}")
+        layer = names.index(mlp)
+        found: list[Tensor] = []
+        weight = self._blocks[layer].get_submodule("mlp.dense_4h_to_h")
+        handle = weight.register_forward_pre_hook(lambda _, args: found.append(args[0]))
+        try:
+            self._blocks[layer](self._stream[layer], **self._shared)
+        finally:
+            handle.remove()
+        return found[0]
+
+    def _number(self, site: str) -> int:
+        if site not in self._sites:
+            raise KeyError(f"no such site: {site}; have {', '.join(self._sites)}")
+        return self._sites.index(site)
+
+    def _at_once(self) -> int:
+        """Variants whose logits may be held at once."""
+        vocabulary = self._model.lm_head.weight.shape[0]
+        return max(1, LOGITS // (self.tokens.numel() * vocabulary))
+
+    def _tail(self, x: Tensor, site: int) -> Tensor:
+        """The last site of x [variants, batch, position, width] given at site number `site`."""
+        rows = x.flatten(0, 1)
+        for block in list(self._blocks)[site:]:
+            rows = block(rows, **self._shared)
+        return rows.unflatten(0, x.shape[:2])
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self._model.lm_head(self._model.gpt_neox.final_layer_norm(x))
+
+    def _loss_from(self, x: Tensor, site: int, sparingly: bool) -> Tensor:
+        """[variants]. sparingly: what the gradient needs is computed again rather than kept."""
+        if sparingly and torch.is_grad_enabled() and x.requires_grad:
+            return checkpoint(self._loss_from, x, site, False, use_reentrant=False)
+        logits = self._logits(self._tail(x, site)[:, :, :-1])
+        labels = self.tokens[:, 1:].expand(len(x), -1, -1)
+        entropy = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none")
+        return entropy.unflatten(0, (len(x), -1)).mean(1)

@@ -1,0 +1,142 @@
+"""The language-model cohort that is trained here, through the store: scale `neox`."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GPTNeoXForCausalLM
+
+from polyrot.language import corpus, training
+from polyrot.language.architecture import neox_config
+from polyrot.language.corpus import Evaluation
+from polyrot.language.training import Schedule, Trained, Weights, model_of
+from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.store import Artifact, Checkpoint, Store, fingerprint
+
+RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
+KIND = "language-seeds"
+
+FULL = Schedule(steps=12_000, batch=64)
+"""For a GPU."""
+SHIPPED = Schedule(steps=3000)
+"""The schedule of the shipped seeds, for two CPU cores."""
+TINY = Schedule(steps=30, batch=4, evaluate_every=15)
+"""A schedule that trains nothing worth judging, to try the machinery in a minute."""
+
+WIDTH = 128
+PYTHIA_WIDTH = 512
+
+
+def seeds(width: int = WIDTH) -> tuple[int, ...]:
+    """Five seeds; nine, as the paper's, at Pythia-70m's width."""
+    return tuple(range(200, 209 if width >= PYTHIA_WIDTH else 205))
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training: which seed, how wide, how long."""
+
+    seed: int
+    width: int
+    schedule: Schedule
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """The first seed is kept on its way, for drift."""
+        return self.seed == seeds(self.width)[0]
+
+    def recipe(self, on: Evaluation) -> dict[str, object]:
+        return {
+            "version": RECIPE_VERSION,
+            "seed": self.seed,
+            "schedule": self.schedule.recipe(),
+            "config": neox_config(self.width, corpus.VOCABULARY, corpus.CONTEXT).to_diff_dict(),
+            "text": on.fingerprint,
+            "snapshots": self.keeps_snapshots,
+        }
+
+    def fingerprint(self, on: Evaluation) -> str:
+        return fingerprint(KIND, self.recipe(on))
+
+
+def trainings(schedule: Schedule, width: int = WIDTH) -> list[Training]:
+    """Those that make the cohort."""
+    return [Training(seed, width, schedule) for seed in seeds(width)]
+
+
+def trained(
+    store: Store,
+    training_: Training,
+    on: Evaluation,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress = silent,
+    compiled: bool | None = None,
+) -> Trained:
+    """The result of one training: shipped, cached, or made now (resuming where it was left)."""
+    schedule = training_.schedule
+
+    def build(checkpoint: Checkpoint) -> Artifact:
+        steps = training.snapshot_steps(schedule.steps) if training_.keeps_snapshots else []
+        fast = schedule.steps >= 1000 and torch.device(device).type == "cuda"
+        return training.train(
+            training_.seed,
+            schedule,
+            corpus.training_tokens(store, on),
+            on.tokens["fit"],
+            width=training_.width,
+            vocabulary=corpus.VOCABULARY,
+            snapshot_at=steps[:-1],
+            device=device,
+            checkpoint=checkpoint,
+            progress=progress,
+            compiled=fast if compiled is None else compiled,
+        ).to_artifact()
+
+    name = f"{training_.width}-{training_.seed}"
+    return Trained.from_artifact(store.get_or_build(KIND, training_.recipe(on), build, name=name))
+
+
+def model(
+    width: int, weights: Weights | None = None, *, seed: int = 0, device: str = "cpu"
+) -> GPTNeoXForCausalLM:
+    """A model of the cohort with the given weights, or as `seed` starts it."""
+    shape = (width, corpus.VOCABULARY, corpus.CONTEXT)
+    return model_of(*shape, weights, seed=seed, device=device)
+
+
+def main() -> None:
+    """Command line: train or resume the cohort, or some of its seeds, into a store."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polyrot.language.seeds",
+        description="Train the language models of scale neox on the standard library's source, or "
+        "resume where a killed run left off.",
+    )
+    parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
+    parser.add_argument("--schedule", choices=["full", "shipped", "tiny"], default="shipped")
+    parser.add_argument(
+        "--width", type=int, default=WIDTH, help="128 (default), or 512: nine of Pythia-70m's shape"
+    )
+    parser.add_argument("--seeds", help="only these, as 200,202 (default: the whole cohort)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
+    wanted = set(map(int, arguments.seeds.split(","))) if arguments.seeds else None
+    store = Store(arguments.artifacts)
+    on = corpus.evaluation(store)
+    for each in trainings(schedule, arguments.width):
+        if wanted is None or each.seed in wanted:
+            result = trained(store, each, on, device=arguments.device, progress=ConsoleProgress())
+            print(
+                f"seed {each.seed}: held-out loss {result.loss:.4f} nats a token, "
+                f"{result.loss_before:.4f} before rounding, in {result.seconds:.0f} s"
+            )
+
+
+if __name__ == "__main__":
+    main()

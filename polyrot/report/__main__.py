@@ -1,0 +1,81 @@
+"""``python -m polyrot.report``: compare two runs, build a page from a record, measure power."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from polyrot.progress import ConsoleProgress
+
+_COMPARE = """What changed between two runs, verdict by verdict, as Markdown. Exit status: 0 no
+verdict changed, 1 one did (also: one that was judged in one run only), 2 a file that is no record
+of this version."""
+_HTML = """Write index.html and the figures from verdicts.json, and from figures.json beside it
+where that is there."""
+_POWER = """Measure the power of the Haar tests that the report shows, and keep it in the package.
+Minutes at d = 64, half an hour at d = 512."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m polyrot.report", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    compare = commands.add_parser("compare", help="what changed", description=_COMPARE)
+    compare.add_argument("before", type=Path, metavar="A.json")
+    compare.add_argument("after", type=Path, metavar="B.json")
+    html = commands.add_parser("html", help="the page of a record", description=_HTML)
+    html.add_argument("record", type=Path, metavar="verdicts.json")
+    html.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: beside the record")
+    power = commands.add_parser("power", help="power of the Haar tests", description=_POWER)
+    power.add_argument("--d", type=int, default=64, help="a power of two (default 64)")
+    power.add_argument("--draws", type=int, default=1000, help="matrices a row (default 1000)")
+    power.add_argument("--null-draws", type=int, default=20_000, help="default 20000")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.command == "compare":
+            return _compare(args)
+        return _html(args) if args.command == "html" else _power(args)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from polyrot.report.compare import compare
+    from polyrot.report.record import read_record
+
+    found = compare(read_record(args.before), read_record(args.after))
+    print(found.markdown(str(args.before), str(args.after)))
+    return int(found.changed)
+
+
+def _html(args: argparse.Namespace) -> int:
+    from polyrot.report.html import write_page_of
+
+    folder = args.out if args.out is not None else args.record.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    print(write_page_of(args.record, folder))
+    return 0
+
+
+def _power(args: argparse.Namespace) -> int:
+    from polyrot.haar.power import power_table
+    from polyrot.report.figures import power
+
+    given = f"--d {args.d} --draws {args.draws} --null-draws {args.null_draws}"
+    found = power_table(args.d, args.draws, null_draws=args.null_draws, progress=ConsoleProgress())
+    command = f"python -m polyrot.report power {given}"
+    power.keep(power.Power.of(found, date.today().isoformat(), command))
+    print(found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What changed between two runs, verdict by verdict, from their verdicts.json.
+
+A verdict changed if a claim at a scale came to another verdict, or was judged in one run and not in
+the other; a claim that neither run judged has no verdict to change. Other figures under the same
+verdict are listed, and are no change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from polyrot.registration import Bar
+
+JUDGED = ("held", "refuted", "not diagnostic")
+SAME = 1e-9  # relative; below it two figures are one
+RUN_KEYS = ("date", "commit", "device", "device_name", "scales", "versions", "registration_sha256")
+
+Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Change:
+    """One claim at one scale before and after; None where a run does not speak of it."""
+
+    name: str
+    before: Entry | None
+    after: Entry | None
+
+    @property
+    def verdict(self) -> bool:
+        """Whether the verdict changed."""
+        one, other = (_verdict(entry) for entry in (self.before, self.after))
+        return one != other and (one in JUDGED or other in JUDGED)
+
+    @property
+    def figure(self) -> bool:
+        """Whether the figures differ, whatever the verdicts."""
+        one, other = (_measured(entry) for entry in (self.before, self.after))
+        if one is None or other is None:
+            return one is not other
+        return abs(one - other) > SAME * max(abs(one), abs(other))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs: claims whose verdict changed, those with other figures alone, how many are the
+    same, and what else of the runs differs, as lines of text."""
+
+    verdicts: tuple[Change, ...]
+    figures: tuple[Change, ...]
+    same: int
+    runs: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any verdict changed."""
+        return bool(self.verdicts)
+
+    def markdown(self, before: str, after: str) -> str:
+        """As tables, for a terminal or a job summary."""
+        n = len(self.verdicts)
+        lines = [
+            f"# Verdicts: {_escaped(before)} → {_escaped(after)}",
+            "",
+            f"{n or 'No'} verdict{'' if n == 1 else 's'} changed, {len(self.figures)} with other "
+            f"figures under the same verdict, {self.same} the same.",
+        ]
+        for heading, changes in (
+            ("Verdicts that changed", self.verdicts),
+            ("Other figures, same verdict", self.figures),
+        ):
+            if changes:
+                lines += ["", f"## {heading}", "", *_table(changes)]
+        if self.runs:
+            lines += ["", "## The runs", "", *(f"- {_escaped(text)}" for text in self.runs)]
+        return "\n".join(lines)
+
+
+def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
+    """Compare two records as `polyrot.report.record.read_record` gives them."""
+    sides = [{(v["claim"], v["scale"]): v for v in run["verdicts"]} for run in (before, after)]
+    changes = [
+        Change(f"{claim}[{scale}]", sides[0].get((claim, scale)), sides[1].get((claim, scale)))
+        for claim, scale in dict.fromkeys([*sides[1], *sides[0]])
+    ]
+    verdicts = tuple(change for change in changes if change.verdict)
+    figures = tuple(change for change in changes if not change.verdict and change.figure)
+    same = len(changes) - len(verdicts) - len(figures)
+    return Comparison(verdicts, figures, same, tuple(_runs(before["run"], after["run"])))
+
+
+def _runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{key}: {_plain(before[key])} → {_plain(after[key])}"
+        for key in RUN_KEYS
+        if before[key] != after[key]
+    ]
+    if before["registration_sha256"] != after["registration_sha256"]:
+        lines.insert(0, "THE BARS DIFFER: the two runs were judged by different registrations")
+    return lines
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _table(changes: Sequence[Change]) -> list[str]:
+    lines = ["| claim | verdict | measured | bar |", "|---|---|---|---|"]
+    for change in changes:
+        one, other = _verdict(change.before), _verdict(change.after)
+        entry = change.after if change.after is not None else change.before
+        bar = Bar(**entry["bar"]).describe() if entry is not None else ""
+        cells = (
+            f"`{change.name}`",
+            one if one == other else f"{one} → **{other}**",
+            " → ".join(_shown(entry) for entry in (change.before, change.after)),
+            bar,
+        )
+        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+    return lines
+
+
+def _verdict(entry: Entry | None) -> str:
+    return str(entry["verdict"]) if entry is not None else "absent"
+
+
+def _measured(entry: Entry | None) -> float | None:
+    return entry["measured"] if entry is not None else None
+
+
+def _shown(entry: Entry | None) -> str:
+    if entry is None or entry["measured"] is None:
+        return "–"
+    text = Bar(**entry["bar"]).show(entry["measured"])
+    if entry["label"]:
+        text += f" at {entry['label']}"
+    if entry["interval"] is not None:
+        text += f" ({entry['interval'][0]:.4g} to {entry['interval'][1]:.4g})"
+    return text
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")

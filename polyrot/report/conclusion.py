@@ -1,0 +1,155 @@
+"""What the suite concludes, in three sentences that rules make from the verdicts.
+
+The first counts the paper's core claims, the second the nulls, the third takes the claim of the
+title. Every count is of one scale: what holds at one is never said of another, and what did not run
+is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from polyrot.measured import Figure
+from polyrot.registration import SCALES, Claim, Registration
+from polyrot.verdicts import Conclusion, Verdict
+
+JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.NOT_DIAGNOSTIC)
+CONCEDED = re.compile(r"\b(fails?|missed)\b")  # the paper's own figure says that the bar is missed
+
+
+def three_sentences(
+    conclusions: Sequence[Conclusion], registration: Registration
+) -> tuple[str, str, str]:
+    """One sentence each on core claims, on nulls, and on the claim of the paper's title."""
+    texts = (
+        _core(conclusions, registration),
+        _nulls(conclusions, registration),
+        _title(conclusions, registration),
+    )
+    if registration.as_registered:
+        return texts
+    return f"By bars that are not the registered ones: {texts[0]}", texts[1], texts[2]
+
+
+def _claim(conclusion: Conclusion, registration: Registration) -> Claim:
+    return registration.claim(conclusion.finding.claim)
+
+
+def _by_scale(conclusions: Iterable[Conclusion]) -> dict[str, list[Conclusion]]:
+    """Judged ones, in the suite's order of scales."""
+    found: dict[str, list[Conclusion]] = {}
+    for scale in SCALES:
+        here = [c for c in conclusions if c.finding.scale == scale and c.verdict in JUDGED]
+        if here:
+            found[scale] = here
+    return found
+
+
+def _core(conclusions: Sequence[Conclusion], registration: Registration) -> str:
+    core = [c for c in conclusions if _claim(c, registration).status == "core"]
+    parts = []
+    for scale, members in _by_scale(core).items():
+        counts = Counter(c.verdict for c in members)
+        conceded = sum(
+            c.verdict is Verdict.REFUTED and bool(CONCEDED.search(_claim(c, registration).paper))
+            for c in members
+        )
+        refuted = (
+            f"{counts[Verdict.REFUTED]} {'was' if counts[Verdict.REFUTED] == 1 else 'were'} refuted"
+        )
+        if conceded:
+            refuted += f" ({conceded} of which the paper itself reports as missed)"
+        words = [f"{counts[Verdict.HELD]} held", refuted]
+        if counts[Verdict.NOT_DIAGNOSTIC]:
+            n = counts[Verdict.NOT_DIAGNOSTIC]
+            words.append(f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a null passes")
+        parts.append(f"{_at(scale)}, of {len(members)} judged {_listed(words)}")
+    if not parts:
+        return f"None of the paper's core claims was judged{_unjudged(core)}."
+    return f"Core claims: {'; '.join(parts)}{_unjudged(core)}."
+
+
+def _nulls(conclusions: Sequence[Conclusion], registration: Registration) -> str:
+    controls = [c for c in conclusions if _claim(c, registration).is_control]
+    parts = []
+    for scale, members in _by_scale(controls).items():
+        passing = [c for c in members if c.verdict is Verdict.REFUTED]
+        text = f"{_at(scale)} {len(passing)} of {len(members)} pass as well"
+        if passing:
+            families = dict.fromkeys(_claim(c, registration).family for c in passing)
+            text += f" (of {_listed(list(families))})"
+        parts.append(text)
+    if not parts:
+        rest = _unjudged(controls)
+        return f"No null was tried, so no claim that held is known to mean anything{rest}."
+    return (
+        f"Nulls, which claims must beat to mean anything: {'; '.join(parts)}{_unjudged(controls)}."
+    )
+
+
+def _title(conclusions: Sequence[Conclusion], registration: Registration) -> str:
+    title = [c for c in conclusions if "title" in _claim(c, registration).section]
+    judged = _by_scale(title)
+    if not judged:
+        return f"The claim of the title was not judged{_unjudged(title)}."
+    parts = []
+    for scale, members in judged.items():
+        for conclusion in members:
+            finding, claim = conclusion.finding, _claim(conclusion, registration)
+            if finding.measured is None:
+                continue
+            text = f"{conclusion.verdict.value} {_at(scale)}"
+            text += f" ({claim.bar.show(finding.measured)}"
+            text += f" at {finding.label}" if finding.label else ""
+            text += f", bar {claim.bar.describe()})"
+            parts.append(text + _ceiling(conclusion, claim))
+    says = _claim(title[0], registration).says.split(":")[0].rstrip(".")
+    return f"The claim of the title ({_lower(says)}): {'; '.join(parts)}{_unjudged(title)}."
+
+
+def _ceiling(conclusion: Conclusion, claim: Claim) -> str:
+    """How far two dictionaries of one model agree bounds what any rotation between two can show;
+    the measure says so by site, with what Haar matrices give (see `agreement.universality`)."""
+    shares = _by_site(conclusion.finding.beside, "two_starts_")
+    chance = _by_site(conclusion.finding.beside, "haar_")
+    if not shares or shares.keys() != chance.keys():
+        return ""
+    text = (
+        f", where two dictionaries of one and the same model share {min(shares.values()):.0%} to "
+        f"{max(shares.values()):.0%}"
+    )
+    out_of_reach = [s for s in shares if not claim.bar.satisfied(shares[s] - chance[s])]
+    if out_of_reach:
+        return f"{text}, so that at {len(out_of_reach)} of {len(shares)} sites no map could meet it"
+    return f"{text}, so that the bar was within reach"
+
+
+def _by_site(beside: Mapping[str, Figure], prefix: str) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in beside.items()
+        if name.startswith(prefix) and not isinstance(value, str)
+    }
+
+
+def _unjudged(members: Sequence[Conclusion]) -> str:
+    """ "; 14 came to no verdict (neox), and nothing is said of them"."""
+    rest = [c for c in members if c.verdict not in JUDGED]
+    if not rest:
+        return ""
+    scales = [s for s in SCALES if any(c.finding.scale == s for c in rest)]
+    return f"; {len(rest)} came to no verdict ({', '.join(scales)}), and nothing is said of them"
+
+
+def _at(scale: str) -> str:
+    return "on the paper's own figures" if scale == "paper" else f"at {scale}"
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,0 +1,155 @@
+"""Predicted against measured effects of components (sections 8 and 10)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from polyrot.attribution import PUBLISHED_BLOCKS, published_correlations
+from polyrot.attribution_table import Table as Attributions
+from polyrot.cohort import Cohort, pair_labels
+from polyrot.report.figures import style
+from polyrot.report.figures.published import Range, published
+from polyrot.report.figures.values import Row, Table, Words, by_name, row, table
+from polyrot.toy.causal import Causal
+
+MARKERS = "osv^D*PXhd"
+COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One predictor: predicted and measured effects in nats, each [models, components], and
+    Pearson r of each model. `published` is the paper's range of r, empty if it has none."""
+
+    name: str
+    models: tuple[str, ...]
+    predicted: Table
+    measured: Table
+    r: Row
+    published: Row
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Predicted and measured effects of one scale, a panel for each predictor."""
+
+    scale: str
+    components: int
+    panels: tuple[Panel, ...]
+
+    @classmethod
+    def of_attributions(cls, scale: str, found: Attributions) -> Effects:
+        """Attribution patching and integrated gradients, each on its own sequences."""
+        seeds = tuple(f"seed {seed}" for seed in found.seeds)
+        known = published(scale)
+        patching = Panel(
+            "attribution patching",
+            seeds,
+            table(found.predicted),
+            table(found.measured),
+            row(c.r for c in found.patching),
+            known.patching or (),
+        )
+        integrated = Panel(
+            "integrated gradients",
+            seeds,
+            table(g.effects for g in found.gradients),
+            table(g.measured for g in found.gradients),
+            row(c.r for c in found.integrated),
+            known.integrated or (),
+        )
+        return cls(scale, len(found.components), (patching, integrated))
+
+    @classmethod
+    def of_causal(cls, cohort: Cohort, found: Causal) -> Effects:
+        """The anchor's prediction against the aligned siblings' measurements: Bars C and Pr."""
+        aligned = found.measured.gather(1, found.components)[1:]
+        across = Panel(
+            "across seeds: the anchor's integrated gradients",
+            pair_labels(cohort),
+            table(found.predicted[:1].expand_as(aligned)),
+            table(aligned),
+            row(found.across()),
+            published(cohort.scale).across or (),
+        )
+        return cls(cohort.scale, aligned.shape[1], (across,))
+
+    @classmethod
+    def of_published_table(cls) -> Effects:
+        """The paper's own six rows (post, section 8)."""
+        measured, patching, integrated = np.array(PUBLISHED_BLOCKS).T
+        names = ("attribution patching", "integrated gradients")
+        panels = (
+            Panel(name, ("Pythia-70m, blocks",), (row(p),), (row(measured),), (r,), (r, r))
+            for name, p, r in zip(
+                names, (patching, integrated), published_correlations(), strict=True
+            )
+        )
+        return cls("paper", len(measured), tuple(panels))
+
+    def merged(self, other: Effects) -> Effects:
+        """With the panels of `other` as well."""
+        return replace(self, panels=by_name(self.panels, other.panels))
+
+    def words(self) -> Words:
+        texts = [f"{p.name}: r from {min(p.r):.4g} to {max(p.r):.4g}" for p in self.panels]
+        return Words(
+            f"Predicted against measured effects, {self.scale}",
+            "Rise of the loss when a component's write is replaced by its mean, measured, against "
+            f"what is predicted of it; n = {self.components} components of each of "
+            f"{_counted(self.panels)}. On the line prediction and measurement agree.",
+            "Pearson correlation by model, lowest to highest: " + "; ".join(texts) + ".",
+        )
+
+
+def _counted(panels: Sequence[Panel]) -> str:
+    return style.listed([f"{len(p.models)} ({p.name})" for p in panels])
+
+
+@style.styled
+def draw(value: Effects) -> Figure:
+    figure = style.canvas(3.5 * len(value.panels) + 0.6, 4.3)
+    for axes, panel in zip(style.row_of_axes(figure, len(value.panels)), value.panels, strict=True):
+        _panel(axes, panel)
+    models = {len(panel.models) for panel in value.panels}
+    style.note_n(
+        figure,
+        f"{value.scale}: n = {value.components} components × {style.listed([str(m) for m in sorted(models)])} "  # noqa: E501
+        f"{'model' if models == {1} else 'models or pairs'}",
+    )
+    return figure
+
+
+def _panel(axes: Axes, panel: Panel) -> None:
+    for k, model in enumerate(panel.models):
+        axes.plot(
+            panel.measured[k], panel.predicted[k], MARKERS[k % len(MARKERS)],
+            color=COLOURS[k % len(COLOURS)], markersize=5, alpha=0.8, markeredgewidth=0,
+            label=f"{model}: r = {panel.r[k]:.4g}".replace("-0", "−0"),
+        )  # fmt: skip
+    effects = [x for models in (panel.measured, panel.predicted) for row in models for x in row]
+    # Effects span decades and change sign: linear up to the median, logarithmic beyond.
+    threshold = max(float(np.median(np.abs(effects))) / 4, 1e-6)
+    if max(map(abs, effects)) > 50 * threshold:
+        axes.set_xscale("symlog", linthresh=threshold)
+        axes.set_yscale("symlog", linthresh=threshold)
+    low, high = min(*effects, 0), max(effects)
+    axes.plot([low, high], [low, high], color=style.INK, linewidth=0.9)
+    axes.axhline(0, color=style.MUTED, linewidth=0.6)
+    axes.set_title(_title(panel))
+    axes.set_xlabel("measured rise of the loss, nats")
+    axes.set_ylabel("predicted rise, nats")
+    axes.legend(loc="best", handletextpad=0.2)
+
+
+def _title(panel: Panel) -> str:
+    if not panel.published:
+        return panel.name
+    limits: Range = (min(panel.published), max(panel.published))
+    shown = " to ".join(f"{r:g}" for r in dict.fromkeys(limits)).replace("-", "−")
+    return f"{panel.name}\n(published r: {shown})"

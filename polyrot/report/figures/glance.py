@@ -1,0 +1,143 @@
+"""Every judged claim that has a control, beside what became of its nulls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from polyrot.registration import Bar
+from polyrot.report.figures import style
+from polyrot.report.figures.style import Look
+from polyrot.report.figures.values import Words
+from polyrot.report.table import CONTROL_WORDS
+from polyrot.verdicts import Verdict
+
+LOOKS: Mapping[str, Look] = {
+    "held": Look(style.BLUE, "o"),
+    "refuted": Look(style.VERMILION, "X"),
+    "null rejected": Look(style.BLUE, "o"),
+    "null passes": Look(style.ORANGE, "^"),
+    "not known": Look(style.MUTED, "_"),
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One test: its name, what it found in a word of `LOOKS`, and its figure against its bar."""
+
+    name: str
+    found: str
+    figure: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One claim at one scale, its controls, and the verdict that follows."""
+
+    claim: Mark
+    controls: tuple[Mark, ...]
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Glance:
+    """Claims of all scales of a run; `scale` only names the file."""
+
+    lines: tuple[Line, ...]
+    scale: str = "all"
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Glance:
+        """From the record of a run (verdicts.json)."""
+        entries = {(v["claim"], v["scale"]): v for v in record["verdicts"]}
+        lines = []
+        for entry in entries.values():
+            if not entry["controls"] or entry["outcome"] not in ("held", "refuted"):
+                continue
+            name = f"{entry['claim']}  {entry['scale']}"
+            claim = Mark(name, entry["outcome"], _figure(entry))
+            controls = tuple(_control(c, entries) for c in entry["controls"])
+            lines.append(Line(claim, controls, entry["verdict"]))
+        return cls(tuple(lines))
+
+    def merged(self, other: Glance) -> Glance:
+        """The later one: it is made of one piece."""
+        return other
+
+    def words(self) -> Words:
+        held = [line for line in self.lines if line.claim.found == "held"]
+        empty = [line for line in held if line.verdict == Verdict.NOT_DIAGNOSTIC.value]
+        nulls = {mark.name: mark for line in self.lines for mark in line.controls}
+        passing = [mark for mark in nulls.values() if mark.found == "null passes"]
+        return Words(
+            "Claims against their controls",
+            f"The n = {len(self.lines)} claims that were judged and have a control, with figure "
+            "and bar, and every control of theirs. A circle is as the paper needs it: the claim "
+            "held, the null was rejected. A cross is a refuted claim, a triangle a null that "
+            "passes as well: what it controls proves nothing.",
+            f"{len(held)} of {len(self.lines)} claims with controls held, {len(empty)} of them "
+            f"are not diagnostic; {len(passing)} of {len(nulls)} nulls pass.",
+        )
+
+
+def _control(control: Mapping[str, Any], entries: Mapping[tuple[str, str], Any]) -> Mark:
+    entry = entries.get((control["claim"], control["scale"]))
+    found = "not known"
+    if control["outcome"] in ("held", "refuted"):
+        found = CONTROL_WORDS[Verdict(control["outcome"])]
+    figure = "as the ledger has it" if control["from_ledger"] else _figure(entry) if entry else ""
+    short = control["claim"].split(".", 1)[1].removesuffix("_control").replace("_", " ")
+    at = f" ({control['scale']})" if control["scale"] == "paper" else ""
+    return Mark(short + at, found, figure)
+
+
+def _figure(entry: Mapping[str, Any]) -> str:
+    if entry["measured"] is None:
+        return entry["outcome"]
+    bar = Bar(**entry["bar"])
+    return f"{bar.show(entry['measured'])}  ({bar.describe()})"
+
+
+@style.styled
+def draw(value: Glance) -> Figure:
+    columns = max((len(line.controls) for line in value.lines), default=0)
+    figure = style.canvas(4.4 + 2.75 * columns, 1.25 + 0.40 * max(len(value.lines), 1))
+    axes = figure.add_subplot()
+    for y, line in enumerate(value.lines):
+        axes.axhline(y - 0.5, color=style.FAINT, linewidth=0.8)
+        _mark(axes, 0, y, line.claim)
+        for x, control in enumerate(line.controls, start=1):
+            _mark(axes, x, y, control)
+    axes.axvline(0.92, color=style.MUTED, linewidth=0.8)
+    axes.set_xlim(-0.1, columns + 0.95)
+    axes.set_ylim(len(value.lines) - 0.5, -0.5)
+    axes.set_xticks(
+        range(columns + 1), ["claim: worst value (bar)", *["control: worst value (bar)"] * columns],
+        ha="left",
+    )  # fmt: skip
+    axes.xaxis.tick_top()
+    axes.set_yticks([])
+    axes.tick_params(length=0)
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    for name, look in LOOKS.items():
+        if name != "held":
+            text = "held, null rejected" if name == "null rejected" else name
+            axes.plot([], [], look.marker, color=look.colour, label=text)
+    style.legend_above(figure, [axes], len(LOOKS))
+    style.note_n(figure, f"n = {len(value.lines)} claims, each at one scale")
+    return figure
+
+
+def _mark(axes: Axes, x: float, y: float, mark: Mark) -> None:
+    look = LOOKS[mark.found]
+    axes.plot(x, y, look.marker, color=look.colour, markersize=8, markeredgewidth=1.5)
+    axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=8)
+    axes.text(
+        x + 0.07, y + 0.04, f"{mark.found}: {mark.figure}" if mark.figure else mark.found, va="top",
+        fontsize=7.5, color=style.MUTED,
+    )  # fmt: skip

@@ -1,0 +1,176 @@
+"""Explained variance by site: what the anchor's dictionary makes of whom (sections 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from polyrot.cohort import Cohort
+from polyrot.report.figures import style
+from polyrot.report.figures.published import published
+from polyrot.report.figures.style import Look
+from polyrot.report.figures.values import Table, Words, by_name, table
+from polyrot.transfer import Transfer
+
+SERIES = {
+    "self": ("self_ev", Look(style.INK, "s")),
+    "noise": ("noise_ev", Look(style.MUTED, "X", ":")),
+    "rotated": ("rotated_ev", Look(style.BLUE, "o")),
+    "covariance only": ("principal_ev", Look(style.GREEN, "D", "--")),
+    "shifted": ("shifted_ev", Look(style.ORANGE, "^", "-.")),
+    "naive": ("naive_ev", Look(style.VERMILION, "v")),
+}
+"""Name, field of Transfer, look; in the order in which they usually lie, best first."""
+UNTRAINED = {
+    "untrained, rotated": ("rotated_ev", Look(style.SKY, "P", "--")),
+    "untrained, naive": ("naive_ev", Look(style.PURPLE, "*", ":")),
+}
+LOOKS = {name: look for name, (_, look) in (SERIES | UNTRAINED).items()}
+MEANING = {
+    "self": "the anchor's own activations",
+    "noise": "Gaussian noise of the anchor's mean and covariance",
+    "rotated": "the sibling's, rotated",
+    "covariance only": "principal axes matched by rank, signs random",
+    "shifted": "the sibling's with the anchor's mean",
+    "naive": "the sibling's as they are",
+    "untrained, rotated": "the same between networks that were never trained",
+    "untrained, naive": "the same, as they are",
+}
+TICKS = (-9, -4, -2, -1, 0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
+CEILING = 1 - 1e-5  # the axis is log(1 - EV): nothing is drawn above
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: `values` [pairs, sites]."""
+
+    name: str
+    values: Table
+
+
+@dataclass(frozen=True)
+class EVBySite:
+    """Explained variances of one scale by pair and site, on `tokens` held-out tokens."""
+
+    scale: str
+    sites: tuple[str, ...]
+    pairs: tuple[str, ...]
+    tokens: int
+    series: tuple[Series, ...]
+
+    @classmethod
+    def of(cls, cohort: Cohort, transfer: Transfer) -> EVBySite:
+        """The trained cohort's."""
+        return cls._of(cohort, transfer, SERIES)
+
+    @classmethod
+    def of_untrained(cls, cohort: Cohort, transfer: Transfer) -> EVBySite:
+        """The same of networks before their first step."""
+        return cls._of(cohort, transfer, UNTRAINED)
+
+    @classmethod
+    def _of(
+        cls, cohort: Cohort, transfer: Transfer, wanted: dict[str, tuple[str, Look]]
+    ) -> EVBySite:
+        first = transfer.self_ev
+        return cls(
+            cohort.scale,
+            first.sites,
+            first.pairs,
+            int(first.counts["tokens"]),
+            tuple(
+                Series(name, table(getattr(transfer, field).values))
+                for name, (field, _) in wanted.items()
+            ),
+        )
+
+    def merged(self, other: EVBySite) -> EVBySite:
+        """With the curves of `other` as well. Raises ValueError if the sites differ."""
+        if (self.scale, self.sites) != (other.scale, other.sites):
+            raise ValueError(f"explained variances at {self.sites} and at {other.sites}")
+        return replace(self, series=by_name(self.series, other.series))
+
+    def ordered(self) -> list[Series]:
+        """The curves in the order of the legend."""
+        names = list(LOOKS)
+        return sorted(self.series, key=lambda series: names.index(series.name))
+
+    def words(self) -> Words:
+        means = [
+            f"{s.name} {np.mean(s.values, axis=0).min():.3g} to "
+            f"{np.mean(s.values, axis=0).max():.3g}"
+            for s in self.ordered()
+        ]
+        return Words(
+            f"Explained variance by site, {self.scale}",
+            f"The anchor's dictionary on: {'; '.join(f'{s.name}: {MEANING[s.name]}' for s in self.ordered())}. "  # noqa: E501
+            f"Small marks are pairs (n = {len(self.pairs)}), lines their means, on {self.tokens:,} "
+            "held-out tokens. Hatched: the published range. 0 is no better than predicting the "
+            "mean; the axis is logarithmic in 1 − EV.",
+            "Site means, lowest to highest: " + "; ".join(means) + ".",
+        )
+
+
+@style.styled
+def draw(value: EVBySite) -> Figure:
+    figure = style.canvas(8.6, 4.9)
+    axes = figure.add_subplot()
+    known = published(value.scale)
+    for what, limits in (
+        ("rotated", known.rotated),
+        ("noise", known.noise),
+        ("naive", known.naive),
+    ):
+        if limits is not None:
+            text = f"published, {what} ({known.of})"
+            style.band(axes, *limits, text, colour=LOOKS[what].colour)
+    curves = value.ordered()
+    for k, series in enumerate(curves):
+        _curve(axes, series, (k - (len(curves) - 1) / 2) * 0.09)
+    _ev_axis(axes, [x for s in curves for pair in s.values for x in pair])
+    axes.set_xticks(range(len(value.sites)), value.sites)
+    axes.set_xlabel("residual site")
+    axes.set_ylabel("explained variance")
+    axes.axhline(0, color=style.INK, linewidth=0.9)
+    axes.grid(axis="x", visible=False)
+    style.legend_above(figure, [axes], 4)
+    style.note_n(
+        figure, f"{value.scale}: n = {len(value.pairs)} pairs, {value.tokens:,} held-out tokens"
+    )
+    return figure
+
+
+def _curve(axes: Axes, series: Series, offset: float) -> None:
+    look = LOOKS[series.name]
+    values = np.minimum(np.array(series.values), CEILING)
+    at = np.arange(values.shape[1]) + offset
+    axes.plot(
+        np.tile(at, len(values)), values.ravel(), look.marker, color=look.colour, markersize=3,
+        alpha=0.45, markeredgewidth=0,
+    )  # fmt: skip
+    axes.plot(
+        at, np.minimum(np.mean(series.values, axis=0), CEILING), color=look.colour,
+        linestyle=look.line, marker=look.marker, markersize=5.5, label=series.name, linewidth=1.2,
+    )  # fmt: skip
+
+
+def _ev_axis(axes: Axes, values: Sequence[float]) -> None:
+    """Equal steps where 1 - EV changes by one factor: -9 and 0.999 are both to be read."""
+    axes.set_yscale(
+        "function",
+        functions=(
+            lambda ev: -np.log10(np.maximum(1 - np.asarray(ev, dtype=float), 1 - CEILING)),
+            lambda y: 1 - 10.0 ** -np.asarray(y, dtype=float),
+        ),
+    )
+    low, high = min(*values, -0.1), min(max(*values, 0.95), CEILING)
+    axes.set_ylim(1 - (1 - low) * 1.25, 1 - (1 - high) / 1.4)
+    shown = [tick for tick in TICKS if 1 - (1 - low) * 1.25 <= tick <= 1 - (1 - high) / 1.4]
+    axes.yaxis.set_major_locator(FixedLocator(shown))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(lambda tick, _: f"{tick:g}".replace("-", "−"))

@@ -1,0 +1,221 @@
+"""The page of a run: index.html, one file that needs nothing from elsewhere.
+
+It is made from the record alone (verdicts.json) and the values of the figures, so that a page can
+be built again from the files of a report. Everything from data is escaped; only SVG that this
+package draws goes in as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from polyrot.ledger import write_atomically
+from polyrot.registration import Bar
+from polyrot.report import figures
+from polyrot.report.figures import Drawn
+from polyrot.report.record import read_record
+from polyrot.report.strip import strip
+from polyrot.report.table import CONTROL_WORDS, control_words
+from polyrot.verdicts import ControlFinding, Verdict
+
+FIGURES = "figures.json"
+UNJUDGED = (Verdict.NOT_RUN.value, Verdict.NOT_WRITTEN.value)
+HEADINGS = {
+    "architecture": "Architecture and function",
+    "cosine": "Decoder cosine",
+    "naive": "Naive transfer",
+    "procrustes": "Transfer through one rotation",
+    "haar": "Is the rotation a Haar draw?",
+    "steering": "Steering",
+    "editing": "Weight edits",
+    "drift": "Drift over a training run",
+    "attribution": "Attribution",
+    "bars": "The four bars",
+    "lenses": "The five lenses",
+    "triplet": "Cosine beside explained variance",
+    "frontier": "Other models",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim at one scale, as the table shows it. `mark` names the shape of the verdict."""
+
+    claim: str
+    name: str
+    says: str
+    measures: str
+    status: str
+    scale: str
+    measured: str
+    where: str
+    interval: str
+    strip: Markup
+    bar: str
+    paper: str
+    control: str
+    verdict: str
+    words: str
+    mark: str
+    why: str
+    command: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """One family of claims: its table, its figures, and a line for each figure left out."""
+
+    id: str
+    heading: str
+    post: str
+    rows: tuple[Row, ...]
+    figures: tuple[Drawn, ...]
+    elsewhere: tuple[Drawn, ...]
+    left_out: tuple[str, ...]
+
+
+def write_page(
+    folder: Path,
+    record: Mapping[str, Any],
+    parts: Sequence[figures.Value] = (),
+    failures: Sequence[str] = (),
+) -> list[str]:
+    """Write index.html, figures.json and the figures as SVG and PDF into the existing `folder`.
+
+    `parts` are values of figures, or parts of them; the overview of claims and controls and the
+    power of the Haar tests are drawn without. Returns why figures could not be made.
+    """
+    values = figures.joined([*figures.standing(record), *parts])
+    drawn, broken = figures.draw_all(values, folder)
+    failures = [*failures, *broken]
+    figures.write_values(folder / FIGURES, values, failures)
+    write_atomically(folder / "index.html", render(record, drawn, values, failures))
+    return failures
+
+
+def write_page_of(path: Path, folder: Path) -> Path:
+    """`write_page` from a verdicts.json, and the figures.json beside it if there is one; the path
+    of the page. Raises ValueError for files that are none."""
+    record = read_record(path)
+    beside = path.with_name(FIGURES)
+    values, failures = figures.read_values(beside) if beside.exists() else ((), ())
+    write_page(folder, record, values, failures)
+    return folder / "index.html"
+
+
+def render(
+    record: Mapping[str, Any],
+    drawn: Sequence[Drawn],
+    values: Sequence[figures.Value],
+    failures: Sequence[str] = (),
+) -> str:
+    """The page as text."""
+    loader = PackageLoader("polyrot.report", "templates")
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["svg"] = Markup  # of this package's own drawing
+    entries = record["verdicts"]
+    return environment.get_template("report.html").render(
+        record=record,
+        run=record["run"],
+        sections=_sections(record, drawn, values),
+        overview=[d for d in drawn if not d.kind.families],
+        failures=failures,
+        verdicts=[v.value for v in Verdict if any(e["verdict"] == v.value for e in entries)],
+        scales=list(dict.fromkeys(e["scale"] for e in entries)),
+        marks={v.value: _mark(v.value) for v in Verdict},
+        from_ledger=any(c["from_ledger"] for e in entries for c in e["controls"]),
+    )
+
+
+def _sections(
+    record: Mapping[str, Any], drawn: Sequence[Drawn], values: Sequence[figures.Value]
+) -> list[Section]:
+    families = dict.fromkeys(e["claim"].split(".")[0] for e in record["verdicts"])
+    left_out = figures.left_out(record, values)
+    sections = []
+    for family in families:
+        entries = [e for e in record["verdicts"] if e["claim"].split(".")[0] == family]
+        posts = dict.fromkeys(part for e in entries for part in e["section"].split(", "))
+        rows = [_row(entry) for entry in entries]
+        sections.append(
+            Section(
+                family,
+                HEADINGS.get(family, family),
+                ", ".join(posts),
+                tuple(sorted(rows, key=lambda row: row.verdict in UNJUDGED)),
+                tuple(d for d in drawn if _home(d, families) == family),
+                tuple(
+                    d for d in drawn if family in d.kind.families and _home(d, families) != family
+                ),
+                tuple(line for kind, line in left_out if kind.families[0] == family),
+            )
+        )
+    return sections
+
+
+def _home(drawn: Drawn, families: Mapping[str, Any]) -> str | None:
+    """The first family of the figure's that the page has."""
+    return next((family for family in drawn.kind.families if family in families), None)
+
+
+def _row(entry: Mapping[str, Any]) -> Row:
+    bar = Bar(**entry["bar"])
+    measured, interval = entry["measured"], entry["interval"]
+    values = [value["value"] for value in entry["values"]]
+    controls = [
+        ControlFinding(
+            c["claim"],
+            c["scale"],
+            Verdict(c["outcome"]) if c["outcome"] is not None else None,
+            "",
+            c["from_ledger"],
+        )
+        for c in entry["controls"]
+    ]
+    where = f"worst of {entry['n']}: {entry['label']}" if entry["n"] > 1 else entry["label"]
+    shown = f"{interval[0]:.4g} to {interval[1]:.4g}" if interval is not None else ""
+    return Row(
+        claim=entry["claim"],
+        name=entry["claim"].split(".", 1)[1].replace("_", " "),
+        says=entry["says"],
+        measures=entry["measures"] + (f"; over {entry['over']}" if entry["over"] else ""),
+        status=entry["status"],
+        scale=entry["scale"],
+        measured=bar.show(measured) if measured is not None else "",
+        where=where,
+        interval=shown,
+        strip=Markup(strip(bar, measured, values, interval)) if measured is not None else Markup(),
+        bar=bar.describe(),
+        paper=entry["paper"],
+        control=control_words(controls),
+        verdict=entry["verdict"],
+        words=_words(entry),
+        mark=_mark(entry["verdict"]),
+        why=entry["verdict_why"],
+        command=entry["command"],
+    )
+
+
+def _words(entry: Mapping[str, Any]) -> str:
+    """The verdict in words; a control's says what became of the null."""
+    verdict = Verdict(entry["verdict"])
+    if entry["status"] == "control":
+        return CONTROL_WORDS.get(verdict, verdict.value)
+    return verdict.value
+
+
+def _mark(verdict: str) -> str:
+    """The id of a verdict's shape."""
+    return verdict.replace(" ", "-")

@@ -1,0 +1,50 @@
+"""Single properties of a claim test, readable in JUnit XML (``pytest claims --junitxml=FILE``)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from polyrot.ledger import Ledger
+from polyrot.measured import Measured
+from polyrot.registration import Registration
+from polyrot.report.table import words
+from polyrot.verdicts import Finding, conclude
+
+
+def properties(
+    finding: Finding,
+    earlier: Iterable[Finding],
+    registration: Registration,
+    ledger: Ledger,
+) -> list[tuple[str, str]]:
+    """The finding as JSON, by which the suite itself reads it, and its figures one by one.
+
+    `verdict` takes the controls into account as far as they are known when the test ends: those of
+    the `earlier` findings, and for the others the ledger's.
+    """
+    findings = [*earlier, finding]
+    concluded = {c.finding.key: c for c in conclude(findings, registration, ledger.findings())}
+    claim = registration.claim(finding.claim)
+    found = [
+        ("finding", json.dumps(finding.to_json())),
+        ("claim", finding.claim),
+        ("scale", finding.scale),
+        ("status", claim.status),
+        ("verdict", words(concluded[finding.key], registration)),
+        ("bar", claim.bar.describe()),
+        ("why", finding.why),
+    ]
+    if finding.measured is not None:
+        found.append(("measured", f"{finding.measured:.9g}"))
+    if finding.interval is not None:
+        found.append(("interval", f"{finding.interval[0]:.9g} to {finding.interval[1]:.9g}"))
+    if claim.paper:
+        found.append(("paper", claim.paper))
+    return found
+
+
+def values(measured: Measured) -> tuple[str, str]:
+    """Every value that is checked against the bar, with its label."""
+    pairs = zip(measured.labels, measured.values.tolist(), strict=True)
+    return "values", json.dumps([{"label": label, "value": value} for label, value in pairs])

@@ -1,0 +1,75 @@
+"""A strip plot for a table cell, as a small SVG: values, interval and bar on one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from xml.sax.saxutils import escape
+
+from polyrot.registration import Bar
+
+WIDTH, HEIGHT, PAD = 180, 26, 7
+DECADES = 1.5  # from so many decades on, values of one sign are told apart on a logarithmic line
+
+
+def strip(
+    bar: Bar,
+    worst: float,
+    values: Sequence[float] = (),
+    interval: tuple[float, float] | None = None,
+) -> str:
+    """An SVG element: the region that meets `bar` shaded, its limits as lines, a tick for each of
+    `values`, a diamond for the `worst`, a line for the `interval`. A title says the same in words.
+    """
+    limits = [
+        x for x in (bar.equals, bar.at_least, bar.above, bar.at_most, bar.below) if x is not None
+    ]
+    at = _axis([worst, *values, *limits, *(interval or ())])
+    low = next((x for x in (bar.equals, bar.at_least, bar.above) if x is not None), None)
+    high = next((x for x in (bar.equals, bar.at_most, bar.below) if x is not None), None)
+    left, right = at(low) if low is not None else 0.0, at(high) if high is not None else WIDTH
+    parts = [
+        f'<rect class="met" x="{left:.1f}" y="3" width="{max(right - left, 1.5):.1f}" height="20"/>'
+    ]
+    parts += [f'<path class="limit" d="M{at(x):.1f} 1v24"/>' for x in limits]
+    if interval is not None:
+        a, b = (at(x) for x in interval)
+        parts.append(f'<path class="interval" d="M{a:.1f} 9v8M{a:.1f} 13H{b:.1f}M{b:.1f} 9v8"/>')
+    parts += [f'<path class="value" d="M{at(x):.1f} 7v12"/>' for x in values]
+    met = "ok" if bar.satisfied(worst) else "miss"
+    parts.append(f'<path class="worst {met}" d="M{at(worst):.1f} 8l5 5-5 5-5-5z"/>')
+    return (
+        f'<svg class="strip" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
+        f"<title>{escape(_words(bar, worst, values, interval))}</title>{''.join(parts)}</svg>"
+    )
+
+
+def _axis(shown: Sequence[float]) -> Callable[[float], float]:
+    """From a number to its place: logarithmic where all are of one sign and far apart."""
+    sizes = [abs(x) for x in shown]
+    one_sign = min(shown) > 0 or max(shown) < 0
+    log = one_sign and math.log10(max(sizes) / min(sizes)) > DECADES
+
+    def scale(x: float) -> float:
+        return math.copysign(1, x) * math.log10(abs(x)) if log else x
+
+    low, high = min(map(scale, shown)), max(map(scale, shown))
+    span = high - low or abs(high) or 1.0
+    if high == low:
+        low -= span / 2
+    room = WIDTH - 2 * PAD
+    return lambda x: PAD + room * (scale(x) - low) / span
+
+
+def _words(
+    bar: Bar, worst: float, values: Sequence[float], interval: tuple[float, float] | None
+) -> str:
+    text = f"measured {bar.show(worst)}, bar {bar.describe()}"
+    if len(values) > 1:
+        text = (
+            f"worst of {len(values)} values {bar.show(worst)}, all from {min(values):.4g} to "
+            f"{max(values):.4g}, bar {bar.describe()}"
+        )
+    if interval is not None:
+        text += f", 95 % interval of the mean over pairs {interval[0]:.4g} to {interval[1]:.4g}"
+    return text

@@ -1,0 +1,182 @@
+"""Dictionaries from directories: as SAELens reconstructs, this project's own, and refusals.
+
+The files in data/saelens were written by SAELens; data/saelens/make.py says how.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from polyrot.dictionaries import loading
+from polyrot.dictionaries.loading import BadDictionary, hook_of, load_sae, save_sae, site_of
+from polyrot.dictionaries.sae import Dictionary, quality
+from polyrot.dictionaries.training import initialise
+from polyrot.matching import max_cosine
+from polyrot.seeding import torch_generator
+
+SAELENS = Path(__file__).parent / "data" / "saelens"
+CASES = sorted(path.parent.name for path in SAELENS.glob("*/cfg.json"))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reconstructs_as_saelens_does(case):
+    expected = load_file(SAELENS / case / "expected.safetensors")
+    saved = load_sae(SAELENS / case)
+    found = saved.dictionary
+    torch.testing.assert_close(found.encode(expected["x"]), expected["features"])
+    torch.testing.assert_close(found(expected["x"]), expected["reconstruction"])
+    torch.testing.assert_close(found(expected["x"], chunk=5), expected["reconstruction"])
+    assert (saved.site, saved.model) == (
+        "resid_post_2" if case == "topk-version-5" else "resid_post_1",
+        "pythia-70m-deduped",
+    )
+    assert (found.d_in, found.n_features, tuple(found.decoder.shape)) == (8, 16, (8, 16))
+
+
+def test_every_architecture_and_setting_is_among_the_files():
+    assert len(CASES) == 8
+    # What tells them apart matters: read as another, each file gives another reconstruction.
+    x = load_file(SAELENS / "jumprelu" / "expected.safetensors")["x"]
+    found = load_sae(SAELENS / "jumprelu").dictionary
+    plain = Dictionary(found.w_enc, found.b_enc, found.w_dec, found.b_in, found.b_out)
+    assert not torch.allclose(found(x), plain(x), atol=1e-2)
+    assert (found.encode(x) > 0).sum() < (plain.encode(x) > 0).sum()
+
+
+def test_a_loaded_dictionary_serves_as_one_of_ours():
+    found = load_sae(SAELENS / "topk").dictionary.to("cpu")
+    x = torch.randn(200, 8, generator=torch_generator(0, "x"))
+    q = quality(found, x)
+    assert q.l0 <= 3
+    assert q.live.shape == (16,)
+    torch.testing.assert_close(max_cosine(found.decoder, found.decoder), torch.ones(16))
+    for call in (found, found.encode):
+        with pytest.raises(ValueError, match="reads width 8, the activations have 9"):
+            call(torch.zeros(3, 9))
+
+
+def own(seed=3):
+    w = {n: t[0] for n, t in initialise([seed], 8, 8, 16).items()}
+    bias = torch.randn(8, generator=torch_generator(seed, "bias"))
+    return Dictionary(w["w_enc"], w["b_enc"] + 0.1, w["w_dec"], bias, bias)
+
+
+def test_own_dictionaries_come_back(tmp_path):
+    save_sae(tmp_path / "new" / "sae", own(), "resid_post_3", model="cohort")
+    saved = load_sae(tmp_path / "new" / "sae")
+    assert (saved.site, saved.model) == ("resid_post_3", "cohort")
+    x = torch.randn(20, 8, generator=torch_generator(0, "x"))
+    torch.testing.assert_close(saved.dictionary(x), own()(x))
+    assert not torch.allclose(saved.dictionary(x), own(4)(x))
+
+
+def test_what_is_not_saved(tmp_path):
+    with pytest.raises(BadDictionary, match="only autoencoders"):
+        d = own()
+        save_sae(tmp_path, Dictionary(d.w_enc, d.b_enc, d.w_dec, d.b_in, d.b_in + 1), "resid_pre_0")
+    with pytest.raises(BadDictionary, match="site resid_last has no name"):
+        save_sae(tmp_path / "x", own(), "resid_last")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("hook", "site"),
+    [
+        ("blocks.0.hook_resid_pre", "resid_pre_0"),
+        ("blocks.3.hook_resid_pre", "resid_post_2"),
+        ("blocks.11.hook_resid_post", "resid_post_11"),
+    ],
+)
+def test_hooks_are_sites(hook, site):
+    assert site_of(hook) == site
+    assert site_of(hook_of(site)) == site
+
+
+@pytest.mark.parametrize("hook", ["blocks.2.hook_mlp_out", "blocks.1.attn.hook_z", "", "None"])
+def test_other_hooks_are_refused(hook):
+    with pytest.raises(BadDictionary, match="is no residual site"):
+        site_of(hook)
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A directory that SAELens wrote, with keys of its configuration changed."""
+
+    def make(case="standard", **changes):
+        folder = tmp_path / case
+        shutil.copytree(SAELENS / case, folder, dirs_exist_ok=True)
+        path = folder / "cfg.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"architecture": "gated"}, "architecture gated is not supported, only standard, jumprelu"),
+        ({"activation_fn": "tanh-relu"}, "activation function tanh-relu is not supported"),
+        ({"normalize_activations": "expected_average_only_in"}, "is not in the weights"),
+        ({"normalize_activations": "covariance_whitening"}, "is not in the weights"),
+        ({"normalize_activations": "minmax"}, "normalize_activations minmax is not supported"),
+        ({"reshape_activations": "hook_z"}, "reads no residual site"),
+        ({"metadata": {"hook_name": "blocks.1.hook_mlp_out"}}, "hook_mlp_out is no residual site"),
+        ({"metadata": {}}, "hook None is no residual site"),
+        ({"d_in": 9}, r"W_enc is \[8, 16\], but cfg.json says d_in and d_sae \[9, 16\]"),
+        ({"architecture": "topk"}, "topk with k = None"),
+        ({"architecture": "jumprelu"}, "but jumprelu asks for W_dec, W_enc, b_dec, b_enc, thresh"),
+    ],
+)
+def test_refusals_name_the_directory_and_the_reason(copy, changes, message):
+    folder = copy(**changes)
+    with pytest.raises(BadDictionary, match=message) as caught:
+        load_sae(folder)
+    assert str(caught.value).startswith(f"{folder}: ")
+
+
+def test_missing_and_damaged_files(copy, tmp_path):
+    with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
+        load_sae(tmp_path)
+    folder = copy()
+    weights = folder / "sae_weights.safetensors"
+    tensors = load_file(weights)
+    save_file({**tensors, "b_enc": tensors["b_enc"] * float("nan")}, weights)
+    with pytest.raises(BadDictionary, match="b_enc in sae_weights.safetensors has values"):
+        load_sae(folder)
+    save_file({**tensors, "scaling_factor": torch.full((16,), 2.0)}, weights)
+    with pytest.raises(BadDictionary, match="scaling_factor is not supported"):
+        load_sae(folder)
+    save_file({**tensors, "scaling_factor": torch.ones(16)}, weights)
+    load_sae(folder)
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(BadDictionary, match="is damaged"):
+        load_sae(folder)
+    weights.unlink()
+    with pytest.raises(BadDictionary, match="read from safetensors alone"):
+        load_sae(folder)
+    (folder / "cfg.json").write_text("{")
+    with pytest.raises(BadDictionary, match="is not JSON"):
+        load_sae(folder)
+
+
+def test_command_line_saves_one_of_a_group(tmp_path, capsys):
+    from polyrot.dictionaries.sae import stack
+    from polyrot.store import Artifact, Store
+
+    specs = [[0, "resid_pre_0", 0, 1e-5], [0, "resid_post_0", 0, 1e-5]]
+    store = Store(tmp_path / "store")
+    artifact = Artifact(stack([own(1), own(2)]))
+    store.get_or_build("dictionaries", {"specs": specs}, lambda _: artifact, name="neox-anchor")
+    file = next((tmp_path / "store" / "dictionaries").glob("neox*.safetensors"))
+    loading.main([str(file), str(tmp_path / "out"), "--site", "resid_post_0"])
+    saved = load_sae(tmp_path / "out")
+    torch.testing.assert_close(saved.dictionary.w_dec, own(2).w_dec)
+    assert (saved.site, saved.model) == ("resid_post_0", "neox-anchor")
+    with pytest.raises(SystemExit):
+        loading.main([str(file), str(tmp_path / "out"), "--site", "resid_post_7"])
+    assert "has no dictionary of model 0 at resid_post_7" in capsys.readouterr().err
