@@ -62,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pair",
         nargs=2,
         metavar=("A", "B"),
-        help="judge these two checkpoints (scale pair, which is then the default)",
+        help="judge two checkpoints, NAME, NAME@REVISION or DIR (scale pair, then the default)",
     )
     group.addoption("--sae", metavar="DIR", help="a dictionary of the pair's model A")
     group.addoption(

@@ -91,7 +91,9 @@ def dictionary(w_dec: torch.Tensor) -> Dictionary:
 def saes(same: bool) -> dict[tuple[int, str], Dictionary]:
     """Decoders of three models at the named site: one and the same, or each drawn anew."""
     drawn = [
-        dictionary(torch.randn(64, WIDTH, generator=torch_generator(2, "decoder", 0 if same else m)))
+        dictionary(
+            torch.randn(64, WIDTH, generator=torch_generator(2, "decoder", 0 if same else m))
+        )
         for m in range(3)
     ]
     return {(m, COHORT.named_sites[0]): made for m, made in enumerate(drawn)}

@@ -50,7 +50,8 @@ def _trained(variant: str) -> str:
 
 
 def tokenizer(variant: str = "") -> PreTrainedTokenizerFast:
-    """A byte-level BPE in which every one of `words` is one token; any `variant` is another."""
+    """A byte-level BPE in which every one of `words` is one token, but for numbers with commas; any
+    `variant` is another."""
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(_trained(variant)), eos_token="<|endoftext|>"
     )

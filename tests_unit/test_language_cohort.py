@@ -1,10 +1,11 @@
-"""Language models as a cohort; everything that is measured, on a planted rotation and beside it."""
+"""Language models as a cohort: what it offers is the models' own; what does not fit is named."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from polyrot.checks import BadActivations
 from polyrot.cohort import pair_labels
+from polyrot.language import cohort as cohort_module
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import Tokenised
 from polyrot.language.sites import capture
@@ -92,6 +94,19 @@ def test_agreement_loss_and_accuracy_are_those_of_the_logits(cohort: LanguageCoh
             assert found.values[m - 1] == pytest.approx(float(same))
     assert found.counts == {"positions": tokens[:, 1:].numel()}
     assert (found.values < 0.5).all()
+
+
+def test_a_few_sequences_at_a_time_change_nothing(
+    cohort: LanguageCohort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = cohort.activations("fit", "resid_post_3"), cohort.agreement_with_anchor()
+    monkeypatch.setattr(cohort_module, "POSITIONS", 5 * POSITIONS + 1)
+    monkeypatch.setattr(cohort_module, "LOGITS", 7 * POSITIONS * VOCABULARY)
+    parts = tiny_cohort(cohort.models)
+    torch.testing.assert_close(parts.activations("fit", "resid_post_3"), whole[0])
+    agreement = parts.agreement_with_anchor()
+    np.testing.assert_allclose(agreement.values, whole[1].values)
+    assert agreement.beside == pytest.approx(whole[1].beside)
 
 
 def test_one_model_twice_agrees_wholly_and_is_not_distinct(cohort: LanguageCohort) -> None:

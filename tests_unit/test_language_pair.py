@@ -6,12 +6,15 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fixtures.language import PAIR, pytest_sessionstart
 from polyrot.checks import BadActivations
 from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
@@ -31,7 +34,7 @@ from tests_unit.tiny_language import rotated, rotation
 
 SIZES = {"dictionary": 64, "fit": 32, "score": 32}
 SITES = ("resid_pre_0", "resid_post_0", "resid_post_1", "resid_post_2")
-SCHEDULE = Schedule(steps=300, batch=256, rate=3e-3)
+SCHEDULE = Schedule(steps=150, batch=256, rate=3e-3)
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +126,10 @@ def test_two_trainings_are_no_rotation_of_each_other(
         found.magnitude().beside
     )
     lines = found.lines()
-    assert len(lines) == 5
-    assert "ks_p" in lines[0]
+    assert lines[0].split() == list(SITES)
+    shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    assert shown["naive_ev"] == [f"{row['naive_ev']:.3f}" for row in found.by_site.values()]
+    assert len(found.lines(at_once=3)) == 2 * len(lines)
 
 
 def test_a_dictionary_at_one_site_is_judged_there(
@@ -134,7 +139,8 @@ def test_a_dictionary_at_one_site_is_judged_there(
     found = frontier(folder, "B", one, workshop)
     assert found.gain().labels == ("resid_post_1",)
     assert found.magnitude().labels == SITES
-    assert found.lines()[1].split()[1] == "-"
+    naive = next(line.split() for line in found.lines() if line.startswith("naive_ev"))
+    assert [cell == "-" for cell in naive[1:]] == [True, True, False, True]
 
 
 def test_activations_are_the_models_own(folder: Path) -> None:
@@ -167,6 +173,29 @@ def test_any_architecture(folder: Path, tmp_path: Path) -> None:
     assert tuple(fits.sites) == cohort.sites
     other = pair.load(str(tmp_path / "B"), str(tmp_path / "A"), splits(folder)).cohort()
     assert other.fingerprint != cohort.fingerprint
+
+
+def test_sparsity_is_that_of_language_models(folder: Path) -> None:
+    cohort = cohort_of(folder, "B")
+    for group in (collection.anchor, collection.published, collection.own, collection.noise):
+        assert {spec.l1 for spec in group(cohort, SCHEDULE).specs} == {1e-5}
+    assert {spec.l1 for spec in sibling_group(cohort, SCHEDULE, SITES).specs} == {1e-5}
+    toy = SimpleNamespace(scale="toy_a", seeds=(0, 1), sites=SITES, internal=SITES[1:])
+    assert {spec.l1 for spec in collection.own(toy, SCHEDULE).specs} == {1e-3}
+    assert collection.l1_grid(toy, SITES[1]) == collection.L1_GRID
+    # Activations four times as large ask for four times the l1; rounding does not show.
+    found = collection.l1_grid(cohort, SITES[1])
+
+    def scaled(by: float) -> Any:
+        return SimpleNamespace(
+            scale="neox", activations=lambda *where: by * cohort.activations(*where)
+        )
+
+    four = collection.l1_grid(scaled(4.0), SITES[1])
+    assert four == tuple(4 * l1 for l1 in found)
+    assert collection.l1_grid(scaled(1.0000001), SITES[1]) == found
+    x = cohort.activations("fit", SITES[1])[0]
+    assert found[0] < float((x.var(0).mean() / 16).sqrt()) < 100 * found[-1]
 
 
 def test_a_revision_in_the_name(tmp_path: Path) -> None:
@@ -269,9 +298,28 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert found["frontier.rotation_beats_naive"]["label"] == "resid_post_1"
     assert found["frontier.magnitude"]["n"] == 4
     assert "the pair, site by site" in ran.stdout
-    twice = claims("--pair", names[0], names[0], *options)
-    assert twice.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "are one model: every weight is the same" in twice.stderr
-    assert "Traceback" not in twice.stderr
-    alone = claims("--scale=paper", f"--sae={tmp_path / 'sae'}")
-    assert "it goes with --pair A B" in alone.stderr
+
+
+def session(scales: tuple[str, ...], **options: object) -> Any:
+    """As much of a pytest session as its start looks at."""
+    given = {"collectonly": False, "sae": None, "pair": None, "tokens": 512, "context": CONTEXT}
+    plugin = SimpleNamespace(get_plugin=lambda _: SimpleNamespace(scales=scales))
+    option = SimpleNamespace(**{**given, **options})
+    return SimpleNamespace(
+        config=SimpleNamespace(option=option, pluginmanager=plugin, stash=pytest.Stash())
+    )
+
+
+def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> None:
+    a, text = str(folder / "A"), str(folder / "text")
+    with pytest.raises(pytest.UsageError, match="are one model: every weight is the same"):
+        pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
+    with pytest.raises(pytest.UsageError, match="it goes with --pair A B"):
+        pytest_sessionstart(session(("paper",), sae=a))
+    with pytest.raises(pytest.UsageError, match=r"has no cfg\.json"):
+        pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))
+    pytest_sessionstart(session(("pair",), pair=(a, a), collectonly=True))
+    pytest_sessionstart(session(("paper", "toy_a")))
+    good = session(("pair",), pair=(a, str(folder / "B")), text=text)
+    pytest_sessionstart(good)
+    assert good.config.stash[PAIR][0].names == (a, str(folder / "B"))

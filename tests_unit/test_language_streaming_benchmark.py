@@ -20,6 +20,7 @@ from torch import Tensor
 from polyrot.moments import MomentAccumulator
 from polyrot.seeding import torch_generator
 
+WARM_UP = 128  # rows; the first calls set the libraries up, and touch the memory
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -36,7 +37,8 @@ def measure(d: int, precision: str, tokens: int, batches: int) -> dict[str, floa
 
     for i in range(batches + 1):
         drawn = torch_generator(i, "benchmark")
-        a, b = (torch.randn(tokens, d, generator=drawn) for _ in range(2))
+        rows = tokens if i else WARM_UP
+        a, b = (torch.randn(rows, d, generator=drawn) for _ in range(2))
         wide = a.to(dtype), b.to(dtype)
         start = time.perf_counter()
         products(*wide)
@@ -44,12 +46,12 @@ def measure(d: int, precision: str, tokens: int, batches: int) -> dict[str, floa
         accumulator.update([a], b)
         end = time.perf_counter()
         total += into[0]
-        if i:  # the first calls set the libraries up
+        if i:
             seconds["products"] += middle - start
             seconds["streaming"] += end - middle
     # The products were taken around 0, which is within noise of the mean of these rows.
     (found,) = accumulator.moments()
-    n = tokens * (batches + 1)
+    n = WARM_UP + tokens * batches
     around = total / n - torch.outer(found.mean_a, found.mean_b)
     torch.testing.assert_close(found.cross, around, rtol=0, atol=1e-5)
     return seconds

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests_unit.planted_record import HELD, REFUTED, finding, not_run, record_of
 
 from polyrot.report.__main__ import main
 from polyrot.report.compare import compare
 from polyrot.report.record import SCHEMA_VERSION, RecordError, read_record, write_record
 from polyrot.verdicts import Finding
+from tests_unit.planted_record import HELD, REFUTED, finding, not_run, record_of
 
 MATCH, FAILS = finding("cosine.match", "toy_a", HELD), finding("naive.fails", "toy_a", REFUTED)
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
+from polyrot.registration import Bar, Registration
+from polyrot.report.conclusion import three_sentences
+from polyrot.verdicts import Finding, Verdict
 from tests_unit.planted_record import (
     HELD,
     REFUTED,
@@ -14,10 +18,6 @@ from tests_unit.planted_record import (
     finding,
     not_run,
 )
-
-from polyrot.registration import Bar, Registration
-from polyrot.report.conclusion import three_sentences
-from polyrot.verdicts import Finding, Verdict
 
 
 def sentences(

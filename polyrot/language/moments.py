@@ -43,7 +43,7 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 _ABOUT = """Fit the rotation that carries the residual stream of each sibling B to that of the
 anchor A, and score it on held-out sequences, in memory that does not grow with the number of
 tokens. Pass 1 gathers means, covariances and cross-covariances at every site; pass 2 scores. A
-killed run is resumed by the same command. Prints a table, and where the artifacts lie."""
+killed run is resumed by the same command. Prints a Markdown table, and where the artifacts lie."""
 _MORE = """columns: distance is ||R - I||_F / sqrt(2 d), 1 for a Haar draw; rank is that of the
 cross-covariance: where it is below d, R is arbitrary on the rest. EV of the anchor's activations,
 predicted from the sibling's: untouched, with the anchor's mean (shift), through the rotation,

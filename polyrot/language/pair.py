@@ -19,7 +19,6 @@ from transformers import PreTrainedTokenizerBase
 
 from polyrot.checks import check_matrix
 from polyrot.cohort import Cohort, Split, pair_labels, weights_differ
-from polyrot.dictionaries.agreement import agreement
 from polyrot.dictionaries.collection import EXPANSION, Group, Spec, own_start, published_l1
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.dictionaries.sae import Dictionary
@@ -29,6 +28,7 @@ from polyrot.haar.orthogonal import determinant_sign
 from polyrot.haar.published import published_ks
 from polyrot.language import loading
 from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.matching import matched_fraction, max_cosine
 from polyrot.measured import Measured
 from polyrot.progress import Progress, silent
 from polyrot.rotations import NULL_SEED, Fits
@@ -256,18 +256,18 @@ class Frontier:
             lambda name: name in OF_R[1:],
         )
 
-    def lines(self) -> list[str]:
-        """A table of everything, one line a site."""
-        names = max(self.by_site.values(), key=len)
-        widths = [max(len(name), 6) for name in names]
-        head = "  ".join(f"{n:>{w}}" for n, w in zip(names, widths, strict=True))
-        lines = [f"{'site':<14}{head}"]
-        for site, row in self.by_site.items():
-            cells = [
-                f"{row[n]:>{w}.3f}" if n in row else f"{'-':>{w}}"
-                for n, w in zip(names, widths, strict=True)
-            ]
-            lines.append(f"{site:<14}{'  '.join(cells)}")
+    def lines(self, at_once: int = 7) -> list[str]:
+        """A table of everything: a line for each figure, a column for each site, `at_once` sites
+        beside each other."""
+        names, sites = max(map(list, self.by_site.values()), key=len), list(self.by_site)
+        lines = []
+        for start in range(0, len(sites), at_once):
+            part = sites[start : start + at_once]
+            lines.append(" " * 18 + "".join(f"{site:>14}" for site in part))
+            for name in names:
+                found = (self.by_site[site].get(name) for site in part)
+                cells = ("-" if value is None else f"{value:.3f}" for value in found)
+                lines.append(f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells))
         return lines
 
     def _measured(self, values: Mapping[str, float], recorded: Callable[[str], bool]) -> Measured:
@@ -311,14 +311,15 @@ def measure(
     """
     at = [site for site in fits.sites if site in saes]
     transfer: Transfer = measure_transfer(cohort, fits.at(at), saes)
-    both = {**{(0, s): saes[s] for s in at}, **{(1, s): others[s] for s in at}}
-    decoders = agreement(cohort, both, at)
     rows: dict[str, dict[str, float]] = {site: {} for site in fits.sites}
     for j, site in enumerate(at):
         for name, called in EVS.items():
             rows[site][called] = float(getattr(transfer, name).values[0, j])
-        rows[site]["mean_cosine"] = float(decoders.mean.values[0, j])
-        rows[site]["matched"] = float(decoders.fraction.values[0, j])
+        mine, theirs = saes[site].decoder, others[site].decoder
+        given = mine.norm(dim=0).cpu() > 0  # someone else's may have columns of zeros
+        cosines = max_cosine(mine, theirs, given)
+        rows[site]["mean_cosine"] = float(cosines.mean())
+        rows[site]["matched"] = matched_fraction(cosines)
     rs = haar.rotation_stack(fits)
     found = {
         "magnitude": haar.distances(fits).values[0] / (2 * cohort.width) ** 0.5,

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from polyrot.artifact_file import SUFFIX
+from polyrot.checks import BadActivations
 from polyrot.language.ranks import Ranks
 from polyrot.language.streaming import Activations, Maps, MomentPass, Pass, Reconstruct, ScorePass
 from polyrot.moments import Moments
@@ -76,7 +77,7 @@ def walk(
             if not done and not ranks.first:
                 one.begin(ranks)  # waits until the first rank has seen its first tokens
             if len(mine):
-                one.update(stream.read(mine))
+                _update(one, stream, mine)
             if not done and ranks.first:
                 one.begin(ranks)
             done = min(done + ranks.size * batch, total)
@@ -90,6 +91,13 @@ def walk(
             checkpoint.save(Artifact(one.state(), {"sequences": done}))
         interval = max(save_every, _SAVING_SHARE * (time.monotonic() - saving))
         rounds = max(1, int(interval * rounds / max(worked, 1e-9)))
+
+
+def _update(one: Pass, stream: Stream, numbers: Sequence[int]) -> None:
+    try:
+        one.update(stream.read(numbers))
+    except BadActivations as error:
+        raise BadActivations(f"in sequences {numbers[0]} to {numbers[-1]}: {error}") from error
 
 
 @dataclass(frozen=True)

@@ -135,14 +135,16 @@ def save(figure: Figure, stem: Path, svg: str) -> tuple[Path, Path]:
 
 def inline_svg(svg: str, name: str, title: str, description: str) -> str:
     """An SVG document as an element of a page: no prologue, no address elsewhere, ids of its own,
-    colours of the page's theme, and a title and description for those who cannot see it."""
+    colours of the page's theme, never so small that its text cannot be read, and a title and
+    description for those who cannot see it."""
     body = svg[svg.index("<svg") :].rstrip()
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.S)
     body = re.sub(r"<!--.*?-->", "", body, flags=re.S)
     head, inner = re.fullmatch(r"<svg([^>]*)>(.*)", body, flags=re.S).groups()  # type: ignore[union-attr]
-    box = re.search(r'viewBox="[^"]*"', head)
+    box = re.search(r'viewBox="0 0 ([\d.]+) [\d.]+"', head)
     if box is None:
         raise ValueError(f"figure {name}: an SVG without a viewBox")
+    points = float(box[1])
     inner = inner.replace("xlink:href=", "href=")
     inner = re.sub(r'(\bid=")', rf"\1{name}-", inner)
     inner = re.sub(r'(url\(#|href="#)', rf"\1{name}-", inner)
@@ -151,7 +153,8 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> str:
     inner = re.sub(r"font: ([^;\"]*?)(\d[\d.]*px) [^;\"]*", r"font: \1\2 sans-serif", inner)
     inner = re.sub(r"\n\s*", "\n", inner)
     return (
-        f'<svg {box.group(0)} role="img" aria-labelledby="{name}-title {name}-desc">'
+        f'<svg {box[0]} role="img" aria-labelledby="{name}-title {name}-desc" '
+        f'style="min-width:{points:.0f}px;max-width:{1.35 * points:.0f}px">'
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>{inner}'
     )
