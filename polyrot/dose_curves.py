@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,8 +29,11 @@ from polyrot.steering import (
     rotated_direction,
     steer,
 )
+from polyrot.store import Artifact
 
 Arm = Literal["naive", "rotated", "own"]
+ARMS = ("within", "naive", "rotated", "own")
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,37 @@ class Steering:
     norms: np.ndarray
     seeds: tuple[int, ...]
     sequences: int
+
+    def to_artifact(self) -> Artifact:
+        tables = {
+            f"{arm}.{name}": table
+            for arm in ARMS
+            for name, table in vars(getattr(self, arm)).items()
+        }
+        tables |= {name: getattr(self, name) for name in ("random_kl", "random_sd", "norms")}
+        plain = ("contrasts", "doses", "pairs", "seeds", "sequences")
+        return Artifact(
+            {name: torch.from_numpy(table) for name, table in tables.items()},
+            {name: getattr(self, name) for name in plain},
+        )
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Steering:
+        t = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+        meta = artifact.meta
+        curves: Any = {
+            arm: Curves(*(t[f"{arm}.{name}"] for name in ("gain", "accuracy", "kl")))
+            for arm in ARMS
+        }
+        plain: Any = {n: tuple(meta[n]) for n in ("contrasts", "doses", "pairs", "seeds")}
+        return cls(
+            **plain,
+            **curves,
+            random_kl=t["random_kl"],
+            random_sd=t["random_sd"],
+            norms=t["norms"],
+            sequences=meta["sequences"],
+        )
 
     def _arm(self, arm: Arm) -> Curves:
         return {"naive": self.naive, "rotated": self.rotated, "own": self.own}[arm]
@@ -191,6 +225,18 @@ def measure(
         seeds=tuple(cohort.seeds),
         sequences=len(tokens),
     )
+
+
+def recipe(cohort: InterventionCohort) -> dict[str, object]:
+    """What decides `measure` with its defaults, for a fingerprint."""
+    return {
+        "version": RECIPE_VERSION,
+        "cohort": cohort.fingerprint,
+        "contrasts": list(cohort.contrasts),
+        "doses": list(DOSES + BEYOND),
+        "sequences": N_SEQUENCES,
+        "random": [N_RANDOM, RANDOM_SEED],
+    }
 
 
 def _random_kl(

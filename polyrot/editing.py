@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from polyrot.interventions import CleanRun, InterventionCohort
 from polyrot.measured import Measured
 from polyrot.procrustes import Rotation
 from polyrot.steering import N_SEQUENCES, Effects, effects, rotated_direction
+from polyrot.store import Artifact
 
 N_KEYS = 320
 """Sequences of the fit split that keys and their covariance are taken on."""
@@ -32,6 +34,8 @@ RIDGE = 1e-3
 """Added to the covariance, in units of its mean variance: dead neurons make it singular."""
 CHUNK = 128
 ARMS = ("naive", "value_rotated", "rotated", "own")
+EFFECTS = ("gain", "accuracy", "damage")
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,26 @@ class Edits:
     seeds: tuple[int, ...]
     sequences: int
 
+    def to_artifact(self) -> Artifact:
+        tables = {
+            f"{what}.{arm}": torch.from_numpy(table)
+            for what in EFFECTS
+            for arm, table in getattr(self, what).items()
+        }
+        plain = ("contrasts", "pairs", "mlp", "seeds", "sequences")
+        return Artifact(tables, {name: getattr(self, name) for name in plain})
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Edits:
+        found: dict[str, dict[str, np.ndarray]] = {what: {} for what in EFFECTS}
+        for name, tensor in artifact.tensors.items():
+            what, _, arm = name.partition(".")
+            found[what][arm] = tensor.numpy()
+        plain: Any = {n: tuple(artifact.meta[n]) for n in ("contrasts", "pairs", "seeds")}
+        tables: Any = found
+        more: Any = {name: artifact.meta[name] for name in ("mlp", "sequences")}
+        return cls(**plain, **tables, **more)
+
     def transfer(self, arm: str = "rotated") -> Measured:
         """Effect of the edit in siblings over its effect in the anchor, by contrast."""
         ratio = {name: self.gain[name] / self.gain["within"] for name in ARMS}
@@ -172,6 +196,17 @@ class Edits:
             {"models": list(self.seeds)},
             {"pairs": len(self.pairs), "sequences": self.sequences},
         )
+
+
+def recipe(cohort: InterventionCohort) -> dict[str, object]:
+    """What decides `measure` with its defaults, for a fingerprint."""
+    return {
+        "version": RECIPE_VERSION,
+        "cohort": cohort.fingerprint,
+        "contrasts": list(cohort.contrasts),
+        "sequences": [N_SEQUENCES, N_KEYS],
+        "ridge": RIDGE,
+    }
 
 
 def measure(

@@ -192,8 +192,8 @@ def glance() -> Glance:
     unknown = Mark("shift", "not known", "")
     return Glance(
         (
-            Line(Mark("a.b  toy_a", "held", "0.98  (≥ 0.9)"), (null, unknown), "not diagnostic"),
-            Line(Mark("a.c  toy_a", "refuted", "0.1  (≥ 0.9)"), (null,), "refuted"),
+            Line(Mark("a.b  toy_a", "not diagnostic", "0.98  (≥ 0.9)"), (null, unknown)),
+            Line(Mark("a.c  toy_a", "refuted", "0.1  (≥ 0.9)"), (null,)),
         )
     )
 

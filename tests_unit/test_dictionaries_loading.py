@@ -75,9 +75,10 @@ def test_own_dictionaries_come_back(tmp_path):
 
 
 def test_what_is_not_saved(tmp_path):
+    d = own()
+    transcoder = Dictionary(d.w_enc, d.b_enc, d.w_dec, d.b_in, d.b_in + 1)
     with pytest.raises(BadDictionary, match="only autoencoders"):
-        d = own()
-        save_sae(tmp_path, Dictionary(d.w_enc, d.b_enc, d.w_dec, d.b_in, d.b_in + 1), "resid_pre_0")
+        save_sae(tmp_path, transcoder, "resid_pre_0")
     with pytest.raises(BadDictionary, match="site resid_last has no name"):
         save_sae(tmp_path / "x", own(), "resid_last")
     assert not (tmp_path / "x").exists()
@@ -146,7 +147,7 @@ def test_missing_and_damaged_files(copy, tmp_path):
     weights = folder / "sae_weights.safetensors"
     tensors = load_file(weights)
     save_file({**tensors, "b_enc": tensors["b_enc"] * float("nan")}, weights)
-    with pytest.raises(BadDictionary, match="b_enc in sae_weights.safetensors has values"):
+    with pytest.raises(BadDictionary, match=r"b_enc in sae_weights\.safetensors has values"):
         load_sae(folder)
     save_file({**tensors, "scaling_factor": torch.full((16,), 2.0)}, weights)
     with pytest.raises(BadDictionary, match="scaling_factor is not supported"):

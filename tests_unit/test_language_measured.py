@@ -147,11 +147,12 @@ def test_checkpoints_are_a_cohort_of_the_steps_in_their_order(cohort: LanguageCo
     planted = float((rotation().T - torch.eye(WIDTH).double()).norm())
     np.testing.assert_allclose(found.distance[0, 2], planted, atol=0.02)
     early = axes_dictionary(made.activations("fit", "resid_post_1")[0])
-    turned = drift.reconstruct(made, early, "resid_post_1", early=0)
-    assert turned.rotated_ev == pytest.approx(turned.self_ev, abs=1e-4)
-    assert turned.naive_ev < turned.self_ev - 0.05
-    unrelated = drift.reconstruct(made, early, "resid_post_1", early=0, late=1)
-    assert unrelated.rotated_ev < unrelated.self_ev - 0.05
+    turned = drift.reconstruct(made, {(0, "resid_post_1"): early})
+    j = made.sites.index("resid_post_1")
+    own = turned.own[0, j]
+    assert turned.rotated[0, 2, j] == pytest.approx(own, abs=1e-4)
+    assert turned.naive[0, 2, j] < own - 0.05
+    assert turned.rotated[0, 1, j] < own - 0.05  # of the unrelated model
     with pytest.raises(ValueError, match=r"two or more different checkpoints, not \[1\]"):
         checkpoints("neox", [1], models[:1], tokens, ["x"])
     with pytest.raises(ValueError, match="two or more different checkpoints"):

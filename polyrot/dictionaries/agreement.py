@@ -68,9 +68,9 @@ def agreement(cohort: Cohort, saes: BySite, sites: Sequence[str]) -> Agreement:
         lively = max_cosine(a, b, live[0, site].cpu(), live[model, site].cpu())
         return matched_fraction(cosines), float(cosines.mean()), matched_fraction(lively)
 
-    tables = _tables(cohort, sites, cell)
+    fraction, mean, live_fraction = _tables(cohort, sites, cell)
     shape = (len(cohort.seeds) - 1, len(sites))
-    return Agreement(*tables, torch.stack(kept).unflatten(0, shape))
+    return Agreement(fraction, mean, live_fraction, torch.stack(kept).unflatten(0, shape))
 
 
 def noise_agreement(saes: BySite, sites: Sequence[str]) -> tuple[PairSite, Tensor]:

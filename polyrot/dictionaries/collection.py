@@ -122,7 +122,7 @@ def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
 
 
 L1_GRID = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
-RELATIVE_GRID = (5e-3, 1e-2, 2e-2, 4e-2, 8e-2, 1.6e-1)
+RELATIVE_GRID = (0.05, 0.1, 0.14, 0.2, 0.28)
 
 
 def l1_grid(cohort: Cohort, site: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""``python -m polyrot.report``: compare two runs, build a page from a record, measure power."""
+"""``python -m polyrot.report``: compare runs, build a page, fill the README, measure power."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ _POWER = """Measure the power of the Haar tests that the report shows, and keep 
 Minutes at d = 64, half an hour at d = 512."""
 
 
+_README = """Write the account of the ledger, claims/verdicts.toml, into README.md."""
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m polyrot.report", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -32,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--d", type=int, default=64, help="a power of two (default 64)")
     power.add_argument("--draws", type=int, default=1000, help="matrices a row (default 1000)")
     power.add_argument("--null-draws", type=int, default=20_000, help="default 20000")
+    readme = commands.add_parser("readme", help="the README's account", description=_README)
+    readme.add_argument("--root", type=Path, default=Path(), help="the repository (default: here)")
     return parser
 
 
@@ -41,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "compare":
             return _compare(args)
+        if args.command == "readme":
+            return _readme(args)
         return _html(args) if args.command == "html" else _power(args)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -74,6 +81,13 @@ def _power(args: argparse.Namespace) -> int:
     command = f"python -m polyrot.report power {given}"
     power.keep(power.Power.of(found, date.today().isoformat(), command))
     print(found)
+    return 0
+
+
+def _readme(args: argparse.Namespace) -> int:
+    from polyrot.report.readme import write
+
+    print(write(args.root))
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from polyrot.verdicts import Verdict
 
 LOOKS: Mapping[str, Look] = {
     "held": Look(style.BLUE, "o"),
+    "not diagnostic": Look(style.ORANGE, "o"),
     "refuted": Look(style.VERMILION, "X"),
     "null rejected": Look(style.BLUE, "o"),
     "null passes": Look(style.ORANGE, "^"),
@@ -36,11 +38,10 @@ class Mark:
 
 @dataclass(frozen=True)
 class Line:
-    """One claim at one scale, its controls, and the verdict that follows."""
+    """One claim at one scale with its verdict, and its controls."""
 
     claim: Mark
     controls: tuple[Mark, ...]
-    verdict: str
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,8 @@ class Glance:
             if not entry["controls"] or entry["outcome"] not in ("held", "refuted"):
                 continue
             name = f"{entry['claim']}  {entry['scale']}"
-            claim = Mark(name, entry["outcome"], _figure(entry))
-            controls = tuple(_control(c, entries) for c in entry["controls"])
-            lines.append(Line(claim, controls, entry["verdict"]))
+            claim = Mark(name, entry["verdict"], _figure(entry))
+            lines.append(Line(claim, tuple(_control(c, entries) for c in entry["controls"])))
         return cls(tuple(lines))
 
     def merged(self, other: Glance) -> Glance:
@@ -69,18 +69,17 @@ class Glance:
         return other
 
     def words(self) -> Words:
-        held = [line for line in self.lines if line.claim.found == "held"]
-        empty = [line for line in held if line.verdict == Verdict.NOT_DIAGNOSTIC.value]
+        counts = Counter(line.claim.found for line in self.lines)
         nulls = {mark.name: mark for line in self.lines for mark in line.controls}
         passing = [mark for mark in nulls.values() if mark.found == "null passes"]
         return Words(
             "Claims against their controls",
             f"The n = {len(self.lines)} claims that were judged and have a control, with figure "
-            "and bar, and every control of theirs. A circle is as the paper needs it: the claim "
-            "held, the null was rejected. A cross is a refuted claim, a triangle a null that "
-            "passes as well: what it controls proves nothing.",
-            f"{len(held)} of {len(self.lines)} claims with controls held, {len(empty)} of them "
-            f"are not diagnostic; {len(passing)} of {len(nulls)} nulls pass.",
+            "and bar, and every control of theirs. A filled circle is as the paper needs it: the "
+            "claim held, the null was rejected. A cross is a refuted claim, a triangle a null that "
+            "passes as well, an empty circle a claim that held but for that proves nothing.",
+            f"{style.listed([f'{n} {found}' for found, n in counts.items()] or ['no claim'])}; "
+            f"{len(passing)} of {len(nulls)} nulls pass.",
         )
 
 
@@ -127,15 +126,22 @@ def draw(value: Glance) -> Figure:
     for name, look in LOOKS.items():
         if name != "held":
             text = "held, null rejected" if name == "null rejected" else name
-            axes.plot([], [], look.marker, color=look.colour, label=text)
+            axes.plot([], [], look.marker, label=text, **_paint(name))
     style.legend_above(figure, [axes], len(LOOKS))
     style.note_n(figure, f"n = {len(value.lines)} claims, each at one scale")
     return figure
 
 
+def _paint(found: str) -> dict[str, str]:
+    """Filled, but for a claim that held and proves nothing."""
+    colour = LOOKS[found].colour
+    fill = "none" if found == "not diagnostic" else colour
+    return {"markeredgecolor": colour, "markerfacecolor": fill, "linestyle": ""}
+
+
 def _mark(axes: Axes, x: float, y: float, mark: Mark) -> None:
     look = LOOKS[mark.found]
-    axes.plot(x, y, look.marker, color=look.colour, markersize=8, markeredgewidth=1.5)
+    axes.plot(x, y, look.marker, markersize=8, markeredgewidth=1.5, **_paint(mark.found))
     axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=8)
     axes.text(
         x + 0.07, y + 0.04, f"{mark.found}: {mark.figure}" if mark.figure else mark.found, va="top",

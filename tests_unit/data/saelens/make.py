@@ -1,12 +1,12 @@
-"""How the directories beside this file were made, with SAELens 6.54.12 in an environment of its own:
+"""How the directories beside this file were made, with SAELens 6.54.12 in its own environment:
 
     python -m venv saelens && saelens/bin/pip install torch==2.13.0 sae-lens==6.54.12
     saelens/bin/python tests_unit/data/saelens/make.py
 
 Each holds what `SAE.save_model` wrote for random weights, and in expected.safetensors inputs with
 the features and reconstructions that SAELens's own `encode` and `forward` gave for them after
-loading the files again. `topk-version-5` is how a TopK dictionary was written before version 6: those keys
-are set by hand, and SAELens read the result.
+loading the files again. `topk-version-5` is how a TopK dictionary was written before version 6:
+those keys are set by hand, and SAELens read the result.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import sae_lens
 import torch
-from safetensors.torch import save_file
 from sae_lens import SAE, JumpReLUSAEConfig, StandardSAEConfig, TopKSAEConfig
+from safetensors.torch import save_file
 
 HERE = Path(__file__).parent
 WIDTH, FEATURES, TOKENS = 8, 16, 12
