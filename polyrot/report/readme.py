@@ -47,7 +47,8 @@ def account(ledger: Ledger, registration: Registration) -> str:
                 "| claim | scale | measured | bar | paper | verdict |",
                 "|---|---|---|---|---|---|",
             ]
-            parts.append("\n".join([f"**{heading}**", "", *head, *rows]))
+            title = f"<details{' open' if status == 'core' else ''}>\n<summary>{heading}</summary>"
+            parts.append("\n".join([title, "", *head, *rows, "", "</details>"]))
     return "\n\n".join(parts)
 
 
