@@ -10,9 +10,9 @@ import torch
 
 from polyrot.attribution import Attribution, Correlation
 from polyrot.attribution_table import Table
-from polyrot.dictionaries.sae import Dictionary
 from polyrot.dose_curves import Curves, Steering
 from polyrot.haar.orthogonal import sample_haar
+from polyrot.matching import max_cosine
 from polyrot.measured import PairSite
 from polyrot.report.figures.cosine import DecoderCosine
 from polyrot.report.figures.effects import Effects
@@ -80,28 +80,18 @@ def rotation() -> RotationSpectrum:
     return RotationSpectrum.of(COHORT, fits(haar_stack("matched"), haar_stack("shuffled")))
 
 
-def dictionary(w_dec: torch.Tensor) -> Dictionary:
-    """One whose decoder is `w_dec` [features, d]."""
-    features, d = w_dec.shape
-    unit = w_dec / w_dec.norm(dim=1, keepdim=True)
-    zero = torch.zeros
-    return Dictionary(zero(d, features), zero(features), unit, zero(d), zero(d))
-
-
-def saes(same: bool) -> dict[tuple[int, str], Dictionary]:
+def cosines(same: bool, name: str) -> DecoderCosine:
     """Decoders of three models at the named site: one and the same, or each drawn anew."""
     drawn = [
-        dictionary(
-            torch.randn(64, WIDTH, generator=torch_generator(2, "decoder", 0 if same else m))
-        )
+        torch.randn(WIDTH, 64, generator=torch_generator(2, "decoder", 0 if same else m))
         for m in range(3)
     ]
-    return {(m, COHORT.named_sites[0]): made for m, made in enumerate(drawn)}
+    best = torch.stack([max_cosine(drawn[0], other) for other in drawn[1:]])
+    return DecoderCosine.of(COHORT, COHORT.named_sites, best[:, None], name)
 
 
 def cosine() -> DecoderCosine:
-    shared = DecoderCosine.of(COHORT, saes(same=True), "shared start")
-    return shared.merged(DecoderCosine.of(COHORT, saes(same=False), "own start"))
+    return cosines(True, "shared start").merged(cosines(False, "own start"))
 
 
 def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:

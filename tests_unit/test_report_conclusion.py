@@ -99,15 +99,18 @@ def test_the_title_is_judged_by_scale_with_its_ceiling() -> None:
     title = sentences(universal("toy_a", 0.1, 0.2), universal("toy_b", 0.6, 0.7))[2]
     assert title == (
         "The claim of the title (features are so): refuted at toy_a (0.1 at 0-1, bar ≥ 0.5), where "
-        "two dictionaries of one and the same model share 20% to 30%, so that at 2 of 2 sites no "
-        "map could meet it; held at toy_b (0.6 at 0-1, bar ≥ 0.5), where two dictionaries of one "
-        "and the same model share 70% to 80%, so that the bar was within reach."
+        "two dictionaries of one and the same model share 20% to 30%, so that at 2 of 2 sites "
+        "the bar lay above it; held at toy_b (0.6 at 0-1, bar ≥ 0.5), where two dictionaries of one "
+        "and the same model share 70% to 80%, so that the bar lay within it."
     )
 
 
 def test_a_ceiling_is_what_remains_above_chance() -> None:
-    assert "at 1 of 2 sites no map" in sentences(universal("toy_a", 0.1, 0.55, haar=0.1))[2]
-    assert "within reach" in sentences(universal("toy_a", 0.1, 0.55, haar=0.05))[2]
+    assert (
+        "at 1 of 2 sites the bar lay above it"
+        in sentences(universal("toy_a", 0.1, 0.55, haar=0.1))[2]
+    )
+    assert "lay within it" in sentences(universal("toy_a", 0.1, 0.55, haar=0.05))[2]
 
 
 def test_a_title_without_a_ceiling() -> None:
@@ -142,4 +145,4 @@ def test_the_bar_decides_the_reach() -> None:
     registration = replace(REGISTRATION, claims=(low,))
     beside = {"two_starts_mid": 0.2, "haar_mid": 0.01}
     found = finding("cosine.universal", "toy_a", 0.1, beside, registration)
-    assert "within reach" in sentences(found, registration=registration)[2]
+    assert "lay within it" in sentences(found, registration=registration)[2]

@@ -122,8 +122,8 @@ def _ceiling(conclusion: Conclusion, claim: Claim) -> str:
     )
     out_of_reach = [s for s in shares if not claim.bar.satisfied(shares[s] - chance[s])]
     if out_of_reach:
-        return f"{text}, so that at {len(out_of_reach)} of {len(shares)} sites no map could meet it"
-    return f"{text}, so that the bar was within reach"
+        return f"{text}, so that at {len(out_of_reach)} of {len(shares)} sites the bar lay above it"
+    return f"{text}, so that the bar lay within it"
 
 
 def _by_site(beside: Mapping[str, Figure], prefix: str) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from polyrot.cohort import Cohort
-from polyrot.dictionaries.agreement import BySite
 from polyrot.matching import matched_fraction, max_cosine
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
@@ -28,6 +27,13 @@ LOOKS: Mapping[str, Look] = {
     "trained on noise, shared start": Look(style.ORANGE, "^", "--"),
     "own start": Look(style.VERMILION, "v", "-."),
     "chance": Look(style.MUTED, "s", ":"),
+}
+
+MEANING = {
+    "shared start": "every dictionary from one and the same start, as published",
+    "trained on noise, shared start": "from that start, but on isotropic noise",
+    "own start": "every dictionary from a start of its own",
+    "chance": "as many random directions",
 }
 
 
@@ -75,17 +81,16 @@ class DecoderCosine:
     panels: tuple[Panel, ...]
 
     @classmethod
-    def of(cls, cohort: Cohort, saes: BySite, name: str) -> DecoderCosine:
-        """The anchor's columns against each sibling's in `saes`, as the series `name`; and against
-        as many random directions."""
+    def of(cls, cohort: Cohort, sites: Sequence[str], cosines: Tensor, name: str) -> DecoderCosine:
+        """The anchor's best cosines [pairs, sites, columns] as the series `name`, at the sites the
+        paper names; and those of as many random directions."""
         panels = []
         for site in cohort.named_sites:
-            anchor = saes[0, site].decoder
-            siblings = [m for m in range(1, len(cohort.seeds)) if (m, site) in saes]
-            found = [max_cosine(anchor, saes[m, site].decoder) for m in siblings]
+            found = cosines[:, list(sites).index(site)]
             draws = torch_generator(NULL_SEED, "chance cosine", site)
-            chance = torch.randn(anchor.shape, generator=draws).to(anchor)
-            series = [("chance", [max_cosine(anchor, chance)]), (name, found)]
+            shape = (cohort.width, found.shape[1])
+            a, b = (torch.randn(shape, generator=draws) for _ in range(2))
+            series = [("chance", [max_cosine(a, b)]), (name, list(found))]
             panels.append(Panel(site, tuple(BestCosines.of(n, c) for n, c in series)))
         return cls(cohort.scale, cohort.width, tuple(panels))
 
@@ -111,16 +116,20 @@ class DecoderCosine:
         return Words(
             f"Decoder cosine, {self.scale}",
             "For each column of the anchor's decoder the best cosine with any column of the "
-            f"sibling's; {_counted(self)}. Dictionaries trained from one shared start, each from "
-            "its own start, and from the shared start on isotropic noise; chance is as many random "
-            f"directions in {self.width} dimensions. Vertical lines: means; dashed: the published "
-            "mean. Right of 0.5 a column counts as matched.",
+            f"sibling's; {_counted(self)}. {_meanings(self)}. Vertical lines are means. Right of "
+            "0.5 a column counts as matched.",
             "Mean best cosine, " + "; ".join(texts) + ".",
         )
 
 
 def _ordered(panel: Panel) -> list[BestCosines]:
     return sorted(panel.series, key=lambda series: list(LOOKS).index(series.name))
+
+
+def _meanings(value: DecoderCosine) -> str:
+    names = [series.name for series in _ordered(value.panels[0])]
+    texts = [f"{name}: {MEANING[name]}" for name in names]
+    return style.listed(texts).replace("directions", f"directions in {value.width} dimensions")
 
 
 def _counted(value: DecoderCosine) -> str:
@@ -131,7 +140,7 @@ def _counted(value: DecoderCosine) -> str:
 
 @style.styled
 def draw(value: DecoderCosine) -> Figure:
-    figure = style.canvas(max(6.4, 3.6 * len(value.panels)), 3.9)
+    figure = style.canvas(max(7.4, 3.6 * len(value.panels)), 3.9)
     panels = style.row_of_axes(figure, len(value.panels), sharey=True)
     for axes, panel in zip(panels, value.panels, strict=True):
         _panel(axes, panel, value.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -13,7 +14,7 @@ from polyrot.attribution import PUBLISHED_BLOCKS, published_correlations
 from polyrot.attribution_table import Table as Attributions
 from polyrot.cohort import Cohort, pair_labels
 from polyrot.report.figures import style
-from polyrot.report.figures.published import Range, published
+from polyrot.report.figures.published import published
 from polyrot.report.figures.values import Row, Table, Words, by_name, row, table
 from polyrot.toy.causal import Causal
 
@@ -116,11 +117,11 @@ def draw(value: Effects) -> Figure:
     figure = style.canvas(3.5 * len(value.panels) + 0.6, 4.3)
     for axes, panel in zip(style.row_of_axes(figure, len(value.panels)), value.panels, strict=True):
         _panel(axes, panel)
-    models = {len(panel.models) for panel in value.panels}
+    models = style.listed([str(len(panel.models)) for panel in value.panels])
     style.note_n(
         figure,
-        f"{value.scale}: n = {value.components} components × {style.listed([str(m) for m in sorted(models)])} "  # noqa: E501
-        f"{'model' if models == {1} else 'models or pairs'}",
+        f"{value.scale}: n = {value.components} components of each of {models} models or pairs, "
+        "from left to right",
     )
     return figure
 
@@ -130,26 +131,45 @@ def _panel(axes: Axes, panel: Panel) -> None:
         axes.plot(
             panel.measured[k], panel.predicted[k], MARKERS[k % len(MARKERS)],
             color=COLOURS[k % len(COLOURS)], markersize=5, alpha=0.8, markeredgewidth=0,
-            label=f"{model}: r = {panel.r[k]:.4g}".replace("-0", "−0"),
+            label=f"{model}: r = {_shown(panel.r[k])}",
         )  # fmt: skip
-    effects = [x for models in (panel.measured, panel.predicted) for row in models for x in row]
-    # Effects span decades and change sign: linear up to the median, logarithmic beyond.
-    threshold = max(float(np.median(np.abs(effects))) / 4, 1e-6)
-    if max(map(abs, effects)) > 50 * threshold:
-        axes.set_xscale("symlog", linthresh=threshold)
-        axes.set_yscale("symlog", linthresh=threshold)
-    low, high = min(*effects, 0), max(effects)
-    axes.plot([low, high], [low, high], color=style.INK, linewidth=0.9)
+    low, high = (
+        bound(
+            x for effects in (panel.measured, panel.predicted) for model in effects for x in model
+        )
+        for bound in (min, max)
+    )
+    agreement = np.linspace(min(low, 0), high, 500)
+    axes.plot(agreement, agreement, color=style.INK, linewidth=0.9)
     axes.axhline(0, color=style.MUTED, linewidth=0.6)
-    axes.set_title(_title(panel))
+    _predicted_axis(axes, panel)
+    axes.set_title("\n".join([*textwrap.wrap(panel.name, 34), *_published(panel)]))
     axes.set_xlabel("measured rise of the loss, nats")
     axes.set_ylabel("predicted rise, nats")
     axes.legend(loc="best", handletextpad=0.2)
 
 
-def _title(panel: Panel) -> str:
+def _predicted_axis(axes: Axes, panel: Panel) -> None:
+    """Logarithmic beyond the median where predictions are orders below what is measured: on one
+    linear axis they would be a line at 0."""
+    threshold = float(np.median(np.abs(panel.predicted)))
+    if 0 < threshold < 0.02 * np.max(np.abs(panel.measured)):
+        decade = 10.0 ** np.floor(np.log10(threshold))
+        axes.set_yscale("symlog", linthresh=decade)
+        style.plain_ticks(axes.yaxis)
+        axes.text(
+            0.98, 0.02, f"logarithmic beyond ±{decade:g}", transform=axes.transAxes, ha="right",
+            fontsize=7.5, color=style.MUTED,
+        )  # fmt: skip
+
+
+def _published(panel: Panel) -> list[str]:
     if not panel.published:
-        return panel.name
-    limits: Range = (min(panel.published), max(panel.published))
-    shown = " to ".join(f"{r:g}" for r in dict.fromkeys(limits)).replace("-", "−")
-    return f"{panel.name}\n(published r: {shown})"
+        return []
+    limits = dict.fromkeys((min(panel.published), max(panel.published)))
+    return [f"published r: {' to '.join(map(_shown, limits))}"]
+
+
+def _shown(r: float) -> str:
+    """Three decimals, more where the bars ask for more."""
+    return f"{r:.3f}".replace("-", "−") if abs(r) < 0.995 else f"{r:.5f}"

@@ -132,7 +132,7 @@ def draw(value: Glance) -> Figure:
     return figure
 
 
-def _paint(found: str) -> dict[str, str]:
+def _paint(found: str) -> dict[str, Any]:
     """Filled, but for a claim that held and proves nothing."""
     colour = LOOKS[found].colour
     fill = "none" if found == "not diagnostic" else colour

@@ -97,8 +97,8 @@ class DoseCurves:
 @style.styled
 def draw(value: DoseCurves) -> Figure:
     n = len(value.contrasts)
-    figure = style.canvas(max(6.4, 3.1 * n), 5.4)
-    grid = figure.subplots(2, n, squeeze=False, sharex=True, sharey="row")
+    figure = style.canvas(max(6.4, 3.2 * n), 5.4)
+    grid = figure.subplots(2, n, squeeze=False, sharex=True)
     for j, contrast in enumerate(value.contrasts):
         _gains(grid[0, j], value, contrast)
         _kls(grid[1, j], value, contrast)
@@ -117,8 +117,6 @@ def _gains(axes: Axes, value: DoseCurves, contrast: Contrast) -> None:
     for arm in contrast.arms:
         _curves(axes, value.doses, arm.gain, LOOKS[arm.name][1], arm.name)
     axes.axhline(0, color=style.INK, linewidth=0.9)
-    largest = max(abs(g) for arm in contrast.arms for model in arm.gain for g in model)
-    axes.set_yscale("symlog", linthresh=max(1e-3, 10 ** np.floor(np.log10(largest) - 1)))
     axes.set_title(contrast.name.replace("_", " "))
 
 
@@ -132,6 +130,7 @@ def _kls(axes: Axes, value: DoseCurves, contrast: Contrast) -> None:
         linestyle=RANDOM.line, markersize=5, capsize=2, label="random directions",
     )  # fmt: skip
     axes.set_yscale("log")
+    style.plain_ticks(axes.yaxis)
     axes.set_xscale("log", base=2)
     axes.set_xticks(value.doses, [f"{dose:g}" for dose in value.doses])
     axes.set_xlabel("dose")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -18,6 +19,7 @@ from xml.sax.saxutils import escape
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -25,6 +27,7 @@ BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PURPLE = "#56b4e9", "#cc79a7"
 INK, MUTED, FAINT, PAPER = "#1b1f23", "#6a737c", "#d3d8dd", "#fefefe"
 """Text and axes; what is secondary; grids and bands; the ground. Each named once in the theme."""
+CHARACTERS_PER_INCH = 14  # of a note
 THEME = {INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper"}
 
 STYLE: dict[Any, Any] = {
@@ -93,7 +96,13 @@ def row_of_axes(figure: Figure, n: int, **shared: Any) -> list[Axes]:
 
 def note_n(figure: Figure, text: str) -> None:
     """What was counted, below the axes: a figure taken out of the page keeps its n."""
-    figure.supxlabel(text, fontsize=8, color=MUTED, x=0.01, ha="left")
+    lines = textwrap.fill(text, int(CHARACTERS_PER_INCH * figure.get_figwidth()))
+    figure.supxlabel(lines, fontsize=8, color=MUTED, x=0.01, ha="left")
+
+
+def plain_ticks(axis: Axis) -> None:
+    """0.001 in place of a power of ten, which an SVG spells in fonts of its own."""
+    axis.set_major_formatter(lambda tick, _: f"{tick:g}".replace("-", "−"))
 
 
 def legend_above(figure: Figure, panels: Sequence[Axes], columns: int) -> None:

@@ -116,6 +116,7 @@ def _right(axes: Axes, value: TradeOff) -> None:
         style.band(axes, *known.largest_mse, f"published ({known.of})")
     axes.axhline(BAR_P, color=style.INK, linestyle="--", linewidth=1.2, label="Bar P: below 0.001")
     axes.set_yscale("log")
+    style.plain_ticks(axes.yaxis)
     axes.set_xticks(range(len(value.weightings)), [f"{w:g}" for w in value.weightings])
     axes.set_title("the largest per-tensor error")
     axes.set_xlabel("weighting λ (0: weights alone, 1: activations alone)")
