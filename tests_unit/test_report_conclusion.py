@@ -100,8 +100,8 @@ def test_the_title_is_judged_by_scale_with_its_ceiling() -> None:
     assert title == (
         "The claim of the title (features are so): refuted at toy_a (0.1 at 0-1, bar ≥ 0.5), where "
         "two dictionaries of one and the same model share 20% to 30%, so that at 2 of 2 sites "
-        "the bar lay above it; held at toy_b (0.6 at 0-1, bar ≥ 0.5), where two dictionaries of one "
-        "and the same model share 70% to 80%, so that the bar lay within it."
+        "the bar lay above it; held at toy_b (0.6 at 0-1, bar ≥ 0.5), where two dictionaries of "
+        "one and the same model share 70% to 80%, so that the bar lay within it."
     )
 
 

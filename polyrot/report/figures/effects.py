@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.attribution import PUBLISHED_BLOCKS, published_correlations
+from polyrot.attribution import PUBLISHED_BLOCKS, PUBLISHED_R, published_correlations
 from polyrot.attribution_table import Table as Attributions
 from polyrot.cohort import Cohort, pair_labels
 from polyrot.report.figures import style
@@ -83,13 +83,12 @@ class Effects:
     @classmethod
     def of_published_table(cls) -> Effects:
         """The paper's own six rows (post, section 8)."""
-        measured, patching, integrated = np.array(PUBLISHED_BLOCKS).T
+        measured, *predictions = np.array(PUBLISHED_BLOCKS).T
         names = ("attribution patching", "integrated gradients")
+        found = zip(names, predictions, published_correlations(), PUBLISHED_R, strict=True)
         panels = (
-            Panel(name, ("Pythia-70m, blocks",), (row(p),), (row(measured),), (r,), (r, r))
-            for name, p, r in zip(
-                names, (patching, integrated), published_correlations(), strict=True
-            )
+            Panel(name, ("Pythia-70m, blocks",), (row(p),), (row(measured),), (r,), (claimed,))
+            for name, p, r, claimed in found
         )
         return cls("paper", len(measured), tuple(panels))
 
@@ -114,7 +113,7 @@ def _counted(panels: Sequence[Panel]) -> str:
 
 @style.styled
 def draw(value: Effects) -> Figure:
-    figure = style.canvas(3.5 * len(value.panels) + 0.6, 4.3)
+    figure = style.canvas(3.5 * len(value.panels) + 0.6, 4.9)
     for axes, panel in zip(style.row_of_axes(figure, len(value.panels)), value.panels, strict=True):
         _panel(axes, panel)
     models = style.listed([str(len(panel.models)) for panel in value.panels])
@@ -146,7 +145,7 @@ def _panel(axes: Axes, panel: Panel) -> None:
     axes.set_title("\n".join([*textwrap.wrap(panel.name, 34), *_published(panel)]))
     axes.set_xlabel("measured rise of the loss, nats")
     axes.set_ylabel("predicted rise, nats")
-    axes.legend(loc="best", handletextpad=0.2)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2, handletextpad=0.2)
 
 
 def _predicted_axis(axes: Axes, panel: Panel) -> None:
