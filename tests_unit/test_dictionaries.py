@@ -1,5 +1,7 @@
 """Dictionaries: the trainer, the value type, the groups."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from polyrot.dictionaries import collection, sae, training
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.matching import max_cosine
-from polyrot.profiles import Profile
+from polyrot.profiles import PROFILES
 from polyrot.seeding import torch_generator
 from polyrot.store import Store
 from polyrot.toy.prepare import Workshop
@@ -211,7 +213,7 @@ def test_bad_input():
 
 def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
     cohort, store = OneSiteCohort(), Store(tmp_path)
-    workshop = Workshop(store, Profile(TOY, TINY))
+    workshop = Workshop(store, replace(PROFILES["tiny"], toy=TOY, dictionaries=TINY))
     first = workshop.chosen(cohort)
     assert list(first) == list(cohort.internal)
     choice, dictionary = first["resid_post_0"]

@@ -81,7 +81,7 @@ def test_no_core_claim() -> None:
     core = sentences(not_run("cosine.match", "neox"))[0]
     assert core == (
         "None of the paper's core claims was judged; 1 came to no verdict (neox), and nothing is "
-        "said of them."
+        "said of it."
     )
 
 

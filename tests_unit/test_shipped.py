@@ -8,6 +8,9 @@ from fixtures.cohorts import SHIPPED
 from polyrot.dictionaries import collection
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.dictionaries.sae import quality
+from polyrot.language import corpus
+from polyrot.language import seeds as language_seeds
+from polyrot.language import training as language_training
 from polyrot.profiles import PROFILES
 from polyrot.store import Artifact, Store, verify
 from polyrot.toy import seeds, training
@@ -88,3 +91,34 @@ def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
             gap = training.lowest(again, m) - training.lowest(result.accuracies, m)
             assert abs(gap) < 0.004
         assert torch.isfinite(result.params["embed"]).all()
+
+
+def test_recorded_losses_are_those_of_the_shipped_language_models(workshop):
+    on = corpus.evaluation(workshop.store)
+    for each in language_seeds.trainings(PROFILE.language):
+        run = language_seeds.trained(workshop.store, each, on)
+        model = language_seeds.model(each.width, run.weights)
+        found = language_training.held_out_loss(model, on.tokens["fit"])
+        assert found == pytest.approx(run.loss, abs=2e-3)
+        assert abs(run.loss - run.loss_before) < 0.002
+        assert run.loss < run.early_losses[0] / 2
+
+
+def test_first_steps_of_a_shipped_language_model(workshop, tmp_path):
+    on = corpus.evaluation(workshop.store)
+    if corpus.description() != on.corpus:
+        pytest.skip(
+            f"trained on the library of another Python ({on.corpus.split(', ')[1]}): run with it"
+        )
+    first = language_seeds.trainings(PROFILE.language)[1]
+    shipped = language_seeds.trained(workshop.store, first, on)
+    again = language_training.train(
+        first.seed,
+        first.schedule,
+        corpus.training_tokens(Store(tmp_path), on),
+        on.tokens["fit"][:8],
+        width=first.width,
+        vocabulary=corpus.VOCABULARY,
+        stop_after=2,
+    )
+    np.testing.assert_allclose(again.early_losses, shipped.early_losses[:2], rtol=TOLERANCE)

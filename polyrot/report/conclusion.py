@@ -140,7 +140,8 @@ def _unjudged(members: Sequence[Conclusion]) -> str:
     if not rest:
         return ""
     scales = [s for s in SCALES if any(c.finding.scale == s for c in rest)]
-    return f"; {len(rest)} came to no verdict ({', '.join(scales)}), and nothing is said of them"
+    these = "it" if len(rest) == 1 else "them"
+    return f"; {len(rest)} came to no verdict ({', '.join(scales)}), and nothing is said of {these}"
 
 
 def _at(scale: str) -> str:

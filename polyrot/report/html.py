@@ -91,7 +91,8 @@ def write_page(
     `parts` are values of figures, or parts of them; the overview of claims and controls and the
     power of the Haar tests are drawn without. Returns why figures could not be made.
     """
-    values = figures.joined([*figures.standing(record), *parts])
+    # standing ones last: what the record says now, not what a figures.json kept
+    values = figures.joined([*parts, *figures.standing(record)])
     drawn, broken = figures.draw_all(values, folder)
     failures = [*failures, *broken]
     figures.write_values(folder / FIGURES, values, failures)

@@ -129,7 +129,7 @@ def _ordered(panel: Panel) -> list[BestCosines]:
 def _meanings(value: DecoderCosine) -> str:
     names = [series.name for series in _ordered(value.panels[0])]
     texts = [f"{name}: {MEANING[name]}" for name in names]
-    return style.listed(texts).replace("directions", f"directions in {value.width} dimensions")
+    return "; ".join(texts).replace("directions", f"directions in {value.width} dimensions")
 
 
 def _counted(value: DecoderCosine) -> str:

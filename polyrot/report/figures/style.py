@@ -1,8 +1,8 @@
 """How every figure looks, and how it becomes SVG and PDF.
 
 Colours are those of Okabe and Ito, told apart with any common colour blindness; no series is told
-by colour alone. Text, axes and paper have colours of their own, which a page may replace by its
-theme's (`inline_svg`); those of the data stay.
+by colour alone. Text, axes and paper have colours of their own, which a page replaces by those of
+its theme (`inline_svg`), and so does the blue, which a dark ground would swallow; the others stay.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PURPLE = "#56b4e9", "#cc79a7"
 INK, MUTED, FAINT, PAPER = "#1b1f23", "#6a737c", "#d3d8dd", "#fefefe"
-"""Text and axes; what is secondary; grids and bands; the ground. Each named once in the theme."""
+"""Text and axes; what is secondary; grids and bands; the ground."""
 CHARACTERS_PER_INCH = 14  # of a note
-THEME = {INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper"}
+THEME = {BLUE: "--blue", INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper"}
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
