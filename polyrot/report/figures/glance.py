@@ -132,6 +132,9 @@ def draw(value: Glance) -> Figure:
     return figure
 
 
+LONG = 42
+
+
 def _paint(found: str) -> dict[str, Any]:
     """Filled, but for a claim that held and proves nothing."""
     colour = LOOKS[found].colour
@@ -142,7 +145,8 @@ def _paint(found: str) -> dict[str, Any]:
 def _mark(axes: Axes, x: float, y: float, mark: Mark) -> None:
     look = LOOKS[mark.found]
     axes.plot(x, y, look.marker, markersize=8, markeredgewidth=1.5, **_paint(mark.found))
-    axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=8)
+    size = 8 if len(mark.name) <= LONG else 6  # the longest would run into the next column
+    axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=size)
     axes.text(
         x + 0.07, y + 0.04, f"{mark.found}: {mark.figure}" if mark.figure else mark.found, va="top",
         fontsize=7.5, color=style.MUTED,
