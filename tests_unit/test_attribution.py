@@ -223,6 +223,23 @@ def test_integrated_gradients_are_complete_and_converge(toy: ToyCohort, tokens: 
     assert errors[16] < errors[2]
 
 
+def test_integrated_gradients_equal_captum(toy: ToyCohort, tokens: Tensor) -> None:
+    captum = pytest.importorskip("captum.attr", reason='needs captum: pip install -e ".[test]"')
+    few = tokens[:3]
+    run, means = toy.clean_run(1, few), toy.mean_writes(1)
+    found = integrated_gradients(toy, 1, few, 8)
+    for c in range(len(toy.components)):
+
+        def loss(x: Tensor, c: int = c) -> Tensor:
+            return run.loss([c] * len(x), x)
+
+        clean = run.writes[c][None]
+        by_entry = captum.IntegratedGradients(loss).attribute(
+            means[c].expand_as(clean), clean, n_steps=8, method="riemann_middle"
+        )
+        torch.testing.assert_close(found.effects[c], by_entry.double().sum(), atol=1e-5, rtol=1e-4)
+
+
 def test_means_leave_padding_out(toy: ToyCohort) -> None:
     few = toy.tokens("fit")
     one = transformer.select(toy.params, [0])
