@@ -18,6 +18,10 @@ def silent(stage: str, done: int, total: int, note: str = "") -> None:
     """The progress display that shows nothing."""
 
 
+def silence(text: str) -> None:
+    """What hears a notice and shows nothing."""
+
+
 def _duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -40,6 +44,10 @@ class ConsoleProgress:
         self._interval = 1.0 if self._live else 60.0
         self._started: dict[str, tuple[float, int]] = {}
         self._shown: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Show a notice on lines of its own."""
+        self._write(("\r\x1b[K" if self._live else "") + text + "\n")
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()

@@ -75,7 +75,6 @@ __all__ = [
 
 SHIPPED_BUDGET = 40 * 2**20
 _MANIFEST = "manifest.toml"
-_ABOUT = "Check, list and extend the artifacts that are shipped with the suite."
 _log = logging.getLogger(__name__)
 
 
@@ -151,9 +150,7 @@ class Store:
             raise ValueError(f"{kind!r} is no kind of artifact: use a-z, 0-9, _ and -")
         fp = fingerprint(kind, recipe)
         found = None if self.retrain else self._from_shipped(kind, fp)
-        if found is None:
-            found = self._from_cache(kind, fp, quiet=True)
-        if found is not None:
+        if found or (found := self._from_cache(kind, fp, quiet=True)):
             return found
         with self._lock(kind, fp):
             # Another process may have built it while this one waited.
@@ -186,7 +183,7 @@ class Store:
         }
         done = Artifact(on_cpu(built.tensors), plain(built.meta, "meta"))
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip(".")
-        path = directory / f"{readable}{'-' if readable else ''}{fp[:16]}{SUFFIX}"
+        path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
         write(path, {**head, "role": "artifact", "meta": dict(done.meta)}, done.tensors)
         for other in _artifacts(directory, fp):
             if other != path:  # damaged, or it would have been used
@@ -239,6 +236,12 @@ class Store:
             yield
         finally:
             lock.release()
+
+    def has(self, kind: str, recipe: Mapping[str, Any]) -> bool:
+        """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
+        fp, shipped = fingerprint(kind, recipe), None if self.retrain else self.shipped
+        places = [Path(place) for place in (self.directory, shipped) if place is not None]
+        return any(_artifacts(place / kind, fp) for place in places)
 
     def state(self) -> tuple[int, int]:
         """Number of artifacts in this run's cache, and their bytes."""
@@ -340,11 +343,10 @@ def verify(shipped: Path) -> list[str]:
         listed = read_manifest(shipped)
     except DamagedArtifact as error:
         return [str(error)]
-    problems, total = [], 0
     present = {p.relative_to(shipped).as_posix() for p in _artifacts(shipped, below="*/")}
-    problems += [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
+    problems = [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
+    total = sum((shipped / file).stat().st_size for file in present)
     for file in sorted(present):
-        total += (shipped / file).stat().st_size
         if file not in listed:
             problems.append(f"{file}: not listed in the manifest")
             continue
@@ -362,7 +364,8 @@ def verify(shipped: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 where all is well."""
-    parser = argparse.ArgumentParser(prog="python -m polyrot.store", description=_ABOUT)
+    about = "Check, list and extend the artifacts that are shipped with the suite."
+    parser = argparse.ArgumentParser(prog="python -m polyrot.store", description=about)
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (
         ("verify", "check every shipped file against the manifest"),

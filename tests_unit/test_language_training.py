@@ -153,3 +153,26 @@ def test_snapshots_are_enough_for_drift():
     assert len(steps) >= 6
     assert steps[0] == 60
     assert steps[-1] == 3000
+
+
+def test_fingerprint_does_not_name_the_release_of_transformers(monkeypatch, tmp_path):
+    """A release of transformers once made every shipped language model a stranger."""
+    from polyrot.language import architecture, seeds
+
+    first = seeds.trainings(seeds.SHIPPED)[0]
+
+    class On:
+        fingerprint = "text"
+
+    before = first.fingerprint(On())
+    made = architecture.neox_config
+
+    def another_release(*shape):
+        config = made(*shape)
+        config.transformers_version, config.a_new_field = "99.0", True
+        return config
+
+    monkeypatch.setattr(architecture, "neox_config", another_release)
+    assert first.fingerprint(On()) == before
+    monkeypatch.setattr(architecture, "neox_config", lambda *s: made(256, *s[1:]))
+    assert first.fingerprint(On()) != before

@@ -23,6 +23,7 @@ from polyrot.progress import Progress, silent
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Store
 
+KIND = "dictionaries"
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 
 EXPANSION = 8
@@ -234,7 +235,7 @@ def trained(
 
     untrained = "" if cohort.trained else "-untrained"
     artifact = store.get_or_build(
-        "dictionaries",
+        KIND,
         recipe(cohort, group),
         build,
         name=f"{cohort.scale}{untrained}-{group.name}",

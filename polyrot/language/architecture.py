@@ -45,6 +45,33 @@ def neox_config(width: int, vocabulary: int, context: int) -> GPTNeoXConfig:
     return config
 
 
+DECISIVE = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "max_position_embeddings",
+    "rope_parameters",
+    "use_parallel_residual",
+    "tie_word_embeddings",
+    "attention_bias",
+    "layer_norm_eps",
+    "initializer_range",
+    "attention_dropout",
+    "hidden_dropout",
+)
+"""Fields of a configuration that decide what a model computes and how it starts."""
+
+
+def recipe(config: GPTNeoXConfig) -> dict[str, object]:
+    """What a fingerprint needs to know of a configuration. Not all of it: that names the release of
+    transformers too, and a new release would make every trained model a stranger."""
+    return {name: getattr(config, name) for name in DECISIVE}
+
+
 def pythia_70m_parameters() -> int:
     """Parameters of that model, counted on a model built without memory for its weights."""
     with torch.device("meta"):

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.language import corpus, training
-from polyrot.language.architecture import neox_config
+from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
 from polyrot.progress import ConsoleProgress, Progress, silent
@@ -53,7 +52,9 @@ class Training:
             "version": RECIPE_VERSION,
             "seed": self.seed,
             "schedule": self.schedule.recipe(),
-            "config": neox_config(self.width, corpus.VOCABULARY, corpus.CONTEXT).to_diff_dict(),
+            "config": architecture.recipe(
+                architecture.neox_config(self.width, corpus.VOCABULARY, corpus.CONTEXT)
+            ),
             "text": on.fingerprint,
             "snapshots": self.keeps_snapshots,
         }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
+from polyrot import estimate
 from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
@@ -21,7 +22,7 @@ from polyrot.language.cohort import LanguageCohort
 from polyrot.language.neox import Neox
 from polyrot.language.seeds import WIDTH
 from polyrot.profiles import PROFILES, Profile
-from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.progress import ConsoleProgress, Progress, silence, silent
 from polyrot.store import Artifact, Checkpoint, Store
 from polyrot.toy import seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
@@ -35,7 +36,8 @@ L0_FLOOR = 4.0  # of the registration's sparse dictionaries; the ceiling is a qu
 class Workshop:
     """Where and how things are made: a store, a profile, a device, a progress display.
 
-    width: of the language models of scale neox.
+    width: of the language models of scale neox. say: is told what long work will cost, before it
+    begins; `told` has the scales of which that was said as a whole (see `polyrot.toy.plan`).
     """
 
     store: Store
@@ -43,6 +45,8 @@ class Workshop:
     device: str = "cpu"
     progress: Progress = silent
     width: int = WIDTH
+    say: Callable[[str], None] = silence
+    told: set[str] = field(default_factory=set, compare=False)
 
     @property
     def neox(self) -> Neox:
@@ -82,10 +86,20 @@ class Workshop:
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
         """The dictionaries of a group, on the device."""
         compiled = group.schedule.steps >= 500 and (self.device == "cuda" or can_compile())
+        recipe = collection.recipe(cohort, group)
+        if cohort.scale not in self.told and not self.store.has(collection.KIND, recipe):
+            piece = estimate.dictionaries(group, cohort.width, self.device)
+            self.announce(cohort.scale, [piece])
         found = collection.trained(
             self.store, cohort, group, compiled=compiled, progress=self.progress
         )
         return {spec: dictionary.to(self.device) for spec, dictionary in found.items()}
+
+    def announce(self, scale: str, pieces: list[estimate.Piece]) -> None:
+        """Say what these will cost, where that is worth saying."""
+        text = estimate.notice(scale, pieces, self.store.directory, self.device)
+        if text:
+            self.say(text)
 
     def named(
         self, cohort: Cohort, make: Callable[..., Group], *more: object
@@ -147,6 +161,8 @@ PARTS: dict[str, Callable[[Workshop, Cohort], object]] = {
 
 def main() -> None:
     """Command line: train one cohort's seeds and dictionaries, or resume them."""
+    from polyrot.toy import plan  # it plans for a Workshop
+
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.toy.prepare",
         description="Train the seeds of a cohort and its dictionaries into a store, resuming "
@@ -166,12 +182,15 @@ def main() -> None:
         if part not in PARTS:
             parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
+    progress = ConsoleProgress()
     workshop = Workshop(
         Store(arguments.artifacts),
         PROFILES[arguments.schedule],
         arguments.device,
-        ConsoleProgress(),
+        progress,
+        say=progress.say,
     )
+    plan.tell(workshop, arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
     for part in parts:
         PARTS[part](workshop, cohort)

@@ -57,6 +57,11 @@ class Training:
     def name(self) -> str:
         return f"{self.seeds[0]}-{self.seeds[-1]}"
 
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Seed 0 is kept on its way, for drift."""
+        return self.seeds[0] == 0
+
 
 def trainings(scale: str, schedule: Schedule) -> list[Training]:
     """The trainings that make a cohort, in order. Cohort A's first seed is trained freely, the
@@ -91,7 +96,7 @@ def trained(
             training_.schedule,
             frozen_io=io,
             snapshot_at=training.drift_steps(training_.schedule.steps)
-            if training_.seeds[0] == 0
+            if training_.keeps_snapshots
             else (),
             device=device,
             checkpoint=checkpoint,

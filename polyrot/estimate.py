@@ -1,0 +1,170 @@
+"""What long work will cost, told before it begins: time by a trial on this device, and disk.
+
+The trial runs forward and backward of the very programs that will train, as they are without
+torch.compile, on data of the right shape: a second or two for each kind of work.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import GPTNeoXForCausalLM
+
+from polyrot.dictionaries import training as dictionary_training
+from polyrot.dictionaries.collection import Group
+from polyrot.language import corpus
+from polyrot.language import seeds as language_seeds
+from polyrot.language import training as language_training
+from polyrot.language.architecture import neox_config
+from polyrot.toy import seeds as toy_seeds
+from polyrot.toy import training as toy_training
+from polyrot.toy import transformer
+
+WORTH_TELLING = 30.0
+"""Seconds below which work begins without a word."""
+TRIAL_SECONDS = 1.5
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Work of one kind: `count` models or dictionaries, `steps` each. seconds, bytes: of all."""
+
+    what: str
+    count: int
+    steps: int
+    seconds: float
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.count:,} x {self.what} ({self.steps:,} steps)"
+
+
+def seconds_a_step(step: Callable[[], object], device: str = "cpu") -> float:
+    """Wall seconds of one call, the mean over `TRIAL_SECONDS` and one call at least, after a first
+    one that is not counted."""
+    step()
+    _wait(device)
+    start, calls = time.perf_counter(), 0
+    while True:
+        step()
+        calls += 1
+        _wait(device)
+        elapsed = time.perf_counter() - start
+        if elapsed >= TRIAL_SECONDS:
+            return elapsed / calls
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def toy_step(models: int, schedule: toy_training.Schedule, device: str) -> Callable[[], object]:
+    """Forward and backward of so many toys on one batch of the task."""
+    params = transformer.initialise(range(models), torch.device(device))
+    for p in params.values():
+        p.requires_grad_()
+    batch = next(toy_training.batches([0], schedule.batch, 0, torch.device(device)))
+    tokens, positions, bias, labels = batch
+    n = models
+    wide = (tokens.expand(n, -1, -1), positions.expand(n, -1, -1), bias)
+    targets = {head: label.expand(n, -1, -1) for head, label in labels.items()}
+    return lambda: toy_training._loss(params, *wide, targets).sum().backward()
+
+
+def dictionary_step(
+    count: int, width: int, features: int, schedule: dictionary_training.Schedule, device: str
+) -> Callable[[], object]:
+    """Forward and backward of so many dictionaries at once on one batch."""
+    weights = {
+        name: w.to(device).requires_grad_()
+        for name, w in dictionary_training.initialise(range(count), width, width, features).items()
+    }
+    x = torch.randn(count, schedule.batch, width, device=device)
+    l1 = torch.full((count,), 1e-3, device=device)
+    return lambda: dictionary_training._autocast_loss(weights, x, x, l1).sum().backward()
+
+
+def language_step(
+    width: int, schedule: language_training.Schedule, device: str
+) -> Callable[[], object]:
+    """Forward and backward of one language model on one batch."""
+    model = language_training.model_of(width, corpus.VOCABULARY, corpus.CONTEXT, device=device)
+    model.train().requires_grad_(True)
+    tokens = torch.zeros(schedule.batch, corpus.CONTEXT, dtype=torch.int64, device=device)
+    return lambda: language_training._loss(model, tokens).backward()
+
+
+def dictionaries(group: Group, width: int, device: str) -> Piece:
+    """The dictionaries of one group: one after another on a CPU, all at once on a GPU."""
+    count, features = len(group.specs), group.expansion * width
+    at_once = count if device == "cuda" else 1
+    step = dictionary_step(at_once, width, features, group.schedule, device)
+    seconds = seconds_a_step(step, device) * group.schedule.steps * count / at_once
+    floats = 2 * width * features + features + 2 * width
+    what = f"dictionary at {group.expansion}x"
+    return Piece(what, count, group.schedule.steps, seconds, 4 * floats * count)
+
+
+def toys(each: toy_seeds.Training, device: str) -> Piece:
+    """One training of toy seeds, all of them at once; the first seed is kept on its way."""
+    count, steps = len(each.seeds), each.schedule.steps
+    seconds = seconds_a_step(toy_step(count, each.schedule, device), device) * steps
+    parameters = sum(math.prod(shape) for shape in transformer.shapes().values())
+    kept = count + (len(toy_training.drift_steps(steps)) if each.keeps_snapshots else 0)
+    return Piece("seed", count, steps, seconds, 4 * parameters * kept)
+
+
+def language_models(each: Sequence[language_seeds.Training], device: str) -> Piece:
+    """Language models of one width and schedule, one after another."""
+    width, schedule = each[0].width, each[0].schedule
+    step = language_step(width, schedule, device)
+    seconds = seconds_a_step(step, device) * schedule.steps * len(each)
+    with torch.device("meta"):
+        config = neox_config(width, corpus.VOCABULARY, corpus.CONTEXT)
+        parameters = sum(p.numel() for p in GPTNeoXForCausalLM(config).parameters())
+    snapshots = len(language_training.snapshot_steps(schedule.steps)) - 1
+    kept = sum(1 + snapshots * t.keeps_snapshots for t in each)
+    return Piece("language model", len(each), schedule.steps, seconds, parameters * kept)
+
+
+def duration(seconds: float) -> str:
+    """About how long, as one says it: "40 s", "12 min", "1 h 40 min", "31 h"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, rest = divmod(minutes, 60)
+    return f"{hours} h {rest} min" if hours < 10 else f"{round(minutes / 60)} h"
+
+
+def notice(scale: str, pieces: Sequence[Piece], folder: Path, device: str) -> str:
+    """One or two lines on what is to be built at a scale; "" where that is not worth telling.
+
+    The second line warns that the disk which holds `folder` has no room for it.
+    """
+    seconds = sum(piece.seconds for piece in pieces)
+    if seconds < WORTH_TELLING:
+        return ""
+    size, free = sum(piece.bytes for piece in pieces), _free(folder)
+    text = (
+        f"to build at {scale}: {', '.join(map(str, pieces))}: about {duration(seconds)} on "
+        f"{device} by a trial, {size / MIB:.1f} MiB in {folder} ({free / 2**30:.1f} GiB free)"
+    )
+    if size > free:
+        text += "\nWARNING: they will not fit; make room, or choose another --artifacts DIR"
+    return text
+
+
+def _free(folder: Path) -> int:
+    """Bytes free on the disk that holds `folder`, whether or not it is there yet."""
+    there = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    return shutil.disk_usage(there).free
