@@ -36,13 +36,13 @@ def test_spectrum_is_haar_when_repulsion_is_known(fits, store, verdict):
 
 
 @pytest.mark.claim("haar.battery")
-def test_rotation_passes_the_battery(fits, store, verdict):
-    verdict(haar.battery(fits, store), over="pairs x sites")
+def test_rotation_passes_the_battery(cohort, fits, store, verdict):
+    verdict(haar.battery(cohort, fits, store), over="pairs x sites")
 
 
 @pytest.mark.claim("haar.relative_rotations")
-def test_rotations_between_siblings_are_haar(fits, store, verdict):
-    verdict(haar.relative(fits, store), over="chain x sites")
+def test_rotations_between_siblings_are_haar(cohort, fits, store, verdict):
+    verdict(haar.relative(cohort, fits, store), over="chain x sites")
 
 
 @pytest.mark.claim("haar.identifiable")

@@ -23,17 +23,19 @@ from polyrot.steering import (
     N_RANDOM,
     N_SEQUENCES,
     RANDOM_SEED,
+    TARGETS,
     Effects,
     dose_needed,
     random_directions,
     rotated_direction,
     steer,
+    tokens_at_stake,
 )
 from polyrot.store import Artifact
 
 Arm = Literal["naive", "rotated", "own"]
 ARMS = ("within", "naive", "rotated", "own")
-RECIPE_VERSION = 1  # raise when a change of code changes what is measured
+RECIPE_VERSION = 2  # raise when a change of code changes what is measured
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Steering:
     naive: the anchor's direction as it is. rotated: carried by the Procrustes rotation. own: the
     sibling's own difference of means, what steering can do there at all. random_kl: [contrasts,
     pairs, paper's doses], mean KL of random directions of the norm of dose times direction, and
-    random_sd over them.
+    random_sd over them, on the first `sequences`. targets: positions that a contrast's effects are
+    averaged over.
     """
 
     contrasts: tuple[str, ...]
@@ -67,6 +70,7 @@ class Steering:
     norms: np.ndarray
     seeds: tuple[int, ...]
     sequences: int
+    targets: tuple[int, ...]
 
     def to_artifact(self) -> Artifact:
         tables = {
@@ -75,7 +79,7 @@ class Steering:
             for name, table in vars(getattr(self, arm)).items()
         }
         tables |= {name: getattr(self, name) for name in ("random_kl", "random_sd", "norms")}
-        plain = ("contrasts", "doses", "pairs", "seeds", "sequences")
+        plain = ("contrasts", "doses", "pairs", "seeds", "sequences", "targets")
         return Artifact(
             {name: torch.from_numpy(table) for name, table in tables.items()},
             {name: getattr(self, name) for name in plain},
@@ -89,7 +93,8 @@ class Steering:
             arm: Curves(*(t[f"{arm}.{name}"] for name in ("gain", "accuracy", "kl")))
             for arm in ARMS
         }
-        plain: Any = {n: tuple(meta[n]) for n in ("contrasts", "doses", "pairs", "seeds")}
+        lists = ("contrasts", "doses", "pairs", "seeds", "targets")
+        plain: Any = {name: tuple(meta[name]) for name in lists}
         return cls(
             **plain,
             **curves,
@@ -119,14 +124,20 @@ class Steering:
         """Effect on the contrast in siblings over that in the anchor, mean over pairs."""
         i, j = self.contrasts.index(contrast), self.doses.index(dose)
         curves = self._arm(arm)
-        ratio = curves.gain[i, :, j] / self.within.gain[i, 0, j]
+        ratio = curves.gain[i] / self.within.gain[i]
+        # Past the peak of the anchor's curve a ratio near 1 is no sign that curves agree.
+        curve = {
+            f"ratio_at_{d:g}": float(r) for d, r in zip(self.doses, ratio.mean(0), strict=True)
+        }
         return self._measured(
-            ratio[None],
+            ratio[None, :, j],
             [contrast],
+            **curve,
             within_gain=float(self.within.gain[i, 0, j]),
             within_accuracy=float(self.within.accuracy[i, 0, j]),
             cross_accuracy=float(curves.accuracy[i, :, j].mean()),
             kl_ratio=float((curves.kl[i, :, j] / self.within.kl[i, 0, j]).mean()),
+            targets=self.targets[i],
             own_ratio=float((self.own.gain[i, :, j] / self.within.gain[i, 0, j]).mean()),
         )
 
@@ -137,6 +148,9 @@ class Steering:
         ratio = (curves.gain / self.within.gain)[:, :, at].mean(2)
         other = (self.naive.gain / self.within.gain)[:, :, at].mean((1, 2))
         beside = {f"naive_{name}": float(x) for name, x in zip(self.contrasts, other, strict=True)}
+        beside |= {
+            f"targets_{n}": float(x) for n, x in zip(self.contrasts, self.targets, strict=True)
+        }
         return self._measured(ratio, self.contrasts, **beside)
 
     def kl_ratios(self) -> Measured:
@@ -189,17 +203,20 @@ def measure(
     """Dose curves of the cohort's contrasts in every model.
 
     rotations: from each sibling to the anchor at the steering site, fitted on the fit split.
+    Effects are averaged over the sequences of `tokens_at_stake`, the KL of random directions, which
+    has no target, over the first `n_sequences`.
     Raises ValueError if there is not one rotation a sibling.
     """
     pairs = pair_labels(cohort)
     if len(rotations) != len(pairs):
         raise ValueError(f"{len(rotations)} rotations for {len(pairs)} siblings")
     doses = DOSES + BEYOND
-    tokens = cohort.intervention_tokens(n_sequences)
+    few = cohort.intervention_tokens(n_sequences)
     arms: dict[str, list[list[Effects]]] = {"within": [], "naive": [], "rotated": [], "own": []}
-    random, norms = [], []
+    random, norms, targets = [], [], []
     for name in cohort.contrasts:
-        v = cohort.direction(name)
+        tokens, v = tokens_at_stake(cohort, name, n_sequences), cohort.direction(name)
+        targets.append(int(cohort.target(name, tokens).where.sum()))
         dosed = torch.tensor(doses).to(v)[:, None]
         arms["within"].append([steer(cohort, 0, tokens, name, dosed * v[0])])
         rows: dict[str, list[Effects]] = {"naive": [], "rotated": [], "own": []}
@@ -212,7 +229,7 @@ def measure(
         for arm, row in rows.items():
             arms[arm].append(row)
         norms.append(float(v[0].norm()))
-        random.append(_random_kl(cohort, tokens, name, norms[-1], n_random))
+        random.append(_random_kl(cohort, few, name, norms[-1], n_random))
     drawn = np.stack(random)
     return Steering(
         cohort.contrasts,
@@ -223,7 +240,8 @@ def measure(
         random_sd=drawn.std(-1, ddof=1),
         norms=np.array(norms),
         seeds=tuple(cohort.seeds),
-        sequences=len(tokens),
+        sequences=len(few),
+        targets=tuple(targets),
     )
 
 
@@ -234,7 +252,7 @@ def recipe(cohort: InterventionCohort) -> dict[str, object]:
         "cohort": cohort.fingerprint,
         "contrasts": list(cohort.contrasts),
         "doses": list(DOSES + BEYOND),
-        "sequences": N_SEQUENCES,
+        "sequences": [N_SEQUENCES, TARGETS],
         "random": [N_RANDOM, RANDOM_SEED],
     }
 

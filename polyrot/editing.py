@@ -5,10 +5,12 @@ C = E[h h^T] over the data, the edit that answers a key k with the change delta 
 other inputs least is w + u delta^T, u = C^-1 k / (k^T C^-1 k). So it writes (h . u) delta more,
 which is how it is computed here: as a vector added right after the MLP.
 
-An edit has a factor in each of two spaces, and each space has its own map to the anchor's, fitted
-on the fit split: `a @ r ~ b` in the residual stream (centred Procrustes), h_a @ q ~ h_b in the
-MLP's inputs (Procrustes without centring, as there is no bias to carry a mean). The rotated edit is
-(u @ q.T, delta @ r.T). Leaving u as it is (`value_rotated`) reads arbitrary neurons of the sibling.
+An edit has a factor in each of two spaces. The rotation of the claim is the residual stream's,
+`a @ r ~ b`, so its rotated edit is (u, delta @ r.T): `rotated`. It reads the sibling's neurons in
+the anchor's order, which no rotation of the stream sets right. `both_rotated` is the alternative
+that could show the claim empty: the neurons too have a map to the anchor's, h_a @ q ~ h_b
+(Procrustes without centring, as there is no bias to carry a mean), and (u @ q.T, delta @ r.T)
+carries both factors. All maps are fitted on the fit split.
 """
 
 from __future__ import annotations
@@ -25,7 +27,14 @@ from polyrot.cohort import pair_labels
 from polyrot.interventions import CleanRun, InterventionCohort
 from polyrot.measured import Measured
 from polyrot.procrustes import Rotation
-from polyrot.steering import N_SEQUENCES, Effects, effects, rotated_direction
+from polyrot.steering import (
+    N_SEQUENCES,
+    TARGETS,
+    Effects,
+    effects,
+    rotated_direction,
+    tokens_at_stake,
+)
 from polyrot.store import Artifact
 
 N_KEYS = 320
@@ -33,9 +42,9 @@ N_KEYS = 320
 RIDGE = 1e-3
 """Added to the covariance, in units of its mean variance: dead neurons make it singular."""
 CHUNK = 128
-ARMS = ("naive", "value_rotated", "rotated", "own")
+ARMS = ("naive", "rotated", "both_rotated", "own")
 EFFECTS = ("gain", "accuracy", "damage")
-RECIPE_VERSION = 1  # raise when a change of code changes what is measured
+RECIPE_VERSION = 2  # raise when a change of code changes what is measured
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,8 @@ class Edits:
     """What edits made for the anchor do there (`within`) and in siblings, by arm.
 
     Every table [contrasts, pairs]; within [contrasts, 1]. naive: factors as they are.
-    value_rotated: delta rotated, u as it is. rotated: both. own: made from the sibling's own key
+    rotated: delta by the stream's rotation, u as it is. both_rotated: u through the neurons' map
+    too. own: made from the sibling's own key
     and direction. gain, accuracy: efficacy on the target. damage: KL elsewhere, nats.
     """
 
@@ -204,7 +214,7 @@ def recipe(cohort: InterventionCohort) -> dict[str, object]:
         "version": RECIPE_VERSION,
         "cohort": cohort.fingerprint,
         "contrasts": list(cohort.contrasts),
-        "sequences": [N_SEQUENCES, N_KEYS],
+        "sequences": [N_SEQUENCES, TARGETS, N_KEYS],
         "ridge": RIDGE,
     }
 
@@ -228,10 +238,10 @@ def measure(
     pairs = pair_labels(cohort)
     if len(rotations[site]) != len(pairs):
         raise ValueError(f"{len(rotations[site])} rotations for {len(pairs)} siblings")
-    tokens = cohort.intervention_tokens(n_sequences)
     turns = [key_rotation(cross) for cross in keys.cross[1:]]
     found: dict[str, list[list[Effects]]] = {arm: [] for arm in ("within", *ARMS)}
     for name in cohort.contrasts:
+        tokens = tokens_at_stake(cohort, name, n_sequences)
         directions = cohort.direction(name, site)
         own = [
             rank_one(mlp, k, c, v)
@@ -244,8 +254,8 @@ def measure(
             value, key = rotated_direction(delta, rotation), u @ q.to(u).T
             arms = {
                 "naive": own[0],
-                "value_rotated": RankOne(mlp, u, value),
-                "rotated": RankOne(mlp, key, value),
+                "rotated": RankOne(mlp, u, value),
+                "both_rotated": RankOne(mlp, key, value),
                 "own": own[m],
             }
             for arm, edit in arms.items():
@@ -267,5 +277,5 @@ def measure(
         table("accuracy"),
         table("kl_elsewhere"),
         tuple(cohort.seeds),
-        len(tokens),
+        len(cohort.intervention_tokens(n_sequences)),
     )

@@ -102,10 +102,11 @@ def language_step(
     return lambda: language_training._loss(model, tokens).backward()
 
 
-def dictionaries(group: Group, width: int, device: str) -> Piece:
-    """The dictionaries of one group: one after another on a CPU, all at once on a GPU."""
+def dictionaries(group: Group, width: int, device: str, at_once: int | None = None) -> Piece:
+    """The dictionaries of one group: one after another on a CPU, on a GPU `at_once` (default all
+    together)."""
     count, features = len(group.specs), group.expansion * width
-    at_once = count if device == "cuda" else 1
+    at_once = (at_once or count) if device == "cuda" else 1
     step = dictionary_step(at_once, width, features, group.schedule, device)
     seconds = seconds_a_step(step, device) * group.schedule.steps * count / at_once
     floats = 2 * width * features + features + 2 * width

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 import tomllib
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from polyrot.measured import Seeds
+from polyrot.measured import Figure, Seeds
 from polyrot.registration import Registration
 from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
 
@@ -23,7 +24,8 @@ class LedgerError(ValueError):
 @dataclass(frozen=True)
 class Entry:
     """A ledger line. `verdict` is the concluded one, `nulls` the controls that make it not
-    diagnostic; date is ISO, device "cpu" or "cuda"."""
+    diagnostic, `beside` figures without a bar, without which some verdicts mislead (a bar above
+    what could be reached), to four digits; date is ISO, device "cpu" or "cuda"."""
 
     verdict: Verdict
     why: str
@@ -33,6 +35,7 @@ class Entry:
     interval: tuple[float, float] | None = None
     n: int = 0
     seeds: Seeds = field(default_factory=dict)
+    beside: Mapping[str, Figure] = field(default_factory=dict)
     device: str = ""
     date: str = ""
     commit: str = ""
@@ -52,7 +55,7 @@ class Ledger:
     @classmethod
     def load(cls, path: Path, registration: Registration) -> Ledger:
         """Read `path`; a file that does not exist is an empty ledger. Raises LedgerError for a line
-        of no registered claim or scale, an unknown key, a verdict that is none."""
+        of no registered claim or scale, an unknown key, a verdict or a figure that is none."""
         if not path.exists():
             return cls()
         try:
@@ -107,6 +110,7 @@ class Ledger:
                 interval=finding.interval,
                 n=finding.n,
                 seeds=finding.seeds,
+                beside=_rounded(finding.beside),
                 device=device,
                 date=date,
                 commit=commit,
@@ -149,7 +153,7 @@ class Ledger:
             nulls = tuple(
                 control.name
                 for control in conclusion.controls
-                if control.null_passes and conclusion.verdict is Verdict.NOT_DIAGNOSTIC
+                if control.fails and conclusion.verdict is Verdict.NOT_DIAGNOSTIC
             )
             key = conclusion.finding.key
             entries[key] = replace(self.entries[key], verdict=conclusion.verdict, nulls=nulls)
@@ -167,6 +171,14 @@ def write_atomically(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def _rounded(figures: Mapping[str, Figure]) -> dict[str, Figure]:
+    """Rounded before they are kept, so that a ledger comes back as it was written."""
+    return {
+        name: figure if isinstance(figure, str) else float(f"{figure:.4g}")
+        for name, figure in figures.items()
+    }
 
 
 def _fields(entry: Entry) -> dict[str, Any]:
@@ -195,7 +207,22 @@ def _entry(name: str, table: Any) -> Entry:
     except ValueError:
         raise LedgerError(f"{name}: {table.get('verdict')!r} is no verdict") from None
     tuples = {key: tuple(table[key]) for key in ("interval", "nulls") if key in table}
-    return Entry(**{"why": "", **table, **tuples, "verdict": verdict})
+    beside = _beside(name, table.get("beside", {}))
+    return Entry(**{"why": "", **table, **tuples, "beside": beside, "verdict": verdict})
+
+
+def _beside(name: str, table: Any) -> dict[str, Figure]:
+    if not isinstance(table, dict):
+        raise LedgerError(f"{name}: beside must be a table")
+    figures: dict[str, Figure] = {}
+    for key, figure in table.items():
+        if isinstance(figure, str):
+            figures[key] = figure
+        elif type(figure) in (int, float) and math.isfinite(figure):  # a bool is an int too
+            figures[key] = float(figure)
+        else:
+            raise LedgerError(f"{name}: beside {key} = {figure!r} is no figure")
+    return figures
 
 
 def _toml(value: Any) -> str:

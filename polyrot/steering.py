@@ -31,7 +31,9 @@ BEYOND = (8.0, 16.0)
 """Further doses, for the one that equals an effect."""
 N_RANDOM = 32
 N_SEQUENCES = 128
-"""Sequences that effects are scored on."""
+"""Sequences that effects are scored on, in units of the toy's (see `intervention_tokens`)."""
+TARGETS = 256
+"""Targeted positions that a signed effect is averaged over, where there are as many."""
 RANDOM_SEED = 20260606
 CHUNK = 64
 
@@ -59,6 +61,20 @@ def rotated_direction(v: Tensor, rotation: Rotation) -> Tensor:
     if v.shape[-1] != rotation.r.shape[0]:
         raise ValueError(f"a direction of width {v.shape[-1]}, a rotation of {rotation.r.shape[0]}")
     return v @ rotation.r.to(v).T
+
+
+def tokens_at_stake(
+    cohort: InterventionCohort, contrast: str, n: int = N_SEQUENCES, wanted: int = TARGETS
+) -> Tensor:
+    """`n` sequences, or as many times twice as many as hold `wanted` targets of the contrast; all
+    there are if they hold fewer. In a language model a contrast is seldom at stake: an average over
+    thirty positions is noise, and a ratio to it may have any sign."""
+    while True:
+        tokens, more = cohort.intervention_tokens(n), cohort.intervention_tokens(2 * n)
+        targets = int(cohort.target(contrast, tokens).where.sum())
+        if targets >= wanted or len(more) == len(tokens):
+            return tokens
+        n *= 2
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
 """From measured values to findings, and from findings and their controls to verdicts.
 
 A finding is what one claim test saw at one scale, whatever its controls. A verdict adds the
-controls: a claim that held, but whose null passes too, is not diagnostic.
+controls: a claim that held, but one of whose controls fails (misses its own bar), is not
+diagnostic.
 """
 
 from __future__ import annotations
@@ -145,7 +146,8 @@ class ControlFinding:
     from_ledger: bool = False
 
     @property
-    def null_passes(self) -> bool:
+    def fails(self) -> bool:
+        """Whether it misses its own bar, so that what it controls proves nothing."""
         return self.outcome is Verdict.REFUTED
 
     @property
@@ -163,16 +165,16 @@ class Conclusion:
 
     @property
     def why(self) -> str:
-        """The finding's reason, and for what is not diagnostic the nulls that pass too."""
+        """The finding's reason, and for what is not diagnostic the controls that fail."""
         if self.verdict is not Verdict.NOT_DIAGNOSTIC:
             return self.finding.why
-        nulls = "; ".join(
-            f"the null of {control.name} passes"
+        failing = "; ".join(
+            f"the control {control.name} fails"
             f"{' (ledger)' if control.from_ledger else ''}: {control.why}"
             for control in self.controls
-            if control.null_passes
+            if control.fails
         )
-        return f"{self.finding.why}, but {nulls}"
+        return f"{self.finding.why}, but {failing}"
 
 
 def conclude(
@@ -192,7 +194,7 @@ def conclude(
             for control, at in registration.controls_at(claim.id, scale)
         )
         verdict = finding.outcome
-        if verdict is Verdict.HELD and any(control.null_passes for control in controls):
+        if verdict is Verdict.HELD and any(control.fails for control in controls):
             verdict = Verdict.NOT_DIAGNOSTIC
         conclusions.append(Conclusion(finding, verdict, controls))
     return conclusions

@@ -117,6 +117,7 @@ def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:
         np.ones(2),
         (0, 1, 2),
         128,
+        (256, 300),
     )
 
 
@@ -178,7 +179,7 @@ def power() -> Power:
 
 
 def glance() -> Glance:
-    null = Mark("noise", "null passes", "0.97  (< 0.5)")
+    null = Mark("noise", "control fails", "0.97  (< 0.5)")
     unknown = Mark("shift", "not known", "")
     return Glance(
         (

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from polyrot import editing
 from polyrot.editing import RankOne, key_moments, key_rotation, rank_one
-from polyrot.steering import effects
+from polyrot.steering import effects, tokens_at_stake
 from polyrot.toy import task, transformer
 from polyrot.toy.interventions import cropped
 from tests_unit.rotated_pair import RotatedPair
@@ -68,11 +68,20 @@ def test_rotated_edits_of_an_exact_copy_transfer_at_one(pair: RotatedPair, mlp: 
     rotations = {**pair.rotations()}
     rotations["resid_post_0"] = rotations["resid_mid_1"]
     found = editing.measure(pair, rotations, mlp=mlp, n_sequences=48)
-    np.testing.assert_allclose(found.transfer("rotated").values, 1, atol=0.01)
-    np.testing.assert_allclose(found.transfer("own").values, 1, atol=0.01)
-    np.testing.assert_allclose(found.damage["rotated"], found.damage["within"], rtol=0.05)
-    for arm in ("naive", "value_rotated"):
+    # Its neurons too are in another order, which the stream's rotation alone does not undo.
+    for arm in ("both_rotated", "own"):
+        np.testing.assert_allclose(found.transfer(arm).values, 1, atol=0.01)
+    np.testing.assert_allclose(found.damage["both_rotated"], found.damage["within"], rtol=0.05)
+    for arm in ("naive", "rotated"):
         assert (np.abs(found.transfer(arm).values - 1) > 0.2).all()
+
+
+def test_the_streams_rotation_is_enough_where_neurons_keep_their_order() -> None:
+    copy = RotatedPair()
+    found = editing.measure(copy, copy.rotations(), n_sequences=48)
+    for arm in ("rotated", "both_rotated", "own"):
+        np.testing.assert_allclose(found.transfer(arm).values, 1, atol=0.01)
+    assert (np.abs(found.transfer("naive").values - 1) > 0.03).all()
 
 
 def test_the_edit_within_is_that_of_key_and_direction(pair: RotatedPair) -> None:
@@ -84,7 +93,7 @@ def test_the_edit_within_is_that_of_key_and_direction(pair: RotatedPair) -> None
         keys.covariance[0],
         pair.direction("depth", "resid_post_1")[0],
     )
-    tokens = pair.intervention_tokens(48)
+    tokens = tokens_at_stake(pair, "depth", 48)
     alone = effects(pair, 0, tokens, "depth", "resid_post_1", edit.shift)
     assert alone.gain[0] == pytest.approx(found.gain["within"][1, 0], rel=1e-4)
 

@@ -83,11 +83,22 @@ def test_plan_has_the_very_groups_that_are_trained(tmp_path: Path) -> None:
         assert other == (2 * grid if part == "sparsity" else grid + one), part
 
 
+def test_nothing_is_tried_where_nobody_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(step: object, device: str = "cpu") -> float:
+        raise AssertionError("a trial for nobody")
+
+    monkeypatch.setattr(estimate, "seconds_a_step", trial)
+    plan.tell(Workshop(Store(tmp_path), TINY), "toy_b")
+
+
 def test_language_models_and_their_dictionaries_are_planned(tmp_path: Path) -> None:
     made, heard = workshop(tmp_path)
-    plan.tell(made, "neox", ["anchor", "own"])
-    # Five models of 30 steps, one after another; 7 sites of the anchor, 6 internal of 4 siblings.
-    assert "5 x language model (30 steps), 31 x dictionary at 8x (30 steps)" in heard[0]
+    plan.tell(made, "neox", ["anchor", "own", "sparsity"])
+    # Five models of 30 steps, one after another; 7 sites of the anchor, 6 internal of 4 siblings,
+    # and of the anchor's sparse ones 5 at each.
+    assert "5 x language model (30 steps), 61 x dictionary at 8x (30 steps)" in heard[0]
 
 
 def test_nothing_is_said_where_all_is_shipped(tmp_path: Path) -> None:

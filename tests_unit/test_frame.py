@@ -124,7 +124,7 @@ def test_a_part_of_the_claims_owes_nothing(suite: Any) -> None:
 def test_all_held(suite: Any) -> None:
     result = suite.run()
     result.assert_outcomes(passed=4)
-    lines = [line for line in result.outlines if line.endswith(("held", "rejected"))]
+    lines = [line for line in result.outlines if line.endswith(("held", "holds"))]
     assert [line.split()[:3] for line in lines] == [
         ["one", "toy_a", "0.6"],
         ["one", "toy_b", "0.6"],
@@ -149,7 +149,7 @@ def test_refuted_is_one_readable_line(suite: Any) -> None:
     result.stdout.fnmatch_lines(["not as the ledger has it*", "  4 verdicts that were not in it"])
 
 
-def test_a_null_that_passes(suite: Any) -> None:
+def test_a_control_that_fails(suite: Any) -> None:
     suite.write(g__null="verdict(0.1)")
     assert suite.judge() == {
         "f.one[toy_a]": "not diagnostic",
@@ -162,7 +162,7 @@ def test_a_null_that_passes(suite: Any) -> None:
 def test_a_control_that_did_not_run_is_taken_from_the_ledger(suite: Any) -> None:
     suite.ledger.write_text('["g.null".toy_a]\nverdict = "refuted"\nwhy = "0.1"\n')
     result = suite.run("-k", "f_one")
-    result.stdout.fnmatch_lines(["*one*toy_a*null passes [*]*not diagnostic"])
+    result.stdout.fnmatch_lines(["*one*toy_a*control fails [*]*not diagnostic"])
     result.stdout.fnmatch_lines(["* a control that did not run this time, as the ledger has it"])
 
 
@@ -326,8 +326,8 @@ def test_the_report(suite: Any) -> None:
     conforms(document, json.loads(SCHEMA.read_text()))
     assert document["run"]["as_registered"] is False
     markdown = (suite.pytester.path / "out" / "deep" / "verdicts.md").read_text()
-    row = "| `f.one` | toy_a | 0.6 (worst of 2: b) | ≥ 0.5 | 0.9 | null passes | **not diagnostic**"
-    assert row in markdown
+    row = "| `f.one` | toy_a | 0.6 (worst of 2: b) | ≥ 0.5 | 0.9 | control fails | "
+    assert row + "**not diagnostic**" in markdown
     assert "not run (no weights; to run: `get them`): `f.two[toy_a]`" in markdown
 
 

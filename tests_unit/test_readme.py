@@ -48,6 +48,24 @@ def test_every_judged_core_claim_is_in_the_account(ledger, registration):
             assert f"| `{id}` | {scale} |" in text
 
 
+def test_the_title_has_its_ceiling_where_the_ledger_has(ledger, registration, tmp_path):
+    key = ("cosine.universal_up_to_rotation", "toy_a")
+    figures = {"two_starts_mid": 0.1204, "haar_mid": 0.01, "ev_mid": 0.8, "l0_mid": 5.0}
+    path = tmp_path / "verdicts.toml"
+    accounts = {}
+    for name, beside in (("with", figures), ("without", {})):
+        entry = dataclasses.replace(ledger.entries[key], beside=beside)
+        Ledger({key: entry}).save(path, registration)
+        accounts[name] = readme.account(Ledger.load(path, registration), registration)
+    said = (
+        "), where two dictionaries of one and the same model share 12% to 12%, so that at 1 of 1 "
+        "sites the bar lay above it, with dictionaries that at 1 of 1 sites miss the registered "
+        "self EV of 0.9 (EV 0.8, L0 5)."
+    )
+    assert said in accounts["with"]
+    assert accounts["without"] == accounts["with"].replace(said, ").")
+
+
 def test_a_lost_marker_is_named():
     with pytest.raises(ValueError, match="has lost a marker"):
         readme.filled("# nothing here", "text")

@@ -47,14 +47,14 @@ def test_a_changed_verdict_changes_the_sentence(value: float, held: int, refuted
     assert f"{held} held and {refuted} w" in core[0]
 
 
-def test_a_claim_whose_null_passes_is_counted_as_proving_nothing() -> None:
+def test_a_claim_whose_control_fails_is_counted_as_proving_nothing() -> None:
     found = finding("cosine.match", "toy_a", HELD)
-    rejected = sentences(found, finding("cosine.noise_control", "toy_a", HELD))
-    passing = sentences(found, finding("cosine.noise_control", "toy_a", REFUTED))
-    assert "1 held and 0 were refuted." in rejected[0]
-    assert "0 held, 0 were refuted and 1 held but proves nothing" in passing[0]
-    assert rejected[1].endswith("at toy_a 0 of 1 pass as well.")
-    assert passing[1].endswith("at toy_a 1 of 1 pass as well (of cosine).")
+    holding = sentences(found, finding("cosine.noise_control", "toy_a", HELD))
+    failing = sentences(found, finding("cosine.noise_control", "toy_a", REFUTED))
+    assert "1 held and 0 were refuted." in holding[0]
+    assert "0 held, 0 were refuted and 1 held but proves nothing, as a control fails" in failing[0]
+    assert holding[1].endswith("at toy_a 0 of 1 controls fail.")
+    assert failing[1].endswith("at toy_a 1 of 1 controls fail (of cosine).")
 
 
 def test_bars_that_the_paper_reports_as_missed_are_told_apart() -> None:
@@ -66,14 +66,14 @@ def test_bars_that_the_paper_reports_as_missed_are_told_apart() -> None:
 
 
 def test_what_did_not_run_is_named_and_nothing_is_said_of_it() -> None:
-    core, nulls, title = sentences(
+    core, controls, title = sentences(
         finding("cosine.match", "toy_a", HELD),
         not_run("cosine.match", "neox"),
         not_run("naive.fails", "neox"),
     )
     assert core.endswith("; 2 came to no verdict (neox), and nothing is said of them.")
     assert "at neox" not in core
-    assert nulls == "No null was tried, so no claim that held is known to mean anything."
+    assert controls == "No control was judged, so no claim that held is known to mean anything."
     assert title == "The claim of the title was not judged."
 
 
@@ -113,6 +113,18 @@ def test_a_ceiling_is_what_remains_above_chance() -> None:
     assert "lay within it" in sentences(universal("toy_a", 0.1, 0.55, haar=0.05))[2]
 
 
+def test_dictionaries_that_are_not_as_registered_are_named() -> None:
+    quality = {"ev_mid": 0.71, "l0_mid": 5.04, "ev_post": 0.9, "l0_post": 12.0}
+    found = universal("toy_a", 0.1, 0.2)
+    short = replace(found, beside={**found.beside, **quality})
+    assert sentences(short)[2].endswith(
+        "at 2 of 2 sites the bar lay above it, with dictionaries that at 1 of 2 sites miss the "
+        "registered self EV of 0.9 (EV 0.71 to 0.9, L0 5.04 to 12)."
+    )
+    met = replace(found, beside={**found.beside, **quality, "ev_mid": 0.95})
+    assert sentences(met) == sentences(found)
+
+
 def test_a_title_without_a_ceiling() -> None:
     title = sentences(finding("cosine.universal", "toy_a", HELD))[2]
     assert title.endswith("held at toy_a (0.75 at 0-1, bar ≥ 0.5).")
@@ -126,11 +138,11 @@ def test_a_crash_is_no_verdict() -> None:
 def test_figures_of_the_paper_are_named_as_such() -> None:
     other = claim("haar.table_control", "control", "cosine.match", scales=("paper",))
     registration = replace(REGISTRATION, claims=(*REGISTRATION.claims, other))
-    nulls = sentences(
+    controls = sentences(
         finding("haar.table_control", "paper", REFUTED, registration=registration),
         registration=registration,
     )[1]
-    assert nulls.endswith("on the paper's own figures 1 of 1 pass as well (of haar).")
+    assert controls.endswith("on the paper's own figures 1 of 1 controls fail (of haar).")
 
 
 def test_other_bars_are_said_first() -> None:

@@ -120,10 +120,10 @@ def test_every_claim_has_its_row(page: Page) -> None:
     for text in (
         "0.75 worst of 2: 0-1",
         "≥ 0.5",
-        "null passes",
-        "null rejected",
+        "control fails",
+        "control holds",
         "no cohort at neox; to run it: get neox",
-        "but the null of cosine.noise_control[toy_a] passes",
+        "but the control cosine.noise_control[toy_a] fails",
         "mean over pairs, 95 %: {:.4g} to {:.4g}".format(*FINDINGS[0].interval or ()),
         "Figure left out, steering, toy_a: ValueError: no.",
     ):
@@ -357,4 +357,4 @@ def test_a_junit_verdict_knows_the_controls_that_are_known(suite: Any) -> None:
     suite.run("--junitxml=junit.xml", "--scale=toy_a")
     text = (suite.pytester.path / "junit.xml").read_text()
     assert text.count('name="verdict" value="not diagnostic"') == 1
-    assert text.count('name="verdict" value="null passes"') == 1
+    assert text.count('name="verdict" value="control fails"') == 1

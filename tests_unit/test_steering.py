@@ -12,7 +12,13 @@ from torch import Tensor
 from polyrot import dose_curves, pinned, steering
 from polyrot.interventions import Target
 from polyrot.pinned import overlap, pinned_subspace, signed_transfer
-from polyrot.steering import dose_needed, random_directions, rotated_direction, steer
+from polyrot.steering import (
+    dose_needed,
+    random_directions,
+    rotated_direction,
+    steer,
+    tokens_at_stake,
+)
 from polyrot.toy import directions, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.directions import Contrast, Features
@@ -56,6 +62,15 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: dose_curves.Steering
     found = curves.dose_ratio("depth")
     assert found.values[0] == pytest.approx(needed.dose)
     assert ("bound" in found.beside) == needed.censored
+
+
+def test_as_many_sequences_as_hold_the_targets(pair: RotatedPair) -> None:
+    for wanted in (1, 200, 10**9):
+        tokens = tokens_at_stake(pair, "depth", 4, wanted)
+        found = int(pair.target("depth", tokens).where.sum())
+        half = pair.intervention_tokens(len(tokens) // 2)
+        assert found >= wanted or len(tokens) == len(pair.tokens("score"))
+        assert len(tokens) == 4 or int(pair.target("depth", half).where.sum()) < wanted
 
 
 def test_effects_equal_the_transformers(pair: RotatedPair) -> None:

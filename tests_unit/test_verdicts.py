@@ -141,11 +141,11 @@ def test_held_and_refuted() -> None:
     assert verdicts(finding("f.held", "toy_a", 0.4)) == {"f.held[toy_a]": Verdict.REFUTED}
 
 
-def test_a_null_that_passes_too_leaves_nothing_diagnosed() -> None:
+def test_a_control_that_fails_leaves_nothing_diagnosed() -> None:
     held = finding("f.held", "toy_a", 0.9)
     conclusions = conclude([held, finding("g.control", "toy_a", 0.1)], REGISTRATION)
     assert [c.verdict for c in conclusions] == [Verdict.NOT_DIAGNOSTIC, Verdict.REFUTED]
-    assert "the null of g.control[toy_a] passes: 0.1, bar ≥ 0.5" in conclusions[0].why
+    assert "the control g.control[toy_a] fails: 0.1, bar ≥ 0.5" in conclusions[0].why
     assert verdicts(held, finding("g.control", "toy_a", 0.9))["f.held[toy_a]"] is Verdict.HELD
 
 
@@ -205,6 +205,7 @@ def test_the_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
             (0.25, 3.0),
             12,
             {"model": [0, 1], "sae": 7},
+            {"two_starts_mid": 0.1236, 'error / "x"': "1e-3 / 2"},
             **PROVENANCE,
         ),
         ("f.held", "toy_a"): Entry(Verdict.HELD, "why", measured=0.0),
@@ -230,6 +231,10 @@ def test_no_ledger_is_an_empty_one(tmp_path: Path) -> None:
         ('["f.held".toy_a]\nverdict = "true"', "'true' is no verdict"),
         ('["f.held".toy_a]\nwhy = "x"', "None is no verdict"),
         ('["f.held".toy_a]\nverdict = "held"\nnote = 1', "unknown key 'note'"),
+        ('["f.held".toy_a]\nverdict = "held"\nbeside = 1', "beside must be a table"),
+        ('["f.held".toy_a]\nverdict = "held"\nbeside = { a = nan }', "a = nan is no figure"),
+        ('["f.held".toy_a]\nverdict = "held"\nbeside = { a = true }', "a = True is no figure"),
+        ('["f.held".toy_a]\nverdict = "held"\nbeside = { a = [1] }', r"a = \[1\] is no figure"),
         ("[", "verdicts.toml: "),
     ],
 )
@@ -266,12 +271,28 @@ def test_a_run_replaces_only_what_it_judged() -> None:
 
 def test_the_ledgers_verdicts_follow_their_controls() -> None:
     ledger = Ledger({("f.held", "toy_a"): Entry(Verdict.HELD, "why", measured=0.9)})
-    null_passes = finding("g.control", "toy_a", 0.1)
-    assert updated(ledger, null_passes)["f.held[toy_a]"] is Verdict.NOT_DIAGNOSTIC
-    ledger = ledger.updated(conclude([null_passes], REGISTRATION), REGISTRATION, **PROVENANCE)
+    failing = finding("g.control", "toy_a", 0.1)
+    assert updated(ledger, failing)["f.held[toy_a]"] is Verdict.NOT_DIAGNOSTIC
+    ledger = ledger.updated(conclude([failing], REGISTRATION), REGISTRATION, **PROVENANCE)
     assert ledger.entries["f.held", "toy_a"].nulls == ("g.control[toy_a]",)
     assert ledger.entries["f.held", "toy_a"].measured == 0.9
     assert updated(ledger, finding("g.control", "toy_a", 0.9))["f.held[toy_a]"] is Verdict.HELD
+
+
+def test_figures_beside_are_kept_to_four_digits(tmp_path: Path) -> None:
+    path = tmp_path / "verdicts.toml"
+    measured = Measured.of(0.9).also(two_starts_mid=0.123456, steps=12345.6, bound="never")
+    found = [
+        judge(REGISTRATION.claim("f.held"), "toy_a", measured),
+        finding("f.held", "toy_b", 0.9),
+    ]
+    ledger = Ledger().updated(conclude(found, REGISTRATION), REGISTRATION, **PROVENANCE)
+    ledger.save(path, REGISTRATION)
+    assert Ledger.load(path, REGISTRATION) == ledger
+    kept = ledger.entries["f.held", "toy_a"].beside
+    assert kept == {"two_starts_mid": 0.1235, "steps": 12350.0, "bound": "never"}
+    lines = [line for line in path.read_text().splitlines() if line.startswith("beside")]
+    assert lines == ['beside = { "two_starts_mid" = 0.1235, "steps" = 12350.0, "bound" = "never" }']
 
 
 def test_changes_against_the_ledger_are_named() -> None:
@@ -301,11 +322,11 @@ def test_the_table_names_every_pair_within_its_width() -> None:
     text = "\n".join(lines)
     assert "not run (no models; to run: pytest --retrain): other[neox]" in text
     assert "not written: paper[paper]" in text
-    assert "null passes" in text
+    assert "control fails" in text
     assert "error: f.other[toy_a]: RuntimeError" in text
-    assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the null of g.control" in text
+    assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the control g.control" in text
     assert "…" in text
     assert sentences(conclusions, REGISTRATION) == [
         "core claims: 1 refuted, 1 not diagnostic, 1 not run, 1 error (of 4 claim-scale pairs)",
-        "controls: 1 null passes, 1 not written (of 2 claim-scale pairs)",
+        "controls: 1 fails, 1 not written (of 2 claim-scale pairs)",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -69,6 +69,20 @@ class BatteryResult:
     alpha: float
     draws: int
     seed: int
+    tables: tuple[NullTable, ...] = field(repr=False, compare=False)
+
+    def p_along(self, *directions: str) -> float:
+        """The family p-value with ONE along these directions alone; with none given, without ONE.
+
+        It tells what decides where directions differ in how far they were fixed before R. They are
+        named as in `statistics`, such as "ONE[mean]".
+
+        Raises:
+            KeyError: no such statistic.
+        """
+        kept = {self[name].name for name in directions}
+        rest = [s for s in self.statistics if s.name in kept or not _is_one(s)]
+        return _family(rest, self.tables)[0]
 
     @property
     def rejected(self) -> bool:
@@ -143,7 +157,9 @@ def haar_battery(
     level is the probability that some statistic falls below t under Haar. The three of the spectrum
     are calibrated jointly, and so are the three of the entries; these two groups and ONE, whose law
     is exact, are joined by the union bound, so the family p is valid whatever their dependence and
-    at level 0.01 exceeds the jointly calibrated one by some 1e-4.
+    at level 0.01 exceeds the jointly calibrated one by some 1e-4. ONE along k directions enters as
+    one statistic with k times its smallest p, so that further directions cost the six others
+    nothing.
 
     Args:
         r: the matrix, orthogonal to within 1e-4.
@@ -151,7 +167,7 @@ def haar_battery(
             same, only entries are tested anew) or (U, V) for ``U^T R V``. They must be fixed
             without sight of R. The frame in which R is written is always tested.
         vectors: directions for ONE, in the basis of R, by name: v for ``v^T R v``, or (u, v);
-            normalised here. All-ones unless given; each adds one statistic to the family.
+            normalised here. All-ones unless given; none (an empty mapping) leaves ONE out.
         draws, seed: of the null tables, which are kept in the process and in `store`.
         alpha: level of `BatteryResult.rejected`.
 
@@ -168,14 +184,27 @@ def haar_battery(
 def haar_batteries(
     rs: ArrayLike,
     *,
+    vectors: Sequence[Mapping[str, Direction]] | None = None,
     draws: int = DEFAULT_DRAWS,
     seed: int = NULL_SEED,
     alpha: float = 0.01,
     store: Store | None = None,
 ) -> list[BatteryResult]:
-    """`haar_battery` of every matrix of a stack ``[n, d, d]``; apply `holm` to their p-values."""
+    """`haar_battery` of every matrix of a stack ``[n, d, d]``; apply `holm` to their p-values.
+
+    `vectors`: directions for ONE, one mapping per matrix.
+
+    Raises:
+        ValueError: another number of mappings than of matrices; and as `haar_battery`.
+    """
     stack = as_orthogonal(rs)
-    return [_battery(r, None, None, draws, seed, alpha, store) for r in stack]
+    if vectors is not None and len(vectors) != len(stack):
+        raise ValueError(f"directions for {len(vectors)} matrices, but there are {len(stack)}")
+    each = [None] * len(stack) if vectors is None else vectors
+    return [
+        _battery(r, None, named, draws, seed, alpha, store)
+        for r, named in zip(stack, each, strict=True)
+    ]
 
 
 def _battery(
@@ -219,13 +248,13 @@ def _battery(
     first = len([s for s in results if s.frame == "given"])
     given = sorted(results[:first], key=lambda s: BATTERY_NAMES.index(s.name.split("[")[0]))
     results[:first] = given
-    p_value, p_error = _family(min(results, key=lambda s: s.p_value), results, groups)
+    p_value, p_error = _family(results, groups)
     # a statistic beyond its table has t = 2 / (N + 1); no class draw reaches that, one entry draw
-    # does (SUB has one tail), and every ONE adds t itself
+    # does (SUB has one tail), and ONE adds t itself
     steps = sum(2 if table.kind == "entry" else 1 for table in groups)
-    floor = (steps + 2 * sum(s.name.startswith("ONE") for s in results)) / (draws + 1)
+    floor = (steps + 2 * any(map(_is_one, results))) / (draws + 1)
     return BatteryResult(
-        d, det, tuple(results), p_value, p_error, min(1.0, floor), alpha, draws, seed
+        d, det, tuple(results), p_value, p_error, min(1.0, floor), alpha, draws, seed, tuple(groups)
     )
 
 
@@ -241,15 +270,16 @@ def _against(table: NullTable, values: FloatArray, frame: str) -> list[Statistic
     return found
 
 
-def _family(
-    smallest: StatisticResult,
-    results: Sequence[StatisticResult],
-    groups: Sequence[NullTable],
-) -> tuple[float, float]:
-    """Probability under Haar that any statistic reaches `smallest.p_value`, and its error."""
-    t = smallest.p_value
-    exact = sum(s.name.startswith("ONE") for s in results)
-    total, variance = exact * t, (exact * smallest.p_error) ** 2
+def _is_one(statistic: StatisticResult) -> bool:
+    return statistic.name.split("[")[0] == "ONE"
+
+
+def _family(results: Sequence[StatisticResult], groups: Sequence[NullTable]) -> tuple[float, float]:
+    """Probability under Haar that any statistic reaches the smallest of their p-values, with ONE's
+    corrected for the number of its directions, and its Monte-Carlo error."""
+    directions = sum(map(_is_one, results))
+    t, error = min((s.p_value * (directions if _is_one(s) else 1), s.p_error) for s in results)
+    total, variance = (t, error**2) if directions else (0.0, 0.0)
     for table in groups:
         n = len(table)
         below = int(np.searchsorted(table.smallest_p, t, side="right"))

@@ -5,16 +5,19 @@ Every p-value that is compared over pairs and sites is Holm-adjusted over them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import torch
 
 from polyrot.cohort import Cohort
 from polyrot.haar.alternatives import ALTERNATIVES
-from polyrot.haar.battery import haar_batteries, holm
+from polyrot.haar.battery import BatteryResult, Direction, haar_batteries, holm
 from polyrot.haar.frames import relative_rotations, split_half_share, whitened_contrast
-from polyrot.haar.nulls import Store
+from polyrot.haar.nulls import DEFAULT_DRAWS, Store
 from polyrot.haar.orthogonal import FloatArray, determinant_sign, sample_haar
 from polyrot.haar.permutations import permutation_distances
 from polyrot.haar.published import (
@@ -33,9 +36,18 @@ from polyrot.seeding import derive, numpy_generator
 PUBLISHED_P = 0.99  # the published test reports "p of about 1"
 PUBLISHED_FROBENIUS = 0.01  # and a distance within a percent of sqrt(2d)
 
+LEVEL = 0.01  # at which a Holm-adjusted p-value counts as a rejection, as in the registered bars
+
+# N draws give a matrix beyond all of them a family p of 5 / (N + 1) in the battery and 2 / (N + 1)
+# in the calibrated KS test. Holm over m matrices needs m * 5 / (N + 1) < 0.01, or N >= 500 m; the
+# margin makes it 700 m, so that the default tables of 20,000 serve up to 28 matrices (toy_b has 20,
+# neox 28) and 56 take tables of 39,200.
+BATTERY_STEPS, MARGIN = 5, 1.4
+
 WHITENED_DRAWS = 4000  # enough to decide at level 0.01; each rank needs tables of its own
 
 Which = Literal["matched", "shuffled"]
+_BOTH: tuple[Which, Which] = ("matched", "shuffled")
 
 
 def rotation_stack(fits: Fits, which: Which = "matched") -> FloatArray:
@@ -93,12 +105,46 @@ def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
     return Measured.of(found.p_value).also(mean_distance=found.mean, haar_mean=found.null_mean)
 
 
-def _adjusted(p_values: FloatArray, names: tuple[str, ...], **beside: float) -> Measured:
+def null_draws(matrices: int) -> int:
+    """Draws of null tables with which each of so many matrices can fall below LEVEL after Holm.
+
+    Related claims of a cohort ask for the number of all its rotations, also where they test fewer,
+    so that they share tables.
+    """
+    return max(DEFAULT_DRAWS, math.ceil(round(MARGIN * BATTERY_STEPS * matrices / LEVEL, 6)))
+
+
+def _rejected(p_values: Sequence[float] | FloatArray) -> np.ndarray:
+    return holm(p_values) < LEVEL
+
+
+def _adjusted(
+    p_values: FloatArray, names: tuple[str, ...], full_rank: np.ndarray, **beside: float
+) -> Measured:
+    """Holm-adjusted p-values. Beside them how many miss LEVEL, in all and where the fit has full
+    rank: elsewhere a part of R is the solver's choice, and its not being Haar says nothing."""
+    missed = _rejected(p_values)
     return Measured(
         holm(p_values),
         names,
-        beside={"rejected_share": float((holm(p_values) < 0.01).mean()), **beside},
+        beside={
+            "rejected_share": float(missed.mean()),
+            "rejected": float(missed.sum()),
+            "at_full_rank": float(full_rank.sum()),
+            "rejected_at_full_rank": float((missed & full_rank).sum()),
+            **beside,
+        },
         seeds={"null": NULL_SEED},
+    )
+
+
+def _full_rank(fits: Fits) -> np.ndarray:
+    """Whether each matched fit has full rank: bool [pairs, sites]."""
+    return np.array(
+        [
+            [m.rank == len(m.r) for m in (fits.matched[s][i] for s in fits.sites)]
+            for i in range(len(fits.pairs))
+        ]
     )
 
 
@@ -107,32 +153,88 @@ def calibrated_spectrum(fits: Fits, store: Store | None) -> Measured:
 
     Beside it the published test's smallest p-value on the same matrices.
     """
-    p = calibrated_ks(rotation_stack(fits), store=store).p_values
+    rs = rotation_stack(fits)
+    p = calibrated_ks(rs, draws=null_draws(len(rs)), store=store).p_values
     published = spectrum_as_published(fits)
-    return _adjusted(p, labels(fits), published_smallest_p=float(published.values[0]))
-
-
-def battery(fits: Fits, store: Store | None) -> Measured:
-    """Holm-adjusted family p-value of the battery for each rotation."""
-    results = haar_batteries(rotation_stack(fits), store=store)
-    shuffled = haar_batteries(rotation_stack(fits, "shuffled"), store=store)
     return _adjusted(
-        np.array([r.p_value for r in results]),
+        p,
         labels(fits),
-        shuffled_rejected_share=float(
-            (holm(np.array([r.p_value for r in shuffled])) < 0.01).mean()
-        ),
+        _full_rank(fits).ravel(),
+        published_smallest_p=float(published.values[0]),
     )
 
 
-def relative(fits: Fits, store: Store | None) -> Measured:
-    """Holm-adjusted family p-values of R_b R_c^T along the chain of siblings, at every site."""
-    p, names = [], []
-    for site in fits.sites:
+def named_directions(cohort: Cohort, site: str) -> dict[str, Direction]:
+    """Directions for ONE, v of v^T R v: all-ones, the anchor's mean activation and its dimension of
+    largest variance, of the fit split.
+
+    The anchor's alone, for they must be fixed before R: of a copy that a Haar rotation turned they
+    say nothing. A sibling's own mean turns with its basis as R does, and R carries it to the
+    anchor's wherever the two share a mean, whatever the law of R.
+    """
+    x = cohort.activations("fit", site)[0]
+    variance, mean = torch.var_mean(x.double(), dim=0)
+    loudest = torch.zeros_like(mean)
+    loudest[variance.argmax()] = 1.0
+    found = {"all-ones": torch.ones_like(mean), "mean": mean, "largest variance": loudest}
+    return {name: v.cpu().numpy() for name, v in found.items()}
+
+
+def _deciding(results: Sequence[BatteryResult], full_rank: np.ndarray) -> dict[str, float]:
+    """How many matrices fall without ONE, in all and of full rank, and with ONE along all-ones
+    alone."""
+    without = [r.p_along() for r in results]
+    plain = [r.p_along("ONE[all-ones]") for r in results]
+    return {
+        "rejected_without_one": float(_rejected(without).sum()),
+        "rejected_without_one_at_full_rank": float((_rejected(without) & full_rank).sum()),
+        "smallest_without_one": float(holm(without).min()),
+        "rejected_with_all_ones_alone": float(_rejected(plain).sum()),
+        "smallest_with_all_ones_alone": float(holm(plain).min()),
+    }
+
+
+def battery(cohort: Cohort, fits: Fits, store: Store | None) -> Measured:
+    """Holm-adjusted family p-value of the battery for each rotation.
+
+    ONE looks along the `named_directions`, as one statistic corrected for three. Beside the verdict
+    stands what falls without ONE, with ONE along all-ones alone, and of the shuffled fits.
+    """
+    at = {site: named_directions(cohort, site) for site in fits.sites}
+    vectors = [at[site] for _ in fits.pairs for site in fits.sites]
+    draws = null_draws(len(vectors))
+    matched, shuffled = (
+        haar_batteries(rotation_stack(fits, which), vectors=vectors, draws=draws, store=store)
+        for which in _BOTH
+    )
+    full_rank = _full_rank(fits).ravel()
+    return _adjusted(
+        np.array([r.p_value for r in matched]),
+        labels(fits),
+        full_rank,
+        shuffled_rejected_share=float(_rejected([r.p_value for r in shuffled]).mean()),
+        shuffled_rejected_without_one=float(_rejected([r.p_along() for r in shuffled]).sum()),
+        **_deciding(matched, full_rank),
+    )
+
+
+def relative(cohort: Cohort, fits: Fits, store: Store | None) -> Measured:
+    """Holm-adjusted family p-values of R_b R_c^T along the chain of siblings, at every site.
+
+    ONE as in `battery`. A link has full rank where both of its rotations have.
+    """
+    draws = null_draws(len(labels(fits)))
+    rank = _full_rank(fits)
+    results: list[BatteryResult] = []
+    names, full = [], []
+    for j, site in enumerate(fits.sites):
         chain = relative_rotations([m.r for m in fits.matched[site]])
-        p += [r.p_value for r in haar_batteries(chain, store=store)]
-        names += [f"{b} {c} {site}" for b, c in zip(fits.pairs[:-1], fits.pairs[1:], strict=True)]
-    return _adjusted(np.array(p), tuple(names))
+        vectors = [named_directions(cohort, site)] * len(chain)
+        results += haar_batteries(chain, vectors=vectors, draws=draws, store=store)
+        names += [f"{b} {c} {site}" for b, c in pairwise(fits.pairs)]
+        full += list(rank[:-1, j] & rank[1:, j])
+    p = np.array([r.p_value for r in results])
+    return _adjusted(p, tuple(names), np.array(full), **_deciding(results, np.array(full)))
 
 
 def half_gap(fits: Fits) -> PairSite:
@@ -181,8 +283,10 @@ def same_model_rejections(cohort: Cohort, store: Store | None) -> Measured:
     for site in cohort.sites:
         x = cohort.activations("score", site)[0]
         rs.append(fit_rotation(x, x).r.cpu().numpy())
-    p = holm(calibrated_ks(np.stack(rs), store=store).p_values)
-    return Measured.of(float((p < 0.01).mean())).also(largest_p=float(p.max()))
+    # as many draws as for all rotations: see `null_draws`
+    draws = null_draws(len(cohort.sites) * max(1, len(cohort.seeds) - 1))
+    p = holm(calibrated_ks(np.stack(rs), draws=draws, store=store).p_values)
+    return Measured.of(float((p < LEVEL).mean())).also(largest_p=float(p.max()))
 
 
 def shared_features(

@@ -15,13 +15,20 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 from transformers import GPTNeoXForCausalLM
-from transformers.masking_utils import create_causal_mask
 
 from polyrot.language.sites import blocks, site_names
 
 HEAD = "next_token"
 LOGITS = 2**25
 """Logits that are held at once: 128 MiB in float32."""
+
+
+def _causal_mask(length: int, like: Tensor) -> Tensor:
+    """What is added to attention scores, [1, 1, length, length]: without padding one sequence's
+    mask is everyone's. (The maker in transformers takes other arguments in each release.)"""
+    never = torch.finfo(like.dtype).min
+    full = torch.full((length, length), never, dtype=like.dtype, device=like.device)
+    return full.triu(1)[None, None]
 
 
 class LanguageRun:
@@ -49,13 +56,7 @@ class LanguageRun:
             self._shared: dict[str, Any] = {
                 "position_ids": positions,
                 "position_embeddings": model.gpt_neox.rotary_emb(x, position_ids=positions),
-                "attention_mask": create_causal_mask(
-                    config=model.config,
-                    inputs_embeds=x[:1],  # without padding one sequence's mask is everyone's
-                    attention_mask=None,
-                    past_key_values=None,
-                    position_ids=positions,
-                ),
+                "attention_mask": _causal_mask(tokens.shape[1], x),
             }
             stream = [x]
             for block in self._blocks:

@@ -1,8 +1,8 @@
 """What the suite concludes, in three sentences that rules make from the verdicts.
 
-The first counts the paper's core claims, the second the nulls, the third takes the claim of the
-title. Every count is of one scale: what holds at one is never said of another, and what did not run
-is named.
+The first counts the paper's core claims, the second the controls, the third takes the claim of
+the title. Every count is of one scale: what holds at one is never said of another, and what did not
+run is named.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from polyrot.registration import SCALES, Claim, Registration
 from polyrot.verdicts import Conclusion, Verdict
 
 JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.NOT_DIAGNOSTIC)
+LEAST_EV = 0.9  # at which the registration asks for the title's dictionaries
 CONCEDED = re.compile(r"\b(fails?|missed)\b")  # the paper's own figure says that the bar is missed
 
 
 def three_sentences(
     conclusions: Sequence[Conclusion], registration: Registration
 ) -> tuple[str, str, str]:
-    """One sentence each on core claims, on nulls, and on the claim of the paper's title."""
+    """One sentence each on core claims, on controls, and on the claim of the paper's title."""
     texts = (
         _core(conclusions, registration),
-        _nulls(conclusions, registration),
+        _controls(conclusions, registration),
         _title(conclusions, registration),
     )
     if registration.as_registered:
@@ -64,28 +65,31 @@ def _core(conclusions: Sequence[Conclusion], registration: Registration) -> str:
         words = [f"{counts[Verdict.HELD]} held", refuted]
         if counts[Verdict.NOT_DIAGNOSTIC]:
             n = counts[Verdict.NOT_DIAGNOSTIC]
-            words.append(f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a null passes")
+            words.append(
+                f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a control fails"
+            )
         parts.append(f"{_at(scale)}, of {len(members)} judged {_listed(words)}")
     if not parts:
         return f"None of the paper's core claims was judged{_unjudged(core)}."
     return f"Core claims: {'; '.join(parts)}{_unjudged(core)}."
 
 
-def _nulls(conclusions: Sequence[Conclusion], registration: Registration) -> str:
+def _controls(conclusions: Sequence[Conclusion], registration: Registration) -> str:
     controls = [c for c in conclusions if _claim(c, registration).is_control]
     parts = []
     for scale, members in _by_scale(controls).items():
-        passing = [c for c in members if c.verdict is Verdict.REFUTED]
-        text = f"{_at(scale)} {len(passing)} of {len(members)} pass as well"
-        if passing:
-            families = dict.fromkeys(_claim(c, registration).family for c in passing)
+        failing = [c for c in members if c.verdict is Verdict.REFUTED]
+        text = f"{_at(scale)} {len(failing)} of {len(members)} controls fail"
+        if failing:
+            families = dict.fromkeys(_claim(c, registration).family for c in failing)
             text += f" (of {_listed(list(families))})"
         parts.append(text)
     if not parts:
         rest = _unjudged(controls)
-        return f"No null was tried, so no claim that held is known to mean anything{rest}."
+        return f"No control was judged, so no claim that held is known to mean anything{rest}."
     return (
-        f"Nulls, which claims must beat to mean anything: {'; '.join(parts)}{_unjudged(controls)}."
+        "Controls, which must hold for what they control to mean anything: "
+        f"{'; '.join(parts)}{_unjudged(controls)}."
     )
 
 
@@ -104,7 +108,7 @@ def _title(conclusions: Sequence[Conclusion], registration: Registration) -> str
             text += f" ({claim.bar.show(finding.measured)}"
             text += f" at {finding.label}" if finding.label else ""
             text += f", bar {claim.bar.describe()})"
-            parts.append(text + _ceiling(conclusion, claim))
+            parts.append(text + _ceiling(conclusion, claim) + _inadmissible(conclusion))
     says = _claim(title[0], registration).says.split(":")[0].rstrip(".")
     return f"The claim of the title ({_lower(says)}): {'; '.join(parts)}{_unjudged(title)}."
 
@@ -124,6 +128,26 @@ def _ceiling(conclusion: Conclusion, claim: Claim) -> str:
     if out_of_reach:
         return f"{text}, so that at {len(out_of_reach)} of {len(shares)} sites the bar lay above it"
     return f"{text}, so that the bar lay within it"
+
+
+def _inadmissible(conclusion: Conclusion) -> str:
+    """Where no sparsity reached the self EV that the registration asks for, its own condition on
+    the dictionaries is not met, and the verdict is on others. L0 is shown and not judged: its
+    upper limit is a share of a width that is not known here."""
+    ev = _by_site(conclusion.finding.beside, "ev_")
+    l0 = _by_site(conclusion.finding.beside, "l0_")
+    short = [site for site in ev if ev[site] < LEAST_EV]
+    if not short or ev.keys() != l0.keys():
+        return ""
+    return (
+        f", with dictionaries that at {len(short)} of {len(ev)} sites miss the registered self EV "
+        f"of {LEAST_EV:g} (EV {_span(ev)}, L0 {_span(l0)})"
+    )
+
+
+def _span(values: Mapping[str, float]) -> str:
+    low, high = (f"{limit(values.values()):.3g}" for limit in (min, max))
+    return low if low == high else f"{low} to {high}"
 
 
 def _by_site(beside: Mapping[str, Figure], prefix: str) -> dict[str, float]:

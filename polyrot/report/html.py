@@ -210,7 +210,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
 
 
 def _words(entry: Mapping[str, Any]) -> str:
-    """The verdict in words; a control's says what became of the null."""
+    """The verdict in words; a control holds or fails."""
     verdict = Verdict(entry["verdict"])
     if entry["status"] == "control":
         return CONTROL_WORDS.get(verdict, verdict.value)

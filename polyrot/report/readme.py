@@ -20,7 +20,7 @@ HEADINGS = {
     "core": "The paper's core claims",
     "sharp": "Stricter forms of them",
     "prediction": "Its predictions",
-    "control": "Nulls: a claim that a null passes too proves nothing",
+    "control": "Controls: where one fails, what it controls proves nothing",
 }
 """By status; what is merely supporting is left to the report."""
 
@@ -29,7 +29,15 @@ def account(ledger: Ledger, registration: Registration) -> str:
     """Three sentences, and a table of verdicts by status: Markdown."""
     conclusions = [
         Conclusion(
-            Finding(id, scale, entry.outcome, entry.why, entry.measured, entry.label, beside={}),
+            Finding(
+                id,
+                scale,
+                entry.outcome,
+                entry.why,
+                entry.measured,
+                entry.label,
+                beside=entry.beside,
+            ),
             entry.verdict,
         )
         for (id, scale), entry in ledger.entries.items()

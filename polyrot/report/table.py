@@ -17,7 +17,9 @@ STYLES = {
     Verdict.NOT_DIAGNOSTIC: "yellow",
     Verdict.ERROR: "red",
 }
-CONTROL_WORDS = {Verdict.HELD: "null rejected", Verdict.REFUTED: "null passes"}
+CONTROL_WORDS = {Verdict.HELD: "control holds", Verdict.REFUTED: "control fails"}
+"""Of the control's own bar: what its null does differs from control to control."""
+COUNTED = {Verdict.HELD: ("holds", "hold"), Verdict.REFUTED: ("fails", "fail")}
 GAP = "  "
 
 Segment = tuple[str, str]  # text, and the name of a terminal style or ""
@@ -25,25 +27,25 @@ Line = list[Segment]
 
 
 def words(conclusion: Conclusion, registration: Registration) -> str:
-    """The verdict in words; a control's says what became of the null."""
+    """The verdict in words; a control holds or fails."""
     if registration.claim(conclusion.finding.claim).is_control:
         return CONTROL_WORDS.get(conclusion.verdict, conclusion.verdict.value)
     return conclusion.verdict.value
 
 
 def control_words(controls: Sequence[ControlFinding]) -> str:
-    """ "null rejected", "2 of 3 nulls pass", "1 of 3 unknown"; "" for a claim without controls."""
+    """ "control holds", "2 of 3 controls fail", "1 of 3 not run"; "" if there are no controls."""
     if not controls:
         return ""
     total = len(controls)
-    passing = sum(control.null_passes for control in controls)
+    failing = sum(control.fails for control in controls)
     unknown = sum(control.outcome not in CONTROL_WORDS for control in controls)
     source = " *" if any(control.from_ledger for control in controls) else ""
-    if passing:
-        return ("null passes" if total == 1 else f"{passing} of {total} nulls pass") + source
+    if failing:
+        return ("control fails" if total == 1 else f"{failing} of {total} controls fail") + source
     if unknown:
         return ("not run" if total == 1 else f"{unknown} of {total} not run") + source
-    return ("null rejected" if total == 1 else f"{total} nulls rejected") + source
+    return ("control holds" if total == 1 else f"{total} controls hold") + source
 
 
 def render(conclusions: Sequence[Conclusion], registration: Registration) -> list[Line]:
@@ -81,18 +83,23 @@ def sentences(conclusions: Iterable[Conclusion], registration: Registration) -> 
         by_status[registration.claim(conclusion.finding.claim).status].append(conclusion)
     for status, members in by_status.items():
         if members:
-            counts = Counter((c.verdict, words(c, registration)) for c in members)
+            counts = Counter(c.verdict for c in members)
             parts = [
-                f"{count} {word}"
+                f"{counts[verdict]} {_counted(status, verdict, counts[verdict])}"
                 for verdict in Verdict
-                for (counted, word), count in counts.items()
-                if counted is verdict
+                if counts[verdict]
             ]
             name = "controls" if status == "control" else f"{status} claims"
             if status == "prediction":
                 name = "predictions"
             texts.append(f"{name}: {', '.join(parts)} (of {len(members)} claim-scale pairs)")
     return texts
+
+
+def _counted(status: str, verdict: Verdict, count: int) -> str:
+    if status == "control" and verdict in COUNTED:
+        return COUNTED[verdict][count != 1]
+    return verdict.value
 
 
 def _cells(conclusion: Conclusion, registration: Registration) -> tuple[str, ...]:

@@ -7,26 +7,31 @@ sites, seeds and width alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from polyrot import estimate
 from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.collection import Group, Spec
 from polyrot.estimate import Piece
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
 from polyrot.toy import seeds, training, transformer
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.prepare import PARTS, Workshop
+
+if TYPE_CHECKING:
+    from polyrot.toy.prepare import Workshop
 
 SCALES = (*seeds.SEEDS, neox.SCALE)
 """Those whose models are trained here."""
 
 
-def tell(workshop: Workshop, scale: str, parts: Sequence[str] = tuple(PARTS)) -> None:
-    """Say what a scale will cost, as a whole, if some of its models are still to be trained."""
-    if scale not in SCALES:
+def tell(workshop: Workshop, scale: str, parts: Sequence[str] | None = None) -> None:
+    """Say, once, what a scale will cost as a whole if some of its models are still to be trained:
+    they, and the dictionaries of `parts` (default: all that its claims may ask for)."""
+    if scale not in SCALES or scale in workshop.told or workshop.unheard:
         return
     models = missing_models(workshop, scale)
     if models:
@@ -47,25 +52,29 @@ def missing_models(workshop: Workshop, scale: str) -> list[Piece]:
     return [estimate.language_models(absent, device)] if absent else []
 
 
-def planned(workshop: Workshop, scale: str, parts: Sequence[str] = tuple(PARTS)) -> list[Group]:
-    """The groups of dictionaries that `parts` of `prepare` train at a scale."""
+def planned(workshop: Workshop, scale: str, parts: Sequence[str] | None = None) -> list[Group]:
+    """The groups of dictionaries that `parts` of `prepare` (default: all) train at a scale."""
     cohort, run = _stand_ins(workshop, scale)
     schedule = workshop.profile.dictionaries_at(scale)
     no_l1 = dict.fromkeys(cohort.internal, 0.0)
     anchor, sparse = collection.anchor(cohort, schedule), collection.sparse(cohort, schedule, no_l1)
-    grid = collection.sparse_grid(cohort, schedule)
+    # The values of a language model's grid depend on its activations, their number does not.
+    l1s = collection.RELATIVE_GRID if scale == neox.SCALE else collection.L1_GRID
+    specs = tuple(Spec(0, s, collection.SHARED_START, l1) for s in cohort.internal for l1 in l1s)
+    grid = replace(anchor, name="sparse-grid", specs=specs)
     shared = (collection.published, collection.noise) if scale != "toy_b" else ()
     by_part: dict[str, list[Group]] = {
         "anchor": [anchor],
         "untrained": [anchor],
         "sparsity": [grid],
-        "sparse": [sparse] if "sparsity" in parts else [grid, sparse],
+        "sparse": [sparse] if parts is None or "sparsity" in parts else [grid, sparse],
         "wide": [collection.wide(cohort, schedule)] if scale == "toy_a" else [],
         "own": [collection.own(cohort, schedule)],
         "drift": [collection.drift(run, schedule)] if scale != "toy_b" else [],
         **{make.__name__: [make(cohort, schedule)] for make in shared},
     }
-    return [group for part in parts for group in by_part.get(part, [])]
+    wanted = by_part if parts is None else parts
+    return [group for part in wanted for group in by_part.get(part, [])]
 
 
 def _by_shape(groups: Sequence[Group], workshop: Workshop, scale: str) -> list[Piece]:
@@ -76,7 +85,8 @@ def _by_shape(groups: Sequence[Group], workshop: Workshop, scale: str) -> list[P
         alike = [group for group in groups if group.expansion == expansion]
         specs = tuple(spec for group in alike for spec in group.specs)
         whole = Group("all", specs, alike[0].schedule, expansion)
-        pieces.append(estimate.dictionaries(whole, width, workshop.device))
+        at_once = max(len(group.specs) for group in alike)
+        pieces.append(estimate.dictionaries(whole, width, workshop.device, at_once))
     return pieces
 
 

@@ -24,7 +24,7 @@ from polyrot.language.seeds import WIDTH
 from polyrot.profiles import PROFILES, Profile
 from polyrot.progress import ConsoleProgress, Progress, silence, silent
 from polyrot.store import Artifact, Checkpoint, Store
-from polyrot.toy import seeds
+from polyrot.toy import plan, seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort, untrained
 from polyrot.toy.training import can_compile
@@ -53,8 +53,14 @@ class Workshop:
         """The language models of scale neox."""
         return Neox(self.store, self.profile.language, self.width, self.device, self.progress)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether nobody hears what is said, so that no trial is worth its time."""
+        return self.say is silence
+
     def cohort(self, scale: str) -> ToyCohort | LanguageCohort:
         """The trained seeds of a scale that is trained here."""
+        plan.tell(self, scale)
         return self.neox.cohort() if scale == neox.SCALE else self.toy_cohort(scale)
 
     def toy_cohort(self, scale: str) -> ToyCohort:
@@ -77,6 +83,7 @@ class Workshop:
 
     def checkpoints(self, scale: str) -> Cohort:
         """The first seed of a scale on its way."""
+        plan.tell(self, scale)
         if scale == neox.SCALE:
             return self.neox.checkpoints()
         first = seeds.trainings(scale, self.profile.toy)[0]
@@ -87,7 +94,8 @@ class Workshop:
         """The dictionaries of a group, on the device."""
         compiled = group.schedule.steps >= 500 and (self.device == "cuda" or can_compile())
         recipe = collection.recipe(cohort, group)
-        if cohort.scale not in self.told and not self.store.has(collection.KIND, recipe):
+        told = self.unheard or cohort.scale in self.told
+        if not told and not self.store.has(collection.KIND, recipe):
             piece = estimate.dictionaries(group, cohort.width, self.device)
             self.announce(cohort.scale, [piece])
         found = collection.trained(
@@ -161,8 +169,6 @@ PARTS: dict[str, Callable[[Workshop, Cohort], object]] = {
 
 def main() -> None:
     """Command line: train one cohort's seeds and dictionaries, or resume them."""
-    from polyrot.toy import plan  # it plans for a Workshop
-
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.toy.prepare",
         description="Train the seeds of a cohort and its dictionaries into a store, resuming "

@@ -1,4 +1,4 @@
-"""Every judged claim that has a control, beside what became of its nulls."""
+"""Every judged claim that has a control, beside what its controls found."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ LOOKS: Mapping[str, Look] = {
     "held": Look(style.BLUE, "o"),
     "not diagnostic": Look(style.ORANGE, "o"),
     "refuted": Look(style.VERMILION, "X"),
-    "null rejected": Look(style.BLUE, "o"),
-    "null passes": Look(style.ORANGE, "^"),
+    "control holds": Look(style.BLUE, "o"),
+    "control fails": Look(style.ORANGE, "^"),
     "not known": Look(style.MUTED, "_"),
 }
 
@@ -70,16 +70,16 @@ class Glance:
 
     def words(self) -> Words:
         counts = Counter(line.claim.found for line in self.lines)
-        nulls = {mark.name: mark for line in self.lines for mark in line.controls}
-        passing = [mark for mark in nulls.values() if mark.found == "null passes"]
+        controls = {mark.name: mark for line in self.lines for mark in line.controls}
+        failing = [mark for mark in controls.values() if mark.found == "control fails"]
         return Words(
             "Claims against their controls",
             f"The n = {len(self.lines)} claims that were judged and have a control, with figure "
             "and bar, and every control of theirs. A filled circle is as the paper needs it: the "
-            "claim held, the null was rejected. A cross is a refuted claim, a triangle a null that "
-            "passes as well, an empty circle a claim that held but for that proves nothing.",
+            "claim held, the control holds. A cross is a refuted claim, a triangle a control that "
+            "fails (misses its bar), an empty circle a claim that held but so proves nothing.",
             f"{style.listed([f'{n} {found}' for found, n in counts.items()] or ['no claim'])}; "
-            f"{len(passing)} of {len(nulls)} nulls pass.",
+            f"{len(failing)} of {len(controls)} controls fail.",
         )
 
 
@@ -125,7 +125,7 @@ def draw(value: Glance) -> Figure:
     axes.spines[:].set_visible(False)
     for name, look in LOOKS.items():
         if name != "held":
-            text = "held, null rejected" if name == "null rejected" else name
+            text = "held, control holds" if name == "control holds" else name
             axes.plot([], [], look.marker, label=text, **_paint(name))
     style.legend_above(figure, [axes], len(LOOKS))
     style.note_n(figure, f"n = {len(value.lines)} claims, each at one scale")
