@@ -36,9 +36,11 @@ class Arm:
 @dataclass(frozen=True)
 class Contrast:
     """One direction. random_kl, random_sd: [doses of the paper], mean over siblings of the mean KL
-    of random directions of equal norm, and of their standard deviation."""
+    of random directions of equal norm, and of their standard deviation. targets: positions that the
+    effect is averaged over."""
 
     name: str
+    targets: int
     arms: tuple[Arm, ...]
     random_kl: Row
     random_sd: Row
@@ -60,6 +62,7 @@ class DoseCurves:
         contrasts = tuple(
             Contrast(
                 name,
+                steering.targets[i],
                 tuple(
                     Arm(arm, table(curves.gain[i]), table(curves.kl[i]))
                     for arm, (field, _) in LOOKS.items()
@@ -88,7 +91,7 @@ class DoseCurves:
             "Above: change of the targeted difference of logits; below 0 the effect is inverted. "
             "Below: KL from the unsteered outputs, with random directions of equal norm (mean and "
             f"standard deviation of {N_RANDOM}, at the paper's doses). Thin lines are siblings "
-            f"(n = {len(self.pairs)}), thick ones their mean; {self.sequences} sequences. The "
+            f"(n = {len(self.pairs)}), thick ones their mean over n targeted positions. The "
             "paper calls a KL above the anchor's inverted.",
             "Effect at dose 1, logits: " + "; ".join(texts) + ".",
         )
@@ -107,8 +110,8 @@ def draw(value: DoseCurves) -> Figure:
     style.legend_above(figure, [grid[1, 0]], 5)
     style.note_n(
         figure,
-        f"{value.scale}: n = {len(value.pairs)} siblings, {value.sequences} sequences, "
-        f"{N_RANDOM} random directions",
+        f"{value.scale}: n = {len(value.pairs)} siblings; {N_RANDOM} random directions "
+        f"on {value.sequences} sequences",
     )
     return figure
 
@@ -117,7 +120,7 @@ def _gains(axes: Axes, value: DoseCurves, contrast: Contrast) -> None:
     for arm in contrast.arms:
         _curves(axes, value.doses, arm.gain, LOOKS[arm.name][1], arm.name)
     axes.axhline(0, color=style.INK, linewidth=0.9)
-    axes.set_title(contrast.name.replace("_", " "))
+    axes.set_title(f"{contrast.name.replace('_', ' ')} (n = {contrast.targets:,})")
 
 
 def _kls(axes: Axes, value: DoseCurves, contrast: Contrast) -> None:
