@@ -47,6 +47,10 @@ class Cohort(Protocol):
         """[models, tokens, width]: the same tokens for every model, padding left out."""
         ...
 
+    def forget(self, split: Split) -> None:
+        """Free the activations of a split; they are computed anew when asked for."""
+        ...
+
 
 def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float = 0.01) -> bool:
     """Whether two models' weights differ by more than `share` of the first's norm."""

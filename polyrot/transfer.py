@@ -56,17 +56,28 @@ class Transfer:
         return (shifted - naive) / (own - naive)
 
 
-def matched_gaussian(x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-    """`n` draws [n, d] of the Gaussian with the mean and covariance of x [tokens, d].
+@dataclass(frozen=True)
+class GaussianLaw:
+    """A normal law: mean [d] and a root [d, d] of its covariance, root @ root.T, float64."""
+
+    mean: Tensor
+    root: Tensor
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """`n` draws [n, d], float64."""
+        shape, device = (n, len(self.mean)), self.mean.device
+        drawn = torch.randn(shape, generator=generator, device=device, dtype=torch.float64)
+        return drawn @ self.root.T + self.mean
+
+
+def gaussian_law(x: Tensor) -> GaussianLaw:
+    """The Gaussian with the mean and covariance of x [tokens, d].
 
     By the eigendecomposition, which does not mind a covariance of lower rank.
     """
     wide = x.double()
-    mean = wide.mean(0)
     values, axes = torch.linalg.eigh(torch.cov(wide.T, correction=0))
-    root = axes * values.clamp_min(0).sqrt()
-    drawn = torch.randn(n, x.shape[1], generator=generator, device=x.device, dtype=torch.float64)
-    return (drawn @ root.T + mean).to(x.dtype)
+    return GaussianLaw(wide.mean(0), axes * values.clamp_min(0).sqrt())
 
 
 def permuted_dimensions(x: Tensor, generator: torch.Generator) -> Tensor:
@@ -88,11 +99,13 @@ def measure(
     names = list(Transfer.__dataclass_fields__)
     values = {name: np.zeros(shape) for name in names}
     tokens = 0
+    # The fit split is left before the score split is begun: a large cohort holds one at a time.
+    laws = {site: gaussian_law(cohort.activations("fit", site)[0]) for site in fits.sites}
     for j, site in enumerate(fits.sites):
         x, sae = cohort.activations("score", site), saes[site]
         anchor, siblings, tokens = x[0], x[1:], x.shape[1]
         drawn = torch_generator(seed, "matched noise", site, device=x.device)
-        gaussian = matched_gaussian(cohort.activations("fit", site)[0], tokens, drawn)
+        gaussian = laws[site].draw(tokens, drawn).to(x.dtype)
         permuted = permuted_dimensions(anchor, drawn)
         values["self_ev"][:, j] = _score(sae, anchor)[0]
         values["noise_ev"][:, j] = _score(sae, gaussian)[0]

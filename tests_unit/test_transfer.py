@@ -90,7 +90,7 @@ def test_halves_agree_for_siblings_and_not_for_strangers():
 def test_matched_gaussian_has_mean_and_covariance_even_of_low_rank():
     generator = torch_generator(0, "low rank")
     x = torch.randn(5000, 3, generator=generator) @ torch.randn(3, 8, generator=generator) + 2
-    drawn = transfer.matched_gaussian(x, 200_000, generator)
+    drawn = transfer.gaussian_law(x).draw(200_000, generator).float()
     torch.testing.assert_close(drawn.mean(0), x.mean(0), atol=0.03, rtol=0.02)
     torch.testing.assert_close(torch.cov(drawn.T), torch.cov(x.T), atol=0.1, rtol=0.05)
     assert torch.linalg.matrix_rank(drawn - drawn.mean(0), rtol=1e-4) == 3

@@ -296,11 +296,17 @@ def shared_features(
     the share with shuffled tokens."""
     matched, shuffled, ranks = [], [], {}
     for site in sites:
-        x = cohort.activations("fit", site).double().cpu().numpy()
+        x = cohort.activations("fit", site).cpu()
+        anchor = x[0].double().numpy()
         for m in range(1, len(x)):
             rng = numpy_generator(NULL_SEED, "whitened", site, m)
             found = whitened_contrast(
-                x[m], x[0], rng, variance=variance, draws=WHITENED_DRAWS, store=store
+                x[m].double().numpy(),
+                anchor,
+                rng,
+                variance=variance,
+                draws=WHITENED_DRAWS,
+                store=store,
             )
             matched.append(found.matched.rejected)
             shuffled.append(found.shuffled.rejected)

@@ -122,12 +122,16 @@ class LanguageCohort:
     def activations(self, split: Split, site: str) -> Tensor:
         """[models, tokens, width], float32: every position of every sequence, in order.
 
+        Of the split that was asked for last: a split of scale neox takes a gigabyte, and two of
+        them with what is measured on them would not fit into the suite's 4 GiB.
         Raises KeyError for an unknown site, BadActivations where a value is not finite.
         """
         if site not in self.sites:
             raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
         if split not in self._activations:
-            self._activations[split] = self._run(self.tokens(split))
+            tokens = self.tokens(split)
+            self._activations.clear()
+            self._activations[split] = self._run(tokens)
         return self._activations[split][site].float()
 
     def forget(self, split: Split) -> None:

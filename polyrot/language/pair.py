@@ -174,6 +174,10 @@ class PairCohort:
                 ) from error
         return self._activations[split][site].float()
 
+    def forget(self, split: Split) -> None:
+        """Free the activations of a split; they are computed anew when asked for."""
+        self._activations.pop(split, None)
+
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
         """Top-1 agreement of B with A on the score split."""
