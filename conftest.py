@@ -38,7 +38,7 @@ REGISTRATION = "preregistration.toml"
 LEDGER = "verdicts.toml"
 UNREGISTERED = "polyrot_unregistered"
 FINDING = pytest.StashKey[Finding]()
-SUITE = pytest.StashKey["ClaimSuite"]()
+PLUGIN = "polyrot-claims"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,8 +48,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="A,B",
         help=f"scales to judge, of {', '.join(SCALES)} (default: {','.join(DEFAULT_SCALES)})",
     )
-    group.addoption("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    group.addoption("--artifacts", metavar="DIR", help="where artifacts are cached")
+    group.addoption(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to compute; auto (default) is cuda where torch sees a card, else cpu",
+    )
+    group.addoption(
+        "--artifacts",
+        metavar="DIR",
+        default=platformdirs.user_cache_dir("polyrot"),
+        help="where artifacts are cached (default: the user's cache)",
+    )
     group.addoption(
         "--retrain", action="store_true", help="ignore what is shipped or cached; train anew"
     )
@@ -80,9 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.sae is not None and not Path(config.option.sae).is_dir():
         raise pytest.UsageError(f"--sae: {config.option.sae} is not a directory")
     if _asks_for_claims(config):
-        suite = ClaimSuite(config, scales)
-        config.stash[SUITE] = suite
-        config.pluginmanager.register(suite, "polyrot-claims")
+        config.pluginmanager.register(ClaimSuite(config, scales), PLUGIN)
 
 
 def _scales(config: pytest.Config) -> tuple[str, ...]:
@@ -101,18 +109,13 @@ def _scales(config: pytest.Config) -> tuple[str, ...]:
 
 
 def _resolve_device(config: pytest.Config) -> str:
-    import torch  # only here: `pytest --help` and xdist workers need not wait for it
+    # Only here: `pytest --help` and xdist workers need not wait for torch.
+    from polyrot.device import NoDevice, resolve_device
 
-    asked = config.option.device
-    if asked == "cuda" and not torch.cuda.is_available():
-        raise pytest.UsageError(
-            f"--device cuda: torch {torch.__version__} sees no CUDA device; use --device cpu"
-        )
-    return "cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu"
-
-
-def _artifacts_dir(config: pytest.Config) -> Path:
-    return Path(config.option.artifacts or platformdirs.user_cache_dir("polyrot"))
+    try:
+        return resolve_device(config.option.device)
+    except NoDevice as error:
+        raise pytest.UsageError(f"--device {error}") from error
 
 
 def _asks_for_claims(config: pytest.Config) -> bool:
@@ -146,12 +149,6 @@ def device(pytestconfig: pytest.Config) -> str:
     return _resolve_device(pytestconfig)
 
 
-@pytest.fixture(scope="session")
-def artifacts_dir(pytestconfig: pytest.Config) -> Path:
-    """Where artifacts are cached: --artifacts, or the user's cache."""
-    return _artifacts_dir(pytestconfig)
-
-
 @pytest.fixture
 def verdict(request: pytest.FixtureRequest, scale: str) -> Callable[..., None]:
     """``verdict(measured, over=...)``: judge a claim by every value of `measured`.
@@ -159,7 +156,7 @@ def verdict(request: pytest.FixtureRequest, scale: str) -> Callable[..., None]:
     `measured` is a Measured, a number, or a mapping label -> number; `over` repeats the
     registration's, so that a reader of the test sees what is aggregated. Raises ClaimRefuted.
     """
-    claim = request.config.stash[SUITE].claim_of(request.node)
+    claim = request.config.pluginmanager.get_plugin(PLUGIN).claim_of(request.node)
 
     def record_finding(
         measured: Measured | float | Mapping[str, float], over: str | None = None
@@ -189,6 +186,7 @@ class ClaimSuite:
         self.is_worker = hasattr(config, "workerinput")
         self.tests: dict[str, str] = {}  # claim id -> node id of its test
         self.findings: dict[tuple[str, str], Finding] = {}
+        self.lost_worker = False  # one of pytest-xdist died, and its test with it
         self.closing: Closing | None = None
         self.report = Path(config.option.report) if config.option.report else None
         self.started = time.monotonic()
@@ -316,7 +314,8 @@ class ClaimSuite:
                 self.findings[finding.key] = finding
 
     @pytest.hookimpl(optionalhook=True)
-    def pytest_testnodedown(self, node: Any) -> None:
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        self.lost_worker = self.lost_worker or bool(error)
         self.tests.update(getattr(node, "workeroutput", {}).get("polyrot_tests", {}))
 
     # --------------------------------------------------------------------------------- closing
@@ -326,36 +325,35 @@ class ClaimSuite:
             self.config.workeroutput["polyrot_tests"] = self.tests
         if self.is_worker or self.config.option.collectonly or not self.findings:
             return
-        option = self.config.option
         findings = list(self.findings.values())
         if _asks_for_all_claims(self.config):
             findings += missing(self.findings, self.registration, self.scales, self.tests)
         collector = self.config.pluginmanager.get_plugin("polyrot-figures")
+        device = _resolve_device(self.config)
+        rewrite = self.config.option.update_verdicts
         self.closing = close_run(
             findings,
             self.registration,
             self.ledger,
-            provenance.of_run(
-                self.config.rootpath, _resolve_device(self.config), self.scales, self.started
-            ),
-            rewrite_ledger=self.folder / LEDGER if option.update_verdicts else None,
+            provenance.of_run(self.config.rootpath, device, self.scales, self.started),
+            rewrite_ledger=self.folder / LEDGER if rewrite else None,
             report=self.report,
             gathered=collector.gathered() if collector is not None else None,
         )
+        if not self.closing.all_written and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_report_header(self) -> list[str]:
         versions = ", ".join(f"{name} {found}" for name, found in provenance.versions().items())
         device = _resolve_device(self.config)
-        lines = [
+        registered = f"registration: {self.registration.sha256[:12]}, as registered"
+        return [
             f"polyrot: {versions}",
             f"device: {device} ({provenance.device_name(device)})",
             f"scales: {', '.join(self.scales)}",
-            f"cache: {provenance.cache_state(_artifacts_dir(self.config))}",
-            f"registration: {self.registration.sha256[:12]}, as registered",
+            f"cache: {provenance.cache_state(Path(self.config.option.artifacts))}",
+            registered if self.registration.as_registered else self._warning(),
         ]
-        if not self.registration.as_registered:
-            lines[-1] = self._warning()
-        return lines
 
     def _warning(self) -> str:
         return (
@@ -372,11 +370,10 @@ class ClaimSuite:
             for text, style in line:
                 terminalreporter.write(text, **({style: True} if style else {}))
             terminalreporter.write("\n")
-        texts = [*table.sentences(conclusions, self.registration), *self.closing.messages]
-        if not self.registration.as_registered:
-            texts.append(self._warning())
-        for text in texts:
+        for text in (*table.sentences(conclusions, self.registration), *self.closing.messages):
             terminalreporter.write_line(text)
+        if not self.registration.as_registered:
+            terminalreporter.write_line(self._warning())
 
 
 def _judged(item: Any) -> bool:

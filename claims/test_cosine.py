@@ -2,13 +2,15 @@
 
 import pytest
 
+from polyrot.dictionaries import collection
 from polyrot.dictionaries.agreement import match_with_noise
 
 
 @pytest.mark.claim("cosine.matched_fraction")
 def test_columns_match_above_half(published_agreement, verdict):
+    live = published_agreement.live_fraction.values.mean()
     verdict(
-        published_agreement.fraction.mean_over_pairs(),
+        published_agreement.fraction.also(live_columns_alone=live).mean_over_pairs(),
         over="sites the paper names, mean over pairs",
     )
 
@@ -23,9 +25,10 @@ def test_mean_best_cosine_is_near_nine_tenths(published_agreement, verdict):
 
 @pytest.mark.claim("cosine.independent_initialisation")
 def test_match_survives_starts_of_their_own(cohort, own_agreement, verdict):
-    mean = own_agreement.mean.values.mean()
+    mean, live = (t.values.mean() for t in (own_agreement.mean, own_agreement.live_fraction))
+    found = own_agreement.fraction.also(mean_best_cosine=mean, live_columns_alone=live)
     verdict(
-        own_agreement.fraction.also(mean_best_cosine=mean).mean_over_pairs(),
+        found.mean_over_pairs(),
         over="sites the paper names, mean over pairs",
     )
 
@@ -45,4 +48,8 @@ def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
 
 @pytest.mark.claim("cosine.universal_up_to_rotation")
 def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
-    verdict(universality.mean_over_pairs(), over="internal sites, mean over pairs")
+    low, high = collection.l0_range(cohort)
+    verdict(
+        universality.also(least_l0=low, largest_l0=high).mean_over_pairs(),
+        over="internal sites, mean over pairs",
+    )

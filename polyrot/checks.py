@@ -5,7 +5,12 @@ Each message says what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from polyrot.moments import Moments
 
 
 class BadActivations(ValueError):
@@ -65,12 +70,16 @@ def check_pair(
         )
 
 
-def check_enough_tokens(tokens: int, d: int, where: str) -> None:
-    """Raise BadActivations where there are fewer tokens than dimensions."""
+def check_enough_tokens(tokens: int, d: int, where: str, parts: int = 1) -> None:
+    """Raise BadActivations where there are fewer tokens than dimensions.
+
+    parts: these tokens are one of so many parts, for all of which there must be enough.
+    """
     if tokens < d:
+        each = f", {d} for each of {parts} parts" if parts > 1 else ""
         raise BadActivations(
             f"{where}: {tokens} tokens for {d} dimensions leave the map undetermined; "
-            f"use at least {d} tokens, better ten times as many"
+            f"use at least {parts * d} tokens{each}, better ten times as many"
         )
 
 
@@ -85,6 +94,18 @@ def check_not_constant(variance: Tensor, mean: Tensor, eps: float, where: str) -
         )
 
 
+def check_fit(moments: Moments, where: str, sides: tuple[str, str] = ("first", "second")) -> None:
+    """Whether these moments determine a map; `sides` names the sibling's and the anchor's rows.
+
+    Raises BadActivations, naming `where`: fewer tokens than dimensions, a constant dimension.
+    """
+    check_enough_tokens(moments.tokens, len(moments.mean_a), where)
+    for side, variance, mean in zip(
+        sides, (moments.var_a, moments.var_b), (moments.mean_a, moments.mean_b), strict=True
+    ):
+        check_not_constant(variance, mean, moments.eps, f"{where}, {side}")
+
+
 def check_square(r: Tensor, where: str) -> None:
     """Raise ValueError unless `r` is [d, d]."""
     if r.ndim != 2 or r.shape[0] != r.shape[1]:
@@ -95,6 +116,7 @@ __all__ = [
     "BadActivations",
     "check_enough_tokens",
     "check_finite",
+    "check_fit",
     "check_matrix",
     "check_not_constant",
     "check_pair",

@@ -35,7 +35,8 @@ from polyrot.store import Artifact
 
 Arm = Literal["naive", "rotated", "own"]
 ARMS = ("within", "naive", "rotated", "own")
-RECIPE_VERSION = 2  # raise when a change of code changes what is measured
+NULLS = ("random_kl", "random_sd", "beside_random", "norms")
+RECIPE_VERSION = 3  # raise when a change of code changes what is measured
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,8 @@ class Steering:
     naive: the anchor's direction as it is. rotated: carried by the Procrustes rotation. own: the
     sibling's own difference of means, what steering can do there at all. random_kl: [contrasts,
     pairs, paper's doses], mean KL of random directions of the norm of dose times direction, and
-    random_sd over them, on the first `sequences`. targets: positions that a contrast's effects are
-    averaged over.
+    random_sd over them, on the first `sequences`; beside_random: on the very same ones, that of the
+    anchor's direction. targets: positions that a contrast's effects are averaged over.
     """
 
     contrasts: tuple[str, ...]
@@ -67,6 +68,7 @@ class Steering:
     own: Curves
     random_kl: np.ndarray
     random_sd: np.ndarray
+    beside_random: np.ndarray
     norms: np.ndarray
     seeds: tuple[int, ...]
     sequences: int
@@ -78,7 +80,7 @@ class Steering:
             for arm in ARMS
             for name, table in vars(getattr(self, arm)).items()
         }
-        tables |= {name: getattr(self, name) for name in ("random_kl", "random_sd", "norms")}
+        tables |= {name: getattr(self, name) for name in NULLS}
         plain = ("contrasts", "doses", "pairs", "seeds", "sequences", "targets")
         return Artifact(
             {name: torch.from_numpy(table) for name, table in tables.items()},
@@ -95,12 +97,11 @@ class Steering:
         }
         lists = ("contrasts", "doses", "pairs", "seeds", "targets")
         plain: Any = {name: tuple(meta[name]) for name in lists}
+        nulls: Any = {name: t[name] for name in NULLS}
         return cls(
             **plain,
             **curves,
-            random_kl=t["random_kl"],
-            random_sd=t["random_sd"],
-            norms=t["norms"],
+            **nulls,
             sequences=meta["sequences"],
         )
 
@@ -163,8 +164,7 @@ class Steering:
     def against_random(self) -> Measured:
         """KL in siblings over the mean KL of random directions of equal norm, every direction,
         mean over pairs and the paper's doses."""
-        n = len(DOSES)
-        ratio = (self.naive.kl[:, :, :n] / self.random_kl).mean(2)
+        ratio = (self.beside_random / self.random_kl).mean(2)
         spread = float((self.random_sd / self.random_kl).mean())
         return self._measured(ratio, self.contrasts, random_relative_sd=spread)
 
@@ -213,7 +213,7 @@ def measure(
     doses = DOSES + BEYOND
     few = cohort.intervention_tokens(n_sequences)
     arms: dict[str, list[list[Effects]]] = {"within": [], "naive": [], "rotated": [], "own": []}
-    random, norms, targets = [], [], []
+    random, beside, norms, targets = [], [], [], []
     for name in cohort.contrasts:
         tokens, v = tokens_at_stake(cohort, name, n_sequences), cohort.direction(name)
         targets.append(int(cohort.target(name, tokens).where.sum()))
@@ -229,15 +229,18 @@ def measure(
         for arm, row in rows.items():
             arms[arm].append(row)
         norms.append(float(v[0].norm()))
-        random.append(_random_kl(cohort, few, name, norms[-1], n_random))
-    drawn = np.stack(random)
+        own, drawn = _kl_beside_random(cohort, few, name, v[0], n_random)
+        beside.append(own)
+        random.append(drawn)
+    null = np.stack(random)
     return Steering(
         cohort.contrasts,
         doses,
         pairs,
         **{arm: _curves(found) for arm, found in arms.items()},
-        random_kl=drawn.mean(-1),
-        random_sd=drawn.std(-1, ddof=1),
+        random_kl=null.mean(-1),
+        random_sd=null.std(-1, ddof=1),
+        beside_random=np.stack(beside),
         norms=np.array(norms),
         seeds=tuple(cohort.seeds),
         sequences=len(few),
@@ -257,15 +260,17 @@ def recipe(cohort: InterventionCohort) -> dict[str, object]:
     }
 
 
-def _random_kl(
-    cohort: InterventionCohort, tokens: Tensor, name: str, norm: float, n: int
-) -> np.ndarray:
-    """[siblings, paper's doses, directions]; the same directions for every sibling and dose."""
-    units = norm * random_directions(n, cohort.width).to(cohort.direction(name))
-    vectors = torch.cat([dose * units for dose in DOSES])
+def _kl_beside_random(
+    cohort: InterventionCohort, tokens: Tensor, name: str, v: Tensor, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """KL of the direction v [width] in each sibling, [siblings, paper's doses], and of n random
+    directions of its norm, [.., n], the same for every sibling and dose."""
+    units = v.norm() * random_directions(n, cohort.width).to(v)
+    vectors = torch.cat([dose * torch.cat([v[None], units]) for dose in DOSES])
     siblings = range(1, len(cohort.seeds))
     found = [steer(cohort, m, tokens, name, vectors).kl for m in siblings]
-    return np.stack(found).reshape(len(siblings), len(DOSES), n)
+    table = np.stack(found).reshape(len(siblings), len(DOSES), 1 + n)
+    return table[..., 0], table[..., 1:]
 
 
 def _part(found: Effects, rows: slice) -> Effects:

@@ -16,6 +16,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from polyrot.checks import check_fit
 from polyrot.cohort import Cohort
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.explained_variance import explained_variance
@@ -24,6 +25,7 @@ from polyrot.procrustes import (
     fit_from_moments,
     fit_rotation,
     frobenius_distance,
+    nearest_to_identity,
     pair_moments,
     principal_basis,
     restricted_distance,
@@ -52,7 +54,9 @@ class Drift:
 
     distance: [steps, steps, sites], ||r - I||_F, symmetric. restricted: the same on the principal
     directions of the earlier checkpoint that hold 99.9 % of its variance, per dimension.
-    dimensions: [steps, sites], how many those are.
+    dimensions: [steps, sites], how many those are. closest: as `distance`, of the r nearest to the
+    identity among all that fit as well, and rank: [steps, steps, sites], of the fit; where it is
+    full the two distances are one.
     """
 
     steps: tuple[int, ...]
@@ -61,6 +65,8 @@ class Drift:
     distance: np.ndarray
     restricted: np.ndarray
     dimensions: np.ndarray
+    closest: np.ndarray
+    rank: np.ndarray
     tokens: int
 
     @property
@@ -81,7 +87,12 @@ class Drift:
         i = nearest(self.steps, 0.5)
         row = (self.restricted if restricted else self.distance)[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
-        if restricted:
+        if not restricted:
+            closest = self.closest[i, -1]
+            by_site["with_the_closest_fits"] = _spearman(np.arange(len(row)), closest)
+            for site, d, r in zip(self.sites, closest, self.rank[i, -1], strict=True):
+                by_site |= {f"closest_{site}": float(d), f"rank_{site}": float(r)}
+        else:
             by_site |= {
                 f"dimensions_{site}": float(n)
                 for site, n in zip(self.sites, self.dimensions[i], strict=True)
@@ -128,7 +139,8 @@ def measure(checkpoints: Cohort) -> Drift:
         raise ValueError(f"drift is measured between two or more steps, increasing, not {steps}")
     sites = tuple(checkpoints.sites)
     distance = np.zeros((len(steps), len(steps), len(sites)))
-    restricted, dimensions = np.zeros_like(distance), np.zeros((len(steps), len(sites)), int)
+    restricted, closest = np.zeros_like(distance), np.zeros_like(distance)
+    rank, dimensions = np.zeros(distance.shape, int), np.zeros((len(steps), len(sites)), int)
     tokens = 0
     for j, site in enumerate(sites):
         x = checkpoints.activations("fit", site)
@@ -136,6 +148,8 @@ def measure(checkpoints: Cohort) -> Drift:
         dimensions[-1, j] = principal_basis(_covariance(x[-1]), SHARE).shape[1]
         for late in range(1, len(steps)):
             moments = pair_moments(list(x[:late]), x[late], auto=True)
+            for step, each in zip(steps, moments, strict=False):
+                check_fit(each, f"drift at {site}", (f"step {step}", f"step {steps[late]}"))
             for early, (m, fit) in enumerate(zip(moments, fit_from_moments(moments), strict=True)):
                 assert m.auto_a is not None
                 basis = principal_basis(m.auto_a, SHARE)
@@ -143,9 +157,12 @@ def measure(checkpoints: Cohort) -> Drift:
                 for table, value in (
                     (distance, frobenius_distance(fit.r)),
                     (restricted, restricted_distance(fit.r, basis)),
+                    (closest, frobenius_distance(nearest_to_identity(m.cross, fit.rank))),
+                    (rank, fit.rank),
                 ):
                     table[early, late, j] = table[late, early, j] = value
-    return Drift(steps, sites, checkpoints.width, distance, restricted, dimensions, tokens)
+    width = checkpoints.width
+    return Drift(steps, sites, width, distance, restricted, dimensions, closest, rank, tokens)
 
 
 def _covariance(x: Tensor) -> Tensor:

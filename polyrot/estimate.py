@@ -17,7 +17,7 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from polyrot.dictionaries import training as dictionary_training
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.collection import AT_ONCE, Group
 from polyrot.language import corpus
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
@@ -71,12 +71,12 @@ def toy_step(models: int, schedule: toy_training.Schedule, device: str) -> Calla
     params = transformer.initialise(range(models), torch.device(device))
     for p in params.values():
         p.requires_grad_()
-    batch = next(toy_training.batches([0], schedule.batch, 0, torch.device(device)))
+    batch = next(toy_training.batches([0], schedule, 0, torch.device(device)))
     tokens, positions, bias, labels = batch
     n = models
     wide = (tokens.expand(n, -1, -1), positions.expand(n, -1, -1), bias)
     targets = {head: label.expand(n, -1, -1) for head, label in labels.items()}
-    return lambda: toy_training._loss(params, *wide, targets).sum().backward()
+    return lambda: toy_training.backward(toy_training._loss, params, *wide, targets)
 
 
 def dictionary_step(
@@ -103,10 +103,9 @@ def language_step(
 
 
 def dictionaries(group: Group, width: int, device: str, at_once: int | None = None) -> Piece:
-    """The dictionaries of one group: one after another on a CPU, on a GPU `at_once` (default all
-    together)."""
+    """The dictionaries of one group, so many at once (default: as they are trained)."""
     count, features = len(group.specs), group.expansion * width
-    at_once = (at_once or count) if device == "cuda" else 1
+    at_once = min(at_once or count, AT_ONCE[device])
     step = dictionary_step(at_once, width, features, group.schedule, device)
     seconds = seconds_a_step(step, device) * group.schedule.steps * count / at_once
     floats = 2 * width * features + features + 2 * width

@@ -65,40 +65,6 @@ def _positive(total: float) -> float:
     return total
 
 
-class ExplainedVariance:
-    """Both scores over batches of any size; the result does not depend on how rows are batched."""
-
-    def __init__(self) -> None:
-        self._sums: EVSums | None = None
-
-    def update(self, x: Tensor, x_hat: Tensor) -> None:
-        """Add rows `x` and their reconstruction `x_hat`, both [tokens, d]."""
-        if self._sums is not None and x.shape[-1] != len(self._sums.mean):
-            raise BadActivations(
-                f"explained variance: a batch of width {x.shape[-1]} after one of "
-                f"{len(self._sums.mean)}"
-            )
-        sums = EVSums.of(x, x_hat)
-        self._sums = sums if self._sums is None else self._sums + sums
-
-    @property
-    def sums(self) -> EVSums:
-        """The sums so far. Raises BadActivations where nothing was added."""
-        if self._sums is None:
-            raise BadActivations("explained variance: no rows were added; check the token mask")
-        return self._sums
-
-    @property
-    def score(self) -> float:
-        """`explained_variance` of all rows so far."""
-        return self.sums.score
-
-    @property
-    def grand_score(self) -> float:
-        """`explained_variance_grand` of all rows so far."""
-        return self.sums.grand_score
-
-
 def explained_variance(x: Tensor, x_hat: Tensor) -> float:
     """1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, the mean taken per dimension.
 
@@ -117,4 +83,4 @@ def explained_variance_grand(x: Tensor, x_hat: Tensor) -> float:
     return EVSums.of(x, x_hat).grand_score
 
 
-__all__ = ["EVSums", "ExplainedVariance", "explained_variance", "explained_variance_grand"]
+__all__ = ["EVSums", "explained_variance", "explained_variance_grand"]

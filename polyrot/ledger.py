@@ -7,7 +7,7 @@ import math
 import os
 import tempfile
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -195,34 +195,66 @@ def _table(entry: Entry) -> dict[str, Any]:
     }
 
 
+def _is_string(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_integer(value: Any) -> bool:
+    return type(value) is int  # a bool is an int too
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_list(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(fits, value))
+
+
+def _is_seeds(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        _is_integer(seeds) or _is_list(seeds, _is_integer) for seeds in value.values()
+    )
+
+
+KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("verdict", "why", "label", "device", "date", "commit"), ("a string", _is_string)
+    ),
+    "nulls": ("a list of strings", lambda nulls: _is_list(nulls, _is_string)),
+    "measured": ("a finite number", _is_number),
+    "interval": ("two finite numbers", lambda ends: _is_list(ends, _is_number) and len(ends) == 2),
+    "n": ("a count", lambda n: _is_integer(n) and n >= 0),
+    "seeds": ("a table of integers or lists of them", _is_seeds),
+    "beside": ("a table", lambda figures: isinstance(figures, dict)),
+}
+"""What the keys of an entry hold: in words, and whether a value of TOML is of that kind."""
+
+
 def _entry(name: str, table: Any) -> Entry:
     if not isinstance(table, dict):
         raise LedgerError(f"{name} must be a table")
-    known = {key.name for key in fields(Entry)}
-    unknown = sorted(table.keys() - known)
+    unknown = sorted(table.keys() - KINDS.keys())
     if unknown:
-        raise LedgerError(f"{name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(known))}")
+        raise LedgerError(f"{name}: unknown key {unknown[0]!r}; known: {', '.join(sorted(KINDS))}")
     try:
         verdict = Verdict(table.get("verdict"))
     except ValueError:
         raise LedgerError(f"{name}: {table.get('verdict')!r} is no verdict") from None
+    for key, value in table.items():
+        kind, fits = KINDS[key]
+        if not fits(value):
+            raise LedgerError(f"{name}: {key} must be {kind}, not {value!r}")
     tuples = {key: tuple(table[key]) for key in ("interval", "nulls") if key in table}
     beside = _beside(name, table.get("beside", {}))
     return Entry(**{"why": "", **table, **tuples, "beside": beside, "verdict": verdict})
 
 
-def _beside(name: str, table: Any) -> dict[str, Figure]:
-    if not isinstance(table, dict):
-        raise LedgerError(f"{name}: beside must be a table")
-    figures: dict[str, Figure] = {}
+def _beside(name: str, table: Mapping[str, Any]) -> dict[str, Figure]:
     for key, figure in table.items():
-        if isinstance(figure, str):
-            figures[key] = figure
-        elif type(figure) in (int, float) and math.isfinite(figure):  # a bool is an int too
-            figures[key] = float(figure)
-        else:
+        if not _is_string(figure) and not _is_number(figure):
             raise LedgerError(f"{name}: beside {key} = {figure!r} is no figure")
-    return figures
+    return {key: f if isinstance(f, str) else float(f) for key, f in table.items()}
 
 
 def _toml(value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -68,46 +67,4 @@ def matched_fraction(cosines: Tensor, threshold: float = 0.5) -> float:
     return float((cosines > threshold).double().mean())
 
 
-@dataclass(frozen=True)
-class ChanceLevel:
-    """What random directions score, by Monte Carlo."""
-
-    mean_max: float
-    """Mean of the best cosine."""
-    standard_error: float
-    """Of `mean_max`, over the draws."""
-    matched: float
-    """Share of best cosines above the threshold."""
-
-
-def chance_level(
-    d: int,
-    features: int,
-    generator: torch.Generator,
-    draws: int = 8,
-    threshold: float = 0.5,
-) -> ChanceLevel:
-    """The best cosine of a random direction of R^d with any of `features` random unit vectors.
-
-    Each draw is a fresh random dictionary, asked with 256 random directions; `draws` is at least 2.
-    """
-    if d < 1 or features < 1 or draws < 2:
-        raise ValueError("chance_level needs d >= 1, features >= 1 and draws >= 2")
-    device = generator.device
-    best = torch.stack(
-        [
-            max_cosine(
-                torch.randn(d, 256, generator=generator, device=device),
-                torch.randn(d, features, generator=generator, device=device),
-            )
-            for _ in range(draws)
-        ]
-    ).double()
-    return ChanceLevel(
-        mean_max=float(best.mean()),
-        standard_error=float(best.mean(1).std() / math.sqrt(draws)),
-        matched=matched_fraction(best.flatten(), threshold),
-    )
-
-
-__all__ = ["ChanceLevel", "chance_level", "matched_fraction", "max_cosine"]
+__all__ = ["matched_fraction", "max_cosine"]

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor
 
 from polyrot.checks import (
-    check_enough_tokens,
+    check_fit,
     check_matrix,
-    check_not_constant,
     check_pair,
     check_square,
 )
@@ -113,7 +112,7 @@ def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) 
     if not moments:
         return []
     for each in moments:
-        _check_fit(each, "Procrustes fit")
+        check_fit(each, "Procrustes fit")
         check_square(each.cross, "Procrustes fit")
     u, s, vh = torch.linalg.svd(torch.stack([m.cross for m in moments]))
     r = u @ vh
@@ -124,6 +123,19 @@ def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) 
     return [
         Rotation(r[i], m.mean_a, m.mean_b, s[i], _rank(s[i], m.rtol)) for i, m in enumerate(moments)
     ]
+
+
+def nearest_to_identity(cross: Tensor, rank: int) -> Tensor:
+    """Of all r in O(d) that fit as well, the one nearest to the identity; [d, d].
+
+    cross: [d, d], a^T b of centred activations, as in `Moments`. Where its rank is below d the
+    fitted r is the solver's choice on d - rank dimensions; this is the other end of that freedom.
+    """
+    u, _, vh = torch.linalg.svd(cross)
+    known = u[:, :rank] @ vh[:rank]
+    free = u[:, rank:], vh[rank:].T
+    turn, _, back = torch.linalg.svd(free[0].T @ free[1])
+    return known + free[0] @ (turn @ back) @ free[1].T
 
 
 def affine_least_squares(a: Tensor, b: Tensor) -> Affine:
@@ -137,7 +149,7 @@ def affine_least_squares(a: Tensor, b: Tensor) -> Affine:
 
 def affine_from_moments(moments: Moments) -> Affine:
     """`affine_least_squares` from moments gathered with `auto=True`."""
-    _check_fit(moments, "affine fit")
+    check_fit(moments, "affine fit")
     values, axes = torch.linalg.eigh(_auto(moments.auto_a))
     keep = values > values[-1] * moments.rtol
     kept = axes[:, keep]
@@ -164,7 +176,7 @@ def principal_axes_map(a: Tensor, b: Tensor, generator: torch.Generator) -> Rota
 
 def principal_axes_from_moments(moments: Moments, generator: torch.Generator) -> Rotation:
     """`principal_axes_map` from moments gathered with `auto=True` (`cross` unused)."""
-    _check_fit(moments, "principal axes")
+    check_fit(moments, "principal axes")
     values_a, axes_a = _principal(_auto(moments.auto_a))
     values_b, axes_b = _principal(_auto(moments.auto_b))
     bits = torch.randint(2, values_a.shape, generator=generator, device=generator.device)
@@ -234,15 +246,6 @@ def _moments(
 ) -> Moments:
     check_pair(a, b, f"{where}, sibling (first) and anchor (second)", same_width, finite=False)
     return pair_moments([a], b, auto=auto, where=where)[0]
-
-
-def _check_fit(moments: Moments, where: str) -> None:
-    check_enough_tokens(moments.tokens, len(moments.mean_a), where)
-    for side, variance, mean in (
-        ("first", moments.var_a, moments.mean_a),
-        ("second", moments.var_b, moments.mean_b),
-    ):
-        check_not_constant(variance, mean, moments.eps, f"{where}, {side}")
 
 
 def _auto(covariance: Tensor | None) -> Tensor:

@@ -7,7 +7,8 @@ import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ REGISTERED_SHA256 = "24d9c38b424b340c5c03baa39dc70e6b0cc23a5fccbc2c8b5faaabff6b7
 SCALES = ("paper", "toy_a", "toy_b", "neox", "pythia", "pair")
 DEFAULT_SCALES = ("paper", "toy_a", "toy_b", "neox")
 STATUSES = ("core", "sharp", "supporting", "control", "prediction")
+NAMES = {
+    str: "non-empty string",
+    list: "non-empty list of strings",
+    dict: "non-empty table",
+    date: "date, such as 2026-11-22",
+}
 SIGNS = {"equals": "=", "at_least": "≥", "above": ">", "at_most": "≤", "below": "<"}
 
 
@@ -24,7 +31,8 @@ class RegistrationError(ValueError):
 
 @dataclass(frozen=True)
 class Bar:
-    """Limits on one number. `above` and `below` are strict, `equals` is exact.
+    """Limits on one number. `above` and `below` are strict, `equals` is exact; `was` is the old bar
+    where an amendment put these limits in its place.
 
     Raises RegistrationError if there is none, one is no finite number, or nothing satisfies them.
     """
@@ -34,6 +42,7 @@ class Bar:
     above: float | None = None
     at_most: float | None = None
     below: float | None = None
+    was: Bar | None = None
 
     def __post_init__(self) -> None:
         limits = self._limits()
@@ -85,11 +94,13 @@ class Bar:
         return ranked.index(min(ranked))
 
     def describe(self) -> str:
-        """ "≥ 0.96", "0.35 … 0.7", "= 104448"."""
+        """ "≥ 0.96", "0.35 … 0.7", "= 104448", amended "≥ 0.95 (was ≥ 0.96)"."""
         limits = self._limits()
         if limits.keys() == {"at_least", "at_most"}:
-            return f"{self.at_least:.10g} … {self.at_most:.10g}"
-        return ", ".join(f"{SIGNS[key]} {limit:.10g}" for key, limit in limits.items())
+            text = f"{self.at_least:.10g} … {self.at_most:.10g}"
+        else:
+            text = ", ".join(f"{SIGNS[key]} {limit:.10g}" for key, limit in limits.items())
+        return text if self.was is None else f"{text} (was {self.was.describe()})"
 
     def show(self, x: float) -> str:
         """x in as few digits, at least four, as leave it on its side of the bar."""
@@ -100,7 +111,7 @@ class Bar:
         return repr(x)
 
     def _limits(self) -> dict[str, float]:
-        found = {limit.name: getattr(self, limit.name) for limit in fields(self)}
+        found = {key: getattr(self, key) for key in SIGNS}
         return {key: limit for key, limit in found.items() if limit is not None}
 
 
@@ -130,13 +141,28 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Amendment:
+    """A mistake in the bar of `claim` put right: on which ISO `date`, for which `reason`. `bar` is
+    the new one, and `bar.was` the old."""
+
+    claim: str
+    date: str
+    reason: str
+    bar: Bar
+
+
+@dataclass(frozen=True)
 class Registration:
-    """All registered claims, in the order of the file."""
+    """All registered claims and the amendments of their bars, in the order of the file.
+
+    A claim has the bar of its last amendment. `alpha` is the family-wise level, after Holm.
+    """
 
     claims: tuple[Claim, ...]
     registered: str
     alpha: float
     sha256: str
+    amendments: tuple[Amendment, ...] = ()
 
     @classmethod
     def load(cls, path: Path, *, registered: bool = True) -> Registration:
@@ -164,12 +190,24 @@ class Registration:
 
     @classmethod
     def _parse(cls, document: Mapping[str, Any], sha256: str) -> Registration:
-        _check_keys("the registration", document, {"meta", "claim"}, {"meta", "claim"})
+        required = {"meta", "claim"}
+        _check_keys("the registration", document, required | {"amendment"}, required)
         meta = document["meta"]
         _check_keys("[meta]", meta, {"registered", "alpha"}, {"registered", "alpha"})
-        claims = tuple(_claim(table) for table in document["claim"])
+        _check_types("[meta]", {"registered": meta["registered"]}, {"registered": date})
+        alpha = meta["alpha"]
+        if not isinstance(alpha, float) or not 0 < alpha < 1:
+            raise RegistrationError(f"[meta]: alpha must be between 0 and 1, not {alpha!r}")
+        claims = tuple(_claim(table) for table in _tables(document, "claim"))
         _check_references(claims)
-        return cls(claims, str(meta["registered"]), float(meta["alpha"]), sha256)
+        current = {claim.id: claim for claim in claims}
+        amendments = []
+        for table in _tables(document, "amendment"):
+            made = _amendment(table, current)
+            current[made.claim] = replace(current[made.claim], bar=made.bar)
+            amendments.append(made)
+        registered = str(meta["registered"])
+        return cls(tuple(current.values()), registered, alpha, sha256, tuple(amendments))
 
     @property
     def as_registered(self) -> bool:
@@ -207,12 +245,7 @@ def _claim(table: Mapping[str, Any]) -> Claim:
     known = {key.name for key in fields(Claim)}
     optional = {"paper", "over", "controls", "registered_after"}
     _check_keys(name, table, known, known - optional)
-    for key, value in table.items():
-        wanted = {"scales": list, "controls": list, "bar": dict}.get(key, str)
-        if not isinstance(value, wanted) or not value:
-            raise RegistrationError(
-                f"{name}: {key} must be a non-empty {wanted.__name__}, not {value!r}"
-            )
+    _check_types(name, table, {"scales": list, "controls": list, "bar": dict})
     if not re.fullmatch(r"[a-z]\w*\.[a-z]\w*", table["id"]):
         raise RegistrationError(f"{name}: an id is family.name in lower case")
     if table["status"] not in STATUSES:
@@ -220,18 +253,32 @@ def _claim(table: Mapping[str, Any]) -> Claim:
             f"{name}: unknown status {table['status']!r}; known: {', '.join(STATUSES)}"
         )
     for key in ("scales", "controls"):
-        if len(set(map(str, table.get(key, ())))) < len(table.get(key, ())):
+        if len(set(table.get(key, ()))) < len(table.get(key, ())):
             raise RegistrationError(f"{name}: {key} lists something twice")
     unknown = [scale for scale in table["scales"] if scale not in SCALES]
     if unknown:
         raise RegistrationError(f"{name}: unknown scale {unknown[0]!r}; known: {', '.join(SCALES)}")
-    _check_keys(f"{name}, bar", table["bar"], set(SIGNS), set())
+    lists = {key: tuple(table[key]) for key in ("scales", "controls") if key in table}
+    return Claim(**{**table, **lists, "bar": _bar(name, table["bar"])})
+
+
+def _amendment(table: Mapping[str, Any], claims: Mapping[str, Claim]) -> Amendment:
+    name = f"amendment of {table.get('claim', '(without claim)')}"
+    known = {key.name for key in fields(Amendment)}
+    _check_keys(name, table, known, known)
+    _check_types(name, table, {"date": date, "bar": dict})
+    if table["claim"] not in claims:
+        raise RegistrationError(f"{name}: no such claim is registered")
+    bar = replace(_bar(name, table["bar"]), was=claims[table["claim"]].bar)
+    return Amendment(table["claim"], str(table["date"]), table["reason"], bar)
+
+
+def _bar(name: str, limits: Mapping[str, Any]) -> Bar:
+    _check_keys(f"{name}, bar", limits, set(SIGNS), set())
     try:
-        bar = Bar(**table["bar"])
+        return Bar(**limits)
     except RegistrationError as error:
         raise RegistrationError(f"{name}: {error}") from None
-    lists = {key: tuple(table[key]) for key in ("scales", "controls") if key in table}
-    return Claim(**{**table, **lists, "bar": bar})
 
 
 def _check_references(claims: tuple[Claim, ...]) -> None:
@@ -257,7 +304,26 @@ def _check_references(claims: tuple[Claim, ...]) -> None:
                 raise RegistrationError(f"claim {claim.id}: controls {id}, but they share no scale")
 
 
-def _check_keys(where: str, table: Mapping[str, Any], known: set[str], required: set[str]) -> None:
+def _tables(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
+    tables = document.get(key, [])
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise RegistrationError(f"the registration: {key} must be tables, each headed [[{key}]]")
+    return tables
+
+
+def _check_types(where: str, table: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
+    """Every value is of its key's kind, str unless `kinds` says otherwise, and not empty."""
+    for key, value in table.items():
+        kind = kinds.get(key, str)
+        items = value if isinstance(value, list) else ()
+        strings = all(isinstance(item, str) for item in items)
+        if not isinstance(value, kind) or not value or not strings:
+            raise RegistrationError(f"{where}: {key} must be a {NAMES[kind]}, not {value!r}")
+
+
+def _check_keys(where: str, table: Any, known: set[str], required: set[str]) -> None:
+    if not isinstance(table, dict):
+        raise RegistrationError(f"{where} must be a table, not {table!r}")
     for key in table:
         if key not in known:
             raise RegistrationError(

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from polyrot.checks import check_enough_tokens, check_fit
 from polyrot.cohort import Cohort, pair_labels
+from polyrot.moments import Moments
 from polyrot.procrustes import (
     Affine,
     Rotation,
@@ -50,30 +52,43 @@ class Fits:
         return replace(self, sites=tuple(sites))
 
 
-def _matched(siblings: Tensor, anchor: Tensor) -> tuple[Rotation, ...]:
-    return tuple(fit_from_moments(pair_moments(list(siblings), anchor)))
+def _fitted(cohort: Cohort, moments: Sequence[Moments], where: str) -> tuple[Rotation, ...]:
+    """One for each pair. Raises BadActivations naming `where`, the pair and the seed."""
+    anchor, *others = cohort.seeds
+    for label, other, each in zip(pair_labels(cohort), others, moments, strict=True):
+        check_fit(each, f"{where}, pair {label}", (f"seed {other}", f"seed {anchor}"))
+    return tuple(fit_from_moments(moments))
 
 
 def fit_all(cohort: Cohort, seed: int = NULL_SEED) -> Fits:
     """Fit everything at every site. `seed` draws shuffles and signs.
 
-    Raises BadActivations where a map cannot be fitted (see `polyrot.checks`).
+    Raises BadActivations, naming scale, site, pair and seed, where a map cannot be fitted (see
+    `polyrot.checks`): there must be twice as many tokens as dimensions, for the halves.
     """
+
+    def matched_on(siblings: Tensor, anchor: Tensor, where: str) -> tuple[Rotation, ...]:
+        return _fitted(cohort, pair_moments(list(siblings), anchor, where=where), where)
+
     matched, halves, shuffled, principal, affine, shift = {}, {}, {}, {}, {}, {}
     for site in cohort.sites:
         x = cohort.activations("fit", site)
         anchor, siblings = x[0], x[1:]
-        half = x.shape[1] // 2
-        moments = pair_moments(list(siblings), anchor, auto=True)
-        matched[site] = tuple(fit_from_moments(moments))
+        where = f"{cohort.scale}, {site}"
+        half, first = x.shape[1] // 2, f"{where}, first half of the tokens"
+        check_enough_tokens(half, x.shape[2], first, parts=2)
+        moments = pair_moments(list(siblings), anchor, auto=True, where=where)
+        matched[site] = _fitted(cohort, moments, where)
         halves[site] = (
-            _matched(siblings[:, :half], anchor[:half]),
-            _matched(siblings[:, half:], anchor[half:]),
+            matched_on(siblings[:, :half], anchor[:half], first),
+            matched_on(siblings[:, half:], anchor[half:], f"{where}, second half of the tokens"),
         )
         drawn = torch_generator(seed, "shuffled tokens", site)
         orders = [torch.randperm(x.shape[1], generator=drawn).to(x.device) for _ in siblings]
-        shuffled[site] = _matched(
-            torch.stack([a[order] for a, order in zip(siblings, orders, strict=True)]), anchor
+        shuffled[site] = matched_on(
+            torch.stack([a[order] for a, order in zip(siblings, orders, strict=True)]),
+            anchor,
+            f"{where}, shuffled tokens",
         )
         signs = torch_generator(seed, "signs of axes", site, device=x.device)
         principal[site] = tuple(principal_axes_from_moments(m, signs) for m in moments)

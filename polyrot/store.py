@@ -13,7 +13,8 @@ Where an artifact is looked for, in order:
 With `retrain` the directory `retrain/` below the cache stands in for both, and it begins empty.
 What one run builds there is found again by its other processes (pytest-xdist), and by the next
 `--retrain` run if this one was killed. `Store.finish_retrain`, called once at the end of a run that
-was not interrupted, moves it into the cache, so that the `--retrain` after that begins anew.
+was not interrupted, moves it into the cache, so that the `--retrain` after that begins anew. What
+is unfinished stays: checkpoints, and, while another run is building there, everything.
 
 `python -m polyrot.store --help` lists, verifies and ships artifacts.
 """
@@ -29,19 +30,18 @@ import logging
 import os
 import platform
 import re
-import shutil
 import sys
 import time
 import tomllib
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import AcquireReturnProxy, FileLock, Timeout
 
 from polyrot.artifact_file import (
     JSON,
@@ -154,23 +154,17 @@ class Store:
             return found
         with self._lock(kind, fp):
             # Another process may have built it while this one waited.
-            found = self._from_cache(kind, fp, quiet=False)
-            return self._build(kind, fp, recipe, build, name) if found is None else found
+            if found := self._from_cache(kind, fp, quiet=False):
+                return found
+            head = {"kind": kind, "name": name, "fingerprint": fp}
+            return self._build({**head, "recipe": plain(recipe, "recipe")}, build)
 
-    def _build(
-        self,
-        kind: str,
-        fp: str,
-        recipe: Mapping[str, Any],
-        build: Callable[[Checkpoint], Artifact],
-        name: str,
-    ) -> Artifact:
+    def _build(self, head: dict[str, Any], build: Callable[[Checkpoint], Artifact]) -> Artifact:
+        kind, fp = head["kind"], head["fingerprint"]
         directory = self.directory / kind
         # Every writer of this key holds its lock, so its temporary files are left from a kill.
         for stale in directory.glob(f".tmp-{fp[:16]}-*"):
             stale.unlink(missing_ok=True)
-        head: dict[str, Any] = {"kind": kind, "name": name, "fingerprint": fp}
-        head["recipe"] = plain(recipe, "recipe")
         checkpoint = Checkpoint(directory / f".checkpoint-{fp[:16]}{SUFFIX}", head)
         start = time.monotonic()
         built = build(checkpoint)
@@ -182,7 +176,7 @@ class Store:
             "torch": torch.__version__,
         }
         done = Artifact(on_cpu(built.tensors), plain(built.meta, "meta"))
-        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", name).lstrip(".")
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")
         path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
         write(path, {**head, "role": "artifact", "meta": dict(done.meta)}, done.tensors)
         for other in _artifacts(directory, fp):
@@ -217,8 +211,8 @@ class Store:
                     _warn(path, damage, "it is built again")
         return None
 
-    @contextlib.contextmanager
-    def _lock(self, kind: str, fp: str) -> Iterator[None]:
+    def _lock(self, kind: str, fp: str) -> AcquireReturnProxy:
+        """The key's lock, held until its context is left."""
         path = self.directory / kind / f".lock-{fp[:16]}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -228,14 +222,10 @@ class Store:
             raise
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=1)
+            return lock.acquire(timeout=1)
         except Timeout:
             _log.warning("another process is building %s %s; waiting for it", kind, fp[:16])
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+            return lock.acquire()
 
     def has(self, kind: str, recipe: Mapping[str, Any]) -> bool:
         """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
@@ -250,16 +240,25 @@ class Store:
 
     def finish_retrain(self) -> int:
         """Move what a `retrain` run built into the cache; number of files. Call it once, at the
-        end of a run that was not interrupted, and from one process."""
-        moved = 0
-        if self.retrain:
-            for path in _artifacts(self.directory, below="*/"):
-                target = Path(self.root) / path.parent.name / path.name
-                target.parent.mkdir(parents=True, exist_ok=True)
+        end of a run that was not interrupted, and from one process. Checkpoints and locks stay;
+        nothing is moved while another run is building there: it will look for it."""
+        if not self.retrain or self._is_building():
+            return 0
+        built = _artifacts(self.directory, below="*/")
+        for path in built:
+            target = Path(self.root) / path.relative_to(self.directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another run finishes at this moment
                 os.replace(path, target)
-                moved += 1
-            shutil.rmtree(self.directory, ignore_errors=True)
-        return moved
+        return len(built)
+
+    def _is_building(self) -> bool:
+        for path in self.directory.glob("*/.lock-*"):
+            try:
+                FileLock(path).acquire(timeout=0).lock.release()
+            except Timeout:
+                return True
+        return False
 
 
 def _remedy(path: Path, damage: Damaged) -> str:
@@ -344,12 +343,10 @@ def verify(shipped: Path) -> list[str]:
     except DamagedArtifact as error:
         return [str(error)]
     present = {p.relative_to(shipped).as_posix() for p in _artifacts(shipped, below="*/")}
-    problems = [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
     total = sum((shipped / file).stat().st_size for file in present)
-    for file in sorted(present):
-        if file not in listed:
-            problems.append(f"{file}: not listed in the manifest")
-            continue
+    problems = [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
+    problems += [f"{f}: not listed in the manifest" for f in sorted(present - set(listed))]
+    for file in sorted(present & set(listed)):
         entry = listed[file]
         try:
             read(shipped / file, entry.get("fingerprint"), file_sha=entry.get("sha256"))

@@ -114,6 +114,7 @@ def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:
         curves(1.2, 2),
         random,
         random / 4,
+        random,
         np.ones(2),
         (0, 1, 2),
         128,

@@ -11,12 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from polyrot.dictionaries import __main__ as listing
 from polyrot.dictionaries import loading
 from polyrot.dictionaries.loading import BadDictionary, hook_of, load_sae, save_sae, site_of
-from polyrot.dictionaries.sae import Dictionary, quality
+from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import initialise
 from polyrot.matching import max_cosine
 from polyrot.seeding import torch_generator
+from polyrot.store import Artifact, Store
 
 SAELENS = Path(__file__).parent / "data" / "saelens"
 CASES = sorted(path.parent.name for path in SAELENS.glob("*/cfg.json"))
@@ -129,7 +131,12 @@ def copy(tmp_path):
         ({"metadata": {"hook_name": "blocks.1.hook_mlp_out"}}, "hook_mlp_out is no residual site"),
         ({"metadata": {}}, "hook None is no residual site"),
         ({"d_in": 9}, r"W_enc is \[8, 16\], but cfg.json says d_in and d_sae \[9, 16\]"),
+        ({"d_sae": 15}, r"W_enc is \[8, 16\], but cfg.json says d_in and d_sae \[8, 15\]"),
         ({"architecture": "topk"}, "topk with k = None"),
+        ({"architecture": "topk", "k": True}, "topk with k = True"),
+        ({"architecture": "topk", "k": 17}, "topk with k = 17 of 16 features"),
+        ({"metadata": 3}, r"metadata in cfg\.json is 3, not a table"),
+        ({"activation_fn_kwargs": [3]}, r"activation_fn_kwargs in cfg\.json is \[3\], not a table"),
         ({"architecture": "jumprelu"}, "but jumprelu asks for W_dec, W_enc, b_dec, b_enc, thresh"),
     ],
 )
@@ -149,6 +156,14 @@ def test_missing_and_damaged_files(copy, tmp_path):
     save_file({**tensors, "b_enc": tensors["b_enc"] * float("nan")}, weights)
     with pytest.raises(BadDictionary, match=r"b_enc in sae_weights\.safetensors has values"):
         load_sae(folder)
+    for name, wrong in (
+        ("b_enc", torch.ones(1)),
+        ("W_dec", torch.ones(16)),
+        ("b_dec", torch.ones(9)),
+    ):
+        save_file({**tensors, name: wrong}, weights)
+        with pytest.raises(BadDictionary, match=rf"{name} is \[\d+\], but cfg\.json says"):
+            load_sae(folder)
     save_file({**tensors, "scaling_factor": torch.full((16,), 2.0)}, weights)
     with pytest.raises(BadDictionary, match="scaling_factor is not supported"):
         load_sae(folder)
@@ -165,19 +180,95 @@ def test_missing_and_damaged_files(copy, tmp_path):
         load_sae(folder)
 
 
-def test_command_line_saves_one_of_a_group(tmp_path, capsys):
-    from polyrot.dictionaries.sae import stack
-    from polyrot.store import Artifact, Store
+@pytest.mark.parametrize("dies_at", [0, 1, 2])
+def test_a_kill_leaves_the_old_the_new_or_none(dies_at, tmp_path, monkeypatch):
+    """Killed before the weights, the configuration, or after both have their place."""
+    save_sae(tmp_path, own(3), "resid_pre_0", "old")
+    renamed, replace = [], loading.os.replace
 
-    specs = [[0, "resid_pre_0", 0, 1e-5], [0, "resid_post_0", 0, 1e-5]]
-    store = Store(tmp_path / "store")
-    artifact = Artifact(stack([own(1), own(2)]))
-    store.get_or_build("dictionaries", {"specs": specs}, lambda _: artifact, name="neox-anchor")
-    file = next((tmp_path / "store" / "dictionaries").glob("neox*.safetensors"))
-    loading.main([str(file), str(tmp_path / "out"), "--site", "resid_post_0"])
+    def dying(source, target):
+        if len(renamed) == dies_at:
+            raise KeyboardInterrupt
+        renamed.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(loading.os, "replace", dying)
+    if dies_at < 2:
+        with pytest.raises(KeyboardInterrupt):
+            save_sae(tmp_path, own(4), "resid_pre_0", "new")
+        with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
+            load_sae(tmp_path)
+    else:
+        save_sae(tmp_path, own(4), "resid_pre_0", "new")
+        assert load_sae(tmp_path).model == "new"
+        torch.testing.assert_close(load_sae(tmp_path).dictionary.w_enc, own(4).w_enc)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_cannot_be_written_leaves_the_old(tmp_path, monkeypatch):
+    def full_disk(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    save_sae(tmp_path, own(3), "resid_pre_0", "old")
+    monkeypatch.setattr(loading, "save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_sae(tmp_path, own(4), "resid_pre_0", "new")
+    assert load_sae(tmp_path).model == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+@pytest.fixture
+def group(tmp_path):
+    """The file of a group of two dictionaries of a language model."""
+    store, sites = Store(tmp_path / "store"), ("resid_pre_0", "resid_post_0", "resid_mid_0")
+    quality_of = {"ev": 0.9, "l0": 12.0, "dead": 0.25}
+    artifact = Artifact(stack([own(1), own(2), own(3)]), {"quality": [quality_of] * 3})
+    recipe = {"specs": [[0, site, 0, 1e-5] for site in sites]}
+    store.get_or_build("dictionaries", recipe, lambda _: artifact, name="neox-anchor")
+    (file,) = (tmp_path / "store" / "dictionaries").glob("neox*.safetensors")
+    return file
+
+
+def refused(capsys, main, *arguments):
+    """The last line of a refusal by a command."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(a) for a in arguments])
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_command_line_saves_one_of_a_group(group, tmp_path, capsys):
+    loading.main([str(group), str(tmp_path / "out"), "--site", "resid_post_0"])
     saved = load_sae(tmp_path / "out")
     torch.testing.assert_close(saved.dictionary.w_dec, own(2).w_dec)
     assert (saved.site, saved.model) == ("resid_post_0", "neox-anchor")
-    with pytest.raises(SystemExit):
-        loading.main([str(file), str(tmp_path / "out"), "--site", "resid_post_7"])
-    assert "has no dictionary of model 0 at resid_post_7" in capsys.readouterr().err
+    told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_post_7")
+    assert "has no dictionary of model 0 at resid_post_7" in told
+    told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_mid_0")
+    assert "site resid_mid_0 has no name in SAELens" in told
+
+
+def test_the_list_shows_a_small_l1(group, capsys):
+    listing.main([str(group.parents[1])])
+    _, first, *_ = capsys.readouterr().out.splitlines()
+    assert first.split() == ["neox-anchor", "0", "resid_pre_0", "0", "1e-05", "0.9000", "12.0",
+                             "25.0%"]  # fmt: skip
+
+
+def test_commands_name_a_file_that_is_damaged_or_foreign(group, tmp_path, capsys):
+    out, store = tmp_path / "out", Store(tmp_path / "store")
+    store.get_or_build("steering", {"a": 1}, lambda _: Artifact({}, {}), name="other")
+    (foreign,) = (tmp_path / "store" / "steering").glob("other*.safetensors")
+    told = refused(capsys, loading.main, foreign, out, "--site=resid_pre_0")
+    assert f"{foreign} is of kind steering, not dictionaries" in told
+    told = refused(capsys, loading.main, tmp_path / "nowhere", out, "--site=resid_pre_0")
+    assert f"{tmp_path / 'nowhere'}: it cannot be read" in told
+    group.write_bytes(group.read_bytes()[:-20])
+    for main, arguments in (
+        (loading.main, (group, out, "--site=resid_pre_0")),
+        (listing.main, (group.parents[1],)),
+    ):
+        told = refused(capsys, main, *arguments)
+        assert f"{group}: it is no artifact of this suite" in told
+    assert not out.exists()

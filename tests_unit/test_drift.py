@@ -17,7 +17,7 @@ from polyrot.drift import Drift
 from polyrot.toy import transformer
 from polyrot.toy.checkpoints import checkpoints
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.training import Trained
+from polyrot.toy.trained import Trained
 
 quick = settings(max_examples=12, deadline=None)
 D = 8
@@ -135,4 +135,4 @@ def test_bad_input_is_named() -> None:
             drift.measure(Turning(steps, (0.1,)))
     few = np.zeros((3, 3, 1))
     with pytest.raises(ValueError, match="needs 5 checkpoints, not 3"):
-        Drift((1, 2, 3), ("a",), 2, few, few, np.zeros((3, 1)), 9).monotone()
+        Drift((1, 2, 3), ("a",), 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()

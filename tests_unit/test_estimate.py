@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -157,14 +158,17 @@ def test_durations_read_as_one_says_them() -> None:
     assert said == ["1 s", "40 s", "12 min", "1 h 40 min", "7 h 0 min", "31 h"]
 
 
-def test_a_trial_times_the_step() -> None:
-    import time
+def test_a_trial_is_the_mean_of_all_steps_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lengths = 0.0, [9.0, 0.5, 0.7, 0.6]
 
-    from polyrot import estimate as fresh
+    def step() -> None:
+        nonlocal now
+        now += lengths.pop(0)
 
-    assert seconds_a_step is not fresh.seconds_a_step, "the planted one stands in elsewhere"
-    fresh_seconds = seconds_a_step(lambda: time.sleep(0.05))
-    assert 0.045 < fresh_seconds < 0.2
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert seconds_a_step is not estimate.seconds_a_step, "the planted one stands in elsewhere"
+    assert seconds_a_step(step) == pytest.approx(0.6)
+    assert not lengths, "it ends once TRIAL_SECONDS are over"
 
 
 @pytest.mark.parametrize("kind", ["toy", "dictionary", "language"])

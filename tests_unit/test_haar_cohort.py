@@ -268,6 +268,48 @@ def test_structure_behind_a_random_anchor_shows_in_the_chain_alone():
     assert measured.relative(unrelated(28), planted, None).values.max() < LEVEL
 
 
+# ---- the published figures
+
+
+def test_mean_ratio_is_one_for_haar_and_zero_for_the_identity():
+    found = measured.mean_ratio(fits(haar(40)))
+    assert found.values[0] == pytest.approx(1, abs=0.02)
+    assert found.beside["percentile_10"] < found.values[0] < found.beside["percentile_90"]
+    same = np.broadcast_to(np.eye(D), haar(40).shape)
+    assert measured.mean_ratio(fits(same)).values.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("statistic", [measured.pooled_mean_cosine, measured.nearest_permutation])
+def test_haar_meets_the_pooled_statistics_and_near_permutations_do_not(statistic):
+    assert statistic(fits(haar(41)), None).values[0] >= LEVEL
+    near = alternative("permutation", 42)
+    near[0, 0] = np.eye(D)  # a trace of d, which permutations rarely have
+    assert statistic(fits(near), None).values[0] < LEVEL
+
+
+def hanging_together(seed: int) -> FloatArray:
+    """Each pair's sites share one Haar draw, but for a slight turn of each."""
+    rs = haar(seed)
+    return np.broadcast_to(rs[:, :1], rs.shape).copy()
+
+
+def test_sites_that_hang_together_do_not_count_as_independent():
+    found = [
+        (measured.pooled_mean_cosine(f, None), measured.nearest_permutation(f, None))
+        for f in (fits(hanging_together(seed)) for seed in range(50, 110))
+    ]
+    for which, beside in enumerate(("p_with_sites_dependent", "p_with_pairs_as_draws")):
+        naive = np.mean([row[which].values[0] < 0.1 for row in found])
+        cautious = np.mean([row[which].beside[beside] < 0.1 for row in found])
+        assert cautious <= 0.1 + 2.4 * (0.1 * 0.9 / 60) ** 0.5
+        assert naive > cautious
+    near = alternative("permutation", 43)
+    assert measured.nearest_permutation(fits(near), None).beside["p_with_pairs_as_draws"] < LEVEL
+    same = np.broadcast_to(np.eye(D), near.shape)
+    planted = measured.pooled_mean_cosine(fits(same), None)
+    assert planted.beside["p_with_sites_dependent"] < LEVEL
+
+
 # ---- the published criteria, and controls
 
 

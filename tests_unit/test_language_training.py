@@ -6,7 +6,11 @@ import pytest
 import torch
 
 from polyrot.language import eight_bit, training
-from polyrot.language.architecture import neox_config, pythia_70m_config
+from polyrot.language.architecture import (
+    neox_config,
+    pythia_70m_config,
+    pythia_70m_parameters,
+)
 from polyrot.language.training import Schedule
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Store
@@ -176,3 +180,10 @@ def test_fingerprint_does_not_name_the_release_of_transformers(monkeypatch, tmp_
     assert first.fingerprint(On()) == before
     monkeypatch.setattr(architecture, "neox_config", lambda *s: made(256, *s[1:]))
     assert first.fingerprint(On()) != before
+
+
+def test_pythia_70m_has_as_many_parameters_as_its_card_says():
+    vocabulary, width, layers = 50304, 512, 6
+    block = 12 * width**2 + 13 * width  # attention and MLP with biases, two norms
+    assert pythia_70m_parameters() == 2 * vocabulary * width + layers * block + 2 * width
+    assert pythia_70m_parameters() == 70_426_624

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polyrot.matching import chance_level, matched_fraction, max_cosine
+from polyrot.matching import matched_fraction, max_cosine
 
 seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=25, deadline=None)
@@ -69,26 +69,6 @@ def test_matched_fraction_is_strictly_above() -> None:
     assert matched_fraction(torch.tensor([0.5, 0.6]), threshold=0.4) == 1.0
 
 
-def test_chance_level_is_known_in_closed_form_and_reproducible() -> None:
-    # One feature in d dimensions: the cosine has mean 0; on a circle it is cos of a uniform angle.
-    one = chance_level(2, 1, torch.Generator().manual_seed(0), draws=64)
-    assert one.mean_max == pytest.approx(0, abs=5 * one.standard_error)
-    assert one.matched == pytest.approx(1 / 3, abs=0.02 + 0.2 / math.sqrt(64))
-    pair = chance_level(1, 8, torch.Generator().manual_seed(0), draws=16)
-    assert pair.mean_max == pytest.approx(1 - 2 / 2**8, abs=0.02)
-    assert chance_level(8, 9, torch.Generator().manual_seed(3)) == chance_level(
-        8, 9, torch.Generator().manual_seed(3)
-    )
-
-
-def test_chance_level_at_the_toys_size_agrees_with_random_decoders() -> None:
-    chance = chance_level(64, 512, torch.Generator().manual_seed(0))
-    found = max_cosine(decoder(64, 512, 5), decoder(64, 512, 6))
-    assert float(found.mean()) == pytest.approx(chance.mean_max, abs=0.01)
-    assert 0.3 < chance.mean_max < 0.45
-    assert chance.standard_error < 0.005
-
-
 def test_bad_input_is_named() -> None:
     a = torch.eye(4)
     with pytest.raises(ValueError, match="one width"):
@@ -108,5 +88,3 @@ def test_bad_input_is_named() -> None:
             max_cosine(a, bad)
     with pytest.raises(ValueError, match="no features"):
         matched_fraction(torch.zeros(0))
-    with pytest.raises(ValueError, match="chance_level needs"):
-        chance_level(4, 4, torch.Generator(), draws=1)

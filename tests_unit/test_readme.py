@@ -59,8 +59,8 @@ def test_the_title_has_its_ceiling_where_the_ledger_has(ledger, registration, tm
         accounts[name] = readme.account(Ledger.load(path, registration), registration)
     said = (
         "), where two dictionaries of one and the same model share 12% to 12%, so that at 1 of 1 "
-        "sites the bar lay above it, with dictionaries that at 1 of 1 sites miss the registered "
-        "self EV of 0.9 (EV 0.8, L0 5)."
+        "sites the bar lay above it, with dictionaries that at 1 of 1 sites are not as registered "
+        "(self EV 0.9 or more): EV 0.8, L0 5."
     )
     assert said in accounts["with"]
     assert accounts["without"] == accounts["with"].replace(said, ").")

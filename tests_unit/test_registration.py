@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyrot.haar.cohort import LEVEL
 from polyrot.registration import (
     REGISTERED_SHA256,
     SCALES,
+    Amendment,
     Bar,
     Registration,
     RegistrationError,
@@ -40,6 +42,13 @@ says = "The null is not so."
 measures = "how much the null is so"
 bar = { below = 0.5 }
 """
+AMENDMENT = """
+[[amendment]]
+claim = "family.name"
+date = 2026-12-01
+reason = "it was written for another unit"
+bar = { at_least = 0.6 }
+"""
 META = "[meta]\nregistered = 2026-11-22\nalpha = 0.01\n"
 
 
@@ -56,6 +65,8 @@ def test_the_registered_file_loads() -> None:
     assert len(registration.claims) == 88
     assert len(registration.pairs()) == sum(len(claim.scales) for claim in registration.claims)
     assert {scale for claim in registration.claims for scale in claim.scales} == set(SCALES)
+    assert registration.amendments == ()
+    assert registration.alpha == LEVEL  # at which the Haar claims count a rejection
 
 
 def test_a_moved_bar_is_not_the_registered_registration(tmp_path: Path) -> None:
@@ -124,12 +135,68 @@ def test_a_control_speaks_only_for_its_own_scales(tmp_path: Path) -> None:
         ),
         (CLAIM, "the registration: key 'meta' is missing"),
         (META + CLAIM + "[other]\n", "the registration: unknown key 'other'"),
+        (META + CLAIM.replace("[[claim]]", "[claim]"), r"claim must be tables, each headed \[\[cl"),
+        ("claim = [1]\n" + META, r"claim must be tables, each headed \[\[claim\]\]"),
+        ("meta = 3\n" + CLAIM, r"\[meta\] must be a table, not 3"),
+        (META.replace("2026-11-22", "3") + CLAIM, r"\[meta\]: registered must be a date.*not 3"),
+        (META.replace("0.01", '"1 %"') + CLAIM, r"\[meta\]: alpha must be between 0 and 1"),
+        (META.replace("0.01", "nan") + CLAIM, r"\[meta\]: alpha must be between 0 and 1, not nan"),
+        (META + CLAIM.replace('["toy_a"]', "3"), r"family\.name: scales must be a non-empty list"),
+        (
+            META + CLAIM.replace('["toy_a"]', "[[1]]"),
+            r"family\.name: scales must be .* strings, not",
+        ),
+        (META + CLAIM + 'over = ["pairs"]\n', r"family\.name: over must be a non-empty string"),
+        (
+            META + CLAIM + CONTROL.replace('["family.name"]', "[[1]]"),
+            "controls must be a non-empty",
+        ),
+        (
+            META + CLAIM + "[amendment]\n",
+            r"amendment must be tables, each headed \[\[amendment\]\]",
+        ),
+        (META + CLAIM + AMENDMENT.replace("family", "f"), r"amendment of f\.name: no such claim"),
+        (
+            META + CLAIM + AMENDMENT.replace("reason =", "#"),
+            r"amendment of .*: key 'reason' is mis",
+        ),
+        (META + CLAIM + AMENDMENT.replace("2026-12-01", '"now"'), "date must be a date, such as"),
+        (META + CLAIM + AMENDMENT + 'why = "x"', r"amendment of family\.name: unknown key 'why'"),
+        (META + CLAIM + AMENDMENT.replace("0.6", "inf"), "amendment of .*: bar at_least = inf is"),
         ("not toml", "preregistration.toml: "),
     ],
 )
 def test_what_a_registration_must_not_be(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(RegistrationError, match=message):
         load(tmp_path, text)
+
+
+def test_an_amendment_corrects_a_bar_and_the_old_one_stays(tmp_path: Path) -> None:
+    again = AMENDMENT.replace("0.6", "0.7").replace("12-01", "12-02")
+    registration = load(tmp_path, META + CLAIM + CONTROL + AMENDMENT + again)
+    first = Bar(at_least=0.6, was=Bar(at_least=0.5))
+    second = Bar(at_least=0.7, was=first)
+    reason = "it was written for another unit"
+    assert registration.amendments == (
+        Amendment("family.name", "2026-12-01", reason, first),
+        Amendment("family.name", "2026-12-02", reason, second),
+    )
+    bar = registration.claim("family.name").bar
+    assert bar == second
+    assert not bar.satisfied(0.65)
+    assert bar.margin(0.65) == pytest.approx(-0.05)
+    assert bar.describe() == "≥ 0.7 (was ≥ 0.6 (was ≥ 0.5))"
+    assert [claim.id for claim in registration.claims] == ["family.name", "family.control"]
+
+
+def test_an_amended_registration_is_not_the_registered_one(tmp_path: Path) -> None:
+    path = tmp_path / "preregistration.toml"
+    made = AMENDMENT.replace("family.name", "procrustes.recovers")
+    path.write_text(REGISTERED.read_text(encoding="utf-8") + made, encoding="utf-8")
+    with pytest.raises(RegistrationError, match="not the registered registration"):
+        Registration.load(path)
+    amended = Registration.load(path, registered=False)
+    assert amended.claim("procrustes.recovers").bar.describe() == "≥ 0.6 (was ≥ 0.96)"
 
 
 @pytest.mark.parametrize(

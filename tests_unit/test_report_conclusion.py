@@ -118,8 +118,13 @@ def test_dictionaries_that_are_not_as_registered_are_named() -> None:
     found = universal("toy_a", 0.1, 0.2)
     short = replace(found, beside={**found.beside, **quality})
     assert sentences(short)[2].endswith(
-        "at 2 of 2 sites the bar lay above it, with dictionaries that at 1 of 2 sites miss the "
-        "registered self EV of 0.9 (EV 0.71 to 0.9, L0 5.04 to 12)."
+        "at 2 of 2 sites the bar lay above it, with dictionaries that at 1 of 2 sites are not as "
+        "registered (self EV 0.9 or more): EV 0.71 to 0.9, L0 5.04 to 12."
+    )
+    dense = replace(short, beside={**short.beside, "least_l0": 4.0, "largest_l0": 10.0})
+    assert sentences(dense)[2].endswith(
+        "at 2 of 2 sites are not as registered (self EV 0.9 or more, L0 4 to 10): EV 0.71 to 0.9, "
+        "L0 5.04 to 12."
     )
     met = replace(found, beside={**found.beside, **quality, "ev_mid": 0.95})
     assert sentences(met) == sentences(found)

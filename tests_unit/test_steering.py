@@ -57,11 +57,22 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: dose_curves.Steering
         curves.naive.kl[i, 0, 3] / curves.within.kl[i, 0, 3]
     )
     against = curves.against_random().values[i]
-    assert against == pytest.approx((curves.naive.kl[i, 0, :4] / curves.random_kl[i, 0]).mean())
+    assert against == pytest.approx((curves.beside_random[i, 0] / curves.random_kl[i, 0]).mean())
     needed = dose_needed(curves.doses, curves.naive.gain[i, 0], curves.within.gain[i, 0, 1])
     found = curves.dose_ratio("depth")
     assert found.values[0] == pytest.approx(needed.dose)
     assert ("bound" in found.beside) == needed.censored
+
+
+def test_a_direction_is_set_against_random_ones_on_the_same_sequences(
+    pair: RotatedPair, curves: dose_curves.Steering
+) -> None:
+    i, few = curves.contrasts.index("depth"), pair.intervention_tokens(48)
+    v = pair.direction("depth")[0]
+    vectors = torch.stack([dose * v for dose in steering.DOSES])
+    alone = steering.steer(pair, 1, few, "depth", vectors).kl
+    np.testing.assert_allclose(curves.beside_random[i, 0], alone, rtol=1e-5)
+    assert curves.targets[i] > int(pair.target("depth", few).where.sum())
 
 
 def test_as_many_sequences_as_hold_the_targets(pair: RotatedPair) -> None:
@@ -159,7 +170,15 @@ def test_overlaps_of_all_directions(pair: RotatedPair, monkeypatch: pytest.Monke
     found = pinned.overlaps(pair, n_sequences=32)
     assert len(found.names) == 6
     assert ((found.overlap > 0) & (found.overlap < 1)).all()
-    assert -1 <= found.spearman.values[0] <= 1
+
+
+@pytest.mark.parametrize(("order", "expected"), [([0, 1, 2, 3], 1.0), ([3, 2, 1, 0], -1.0)])
+def test_rank_correlation_is_of_the_mean_over_pairs(order: list[int], expected: float) -> None:
+    transfer = np.array([[0.1, 0.1], [0.2, 0.4], [5.0, 0.3], [9.0, 9.0]])  # means rise
+    overlap = np.array([0.1, 0.2, 0.3, 0.9])[order]
+    found = pinned.Overlaps(tuple("abcd"), ("0-1", "0-2"), overlap, transfer, 2).spearman
+    assert found.values[0] == pytest.approx(expected)
+    assert found.replicates[0, 1] == pytest.approx(0.8 * expected), "the second pair's alone"
 
 
 def test_there_are_enough_directions() -> None:

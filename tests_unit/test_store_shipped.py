@@ -1,4 +1,4 @@
-"""The store: what is shipped, and what `--retrain` makes of it."""
+"""The store: what is shipped."""
 
 from __future__ import annotations
 
@@ -20,35 +20,6 @@ from polyrot.store import (
     write_manifest,
 )
 from tests_unit.store_helpers import RECIPE, Builder, artifacts, flip_byte, never
-
-# ---------------------------------------------------------------- retrain
-
-
-def test_retrain_ignores_what_is_there_and_reuses_what_it_built(tmp_path: Path) -> None:
-    plain = Store(tmp_path)
-    plain.get_or_build("seed", RECIPE, Builder(1.0), name="s")
-    build = Builder(2.0)
-    for _ in range(3):  # the same run, its other workers, the same run after a kill
-        again = Store(tmp_path, shipped=tmp_path / "nowhere", retrain=True)
-        assert again.get_or_build("seed", RECIPE, build).tensors["weight"][0, 0] == 2.0
-    assert build.calls == 1
-    assert again.state()[0] == plain.state()[0] == 1
-    # Until it is finished, a plain run goes on with what it had.
-    assert plain.get_or_build("seed", RECIPE, never).tensors["weight"][0, 0] == 1.0
-
-
-def test_finished_retrain_becomes_the_cache_and_the_next_begins_anew(tmp_path: Path) -> None:
-    store = Store(tmp_path, retrain=True)
-    store.get_or_build("seed", RECIPE, Builder(2.0))
-    assert store.finish_retrain() == 1
-    assert Store(tmp_path).get_or_build("seed", RECIPE, never).tensors["weight"][0, 0] == 2.0
-    build = Builder(3.0)
-    Store(tmp_path, retrain=True).get_or_build("seed", RECIPE, build)
-    assert build.calls == 1
-    assert Store(tmp_path).finish_retrain() == 0
-
-
-# ---------------------------------------------------------------- shipped
 
 
 @pytest.fixture

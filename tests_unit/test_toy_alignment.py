@@ -11,6 +11,7 @@ from polyrot.toy.alignment import (
     align,
     fit_inside,
     largest_difference,
+    rescaled,
     search,
     tensor_mse,
 )
@@ -75,6 +76,21 @@ def test_another_model_is_not_aligned(folded):
     moved = act(found.element, folded.select([1]).to(torch.float64))
     again = tensor_mse(moved, folded.select([0]).to(torch.float64)).amax(1)
     assert torch.allclose(again, found.largest)
+
+
+def test_rescaled_neurons_undo_a_planted_scale_and_never_do_worse(folded):
+    models = folded.to(torch.float64)
+    anchor, other = models.select([0, 0]), models.select([0, 1])
+    element = symmetry.identity(2).to(torch.float64)
+    scales = element.scales.clone()
+    scales[:, :, ::2] = 1.5
+    scaled = act(replace(element, scales=scales), other)
+    before = tensor_mse(scaled, anchor)
+    after = rescaled(scaled, anchor)
+    assert before[0].amax() > 1e-3
+    assert after[0] < 1e-4 * before[0].amax(), "the anchor itself, but for the grid of scales"
+    assert 0.1 * before[1].amax() < after[1] <= before[1].amax(), "a stranger stays one"
+    assert torch.equal(tensor_mse(scaled, anchor), before), "what is given is left as it is"
 
 
 def test_a_batch_of_starts_is_each_start_alone(folded):

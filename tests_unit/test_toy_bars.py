@@ -15,6 +15,12 @@ from polyrot.toy.joint import Joint
 from polyrot.toy.transformer import COMPONENTS
 
 
+def test_the_cost_of_sharing_nothing_is_positive_where_the_shared_cohort_recovers_more():
+    found = bars.independent_minus_shared(0.9, 0.7)
+    assert found.values[0] == pytest.approx(0.2)
+    assert bars.independent_minus_shared(0.7, 0.9).values[0] == pytest.approx(-0.2)
+
+
 def lively(seeds):
     fresh = transformer.initialise(seeds)
     return {n: x if n.startswith("norm") else 8 * x for n, x in fresh.items()}

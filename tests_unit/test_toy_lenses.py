@@ -208,13 +208,34 @@ def test_everything_is_measured_stored_and_told(cohort, tmp_path, monkeypatch):
     assert lenses.transcoder_ev(quality).labels == ("mlp_0", "mlp_1")
     assert lenses.region_errors(again).values[0] < 1e-9
     assert lenses.folding_change(cohort).values.max() < 1e-3
-    for measured in (
-        lenses.lowest_readout(again),
-        lenses.depth_counter_entropy(again),
-        lenses.least_used_of_ordinary_norm(again),
-    ):
-        assert measured.values.shape == (1,)
-        assert measured.labels[0]
+
+
+def test_heads_are_chosen_by_what_they_do(cohort):
+    folded, tokens = cohort.folded(0), cohort.tokens("score")[:4]
+    heads = circuits.measure_circuits(folded, tokens)
+    loss = torch.zeros(len(COMPONENTS), len(task.HEADS))
+    loss[:8] = 1 + torch.arange(8.0)[:, None] @ torch.ones(1, 3)
+    loss[2, task.HEADS.index("depth")] = 99  # the first-layer head that depth needs most
+    ov = heads.ov.clone()
+    ov[0] *= 1e-3  # the least used head writes next to nothing
+    ablated = SimpleNamespace(mean=loss, resampled=2 * loss)
+    found = SimpleNamespace(circuits=replace(heads, ov=ov), patching=ablated)
+    counter = lenses.depth_counter_entropy(found)
+    assert counter.labels == ("head_0_2",)
+    assert counter.values[0] == pytest.approx(heads.entropy[2].item())
+    least = lenses.least_used_of_ordinary_norm(found)
+    assert least.labels == ("head_0_1",)
+    assert least.values[0] == pytest.approx(6.0)
+    assert least.beside["resample_ablation"] == pytest.approx(12.0)
+
+
+def test_the_lowest_readout_is_named():
+    last = {"depth": 0.99, "validity": 0.97, "family": 0.98, "position": 0.1}
+    readouts = SimpleNamespace(last=lambda: last, chance=torch.tensor([0.0, 0.6, 0.3, 0.0]))
+    found = lenses.lowest_readout(SimpleNamespace(readouts=readouts))
+    assert found.labels == ("validity",)
+    assert found.values.tolist() == [0.97]
+    assert found.beside["chance_validity"] == pytest.approx(0.6)
 
 
 def test_transcoders_read_the_normed_input_and_write_the_output(cohort, monkeypatch):

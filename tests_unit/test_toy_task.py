@@ -117,6 +117,34 @@ def test_packed_batch_holds_whole_sequences_and_no_pad():
     assert abs(sum(lengths) / len(lengths) - 34) < 1e-9, "antithetic lengths fill every row"
 
 
+def first_violations(late_violations):
+    generator = torch_generator(6, "late")
+    body = task.content(4000, generator, late_violations)
+    labels = task.label(task.frame(body, torch.full((4000,), task.MAX_CONTENT)))
+    return body, (labels.validity == 0).sum(1) - 1  # content tokens before the first violation
+
+
+def test_late_violations_are_late_and_mostly_hidden():
+    body, valid = first_violations(1.0)
+    assert valid.min() == 1
+    assert (valid <= task.LATEST_VIOLATION).float().mean() > 0.95
+    assert (valid >= 8).float().mean() > 0.6
+    at = body.gather(1, valid.clamp(max=task.MAX_CONTENT - 1)[:, None])[:, 0]
+    before = body.gather(1, (valid - 1).clamp(max=task.MAX_CONTENT - 1)[:, None])[:, 0]
+    hidden = (at % 2 == 0) & (before % 2 == 0)  # a closer after a closer: no neighbour tells
+    assert hidden.float().mean() > 0.2
+
+
+def test_the_share_of_late_violations():
+    late = []
+    for share in (0.0, 0.5, 1.0):
+        _, valid = first_violations(share)
+        late.append(((valid >= 8) & (valid <= task.LATEST_VIOLATION)).float().mean().item())
+    assert late[0] < 0.05
+    assert late[1] == pytest.approx((late[0] + late[2]) / 2, abs=0.03)
+    assert not torch.equal(first_violations(0.0)[0], first_violations(0.5)[0])
+
+
 def test_equal_seeds_equal_data():
     draw = [task.sequences(50, torch_generator(s, "data")) for s in (7, 7, 8)]
     assert torch.equal(draw[0], draw[1])

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from polyrot.seeding import torch_generator
-from polyrot.store import Artifact, Store
+from polyrot.store import Artifact, Store, StoreWarning
 from polyrot.toy import seeds, task, training, transformer
+from polyrot.toy.trained import Trained
 from polyrot.toy.training import Schedule
 
 TINY = Schedule(
@@ -15,6 +15,8 @@ TINY = Schedule(
 
 class Memory:
     """A checkpoint that lives in memory and can pull the plug."""
+
+    path = "memory"
 
     def __init__(self, kill_at=None):
         self.state, self.kill_at = None, kill_at
@@ -75,6 +77,24 @@ def test_a_batch_of_seeds_equals_each_alone():
             assert gap < 0.01 * p.norm(), f"{name}: bf16 products round by their batch, no more"
 
 
+def test_a_few_rows_at_a_time_give_the_gradient_of_the_whole(monkeypatch):
+    params = {n: p.requires_grad_() for n, p in transformer.initialise([5, 6]).items()}
+    batch = next(training.batches([5, 6], Schedule(batch=36), 0, torch.device("cpu")))
+    found = []
+    for rows in (1000, 12, 7):  # all 18; six of each model, three times; single rows
+        monkeypatch.setattr(training, "CPU_ROWS", rows)
+        loss = training.backward(training._loss, params, *batch)
+        found.append((loss, {n: p.grad.clone() for n, p in params.items()}))
+        for p in params.values():
+            p.grad = None
+    whole, *parts = found
+    for loss, gradients in parts:
+        torch.testing.assert_close(loss, whole[0], rtol=1e-3, atol=1e-4)
+        for name, g in gradients.items():
+            gap = (g - whole[1][name]).norm()
+            assert gap < 0.02 * whole[1][name].norm(), f"{name}: bf16 rounds by the batch, no more"
+
+
 def test_a_killed_training_resumes_to_the_same_end():
     whole = train([5], checkpoint=Memory(), checkpoint_every=10, snapshot_at=(4, 25))
     memory = Memory(kill_at=10)
@@ -86,6 +106,18 @@ def test_a_killed_training_resumes_to_the_same_end():
     assert equal(whole.snapshots[4], resumed.snapshots[4])
     assert whole.history == resumed.history
     assert whole.early_losses == resumed.early_losses
+
+
+def test_a_checkpoint_of_another_kind_of_device_is_not_gone_on_with():
+    memory = Memory(kill_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        train([5], checkpoint=memory, checkpoint_every=10)
+    memory.kill_at = None
+    memory.state = Artifact(memory.state.tensors, {**memory.state.meta, "device": "cuda"})
+    memory.state.tensors["params.embed"].fill_(9.0)
+    with pytest.warns(StoreWarning, match="its device is cuda, that of this run cpu"):
+        again = train([5], checkpoint=memory, checkpoint_every=10)
+    assert equal(again.params, train([5]).params)
 
 
 def test_the_first_steps_again_are_the_first_steps():
@@ -153,7 +185,7 @@ def test_artifact_round_trip(tmp_path):
     result = train([0], snapshot_at=(10, 30))
     store = Store(tmp_path)
     artifact = store.get_or_build("toy-seeds", {"x": 1}, lambda _: result.to_artifact())
-    again = training.Trained.from_artifact(artifact)
+    again = Trained.from_artifact(artifact)
     assert again.seeds == (0,)
     assert equal(again.params, result.params)
     assert list(again.snapshots) == [10, 30]
@@ -177,9 +209,8 @@ def test_drift_steps_are_geometric_with_half_way_and_end():
 
 def test_data_does_not_depend_on_where_a_run_was_resumed():
     device = torch.device("cpu")
-    stream = training.batches([1], 2048, 0, device)
+    stream = training.batches([1], Schedule(batch=2048), 0, device)
     first = [next(stream)[0] for _ in range(6)]
-    later = next(training.batches([1], 2048, 5, device))[0]
+    later = next(training.batches([1], Schedule(batch=2048), 5, device))[0]
     assert torch.equal(first[5], later)
     assert not torch.equal(first[4], later)
-    assert torch_generator(1, "toy data", 0).initial_seed() >= 0

@@ -245,6 +245,27 @@ def test_what_a_ledger_must_not_say(tmp_path: Path, text: str, message: str) -> 
         Ledger.load(path, REGISTRATION)
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "kind"),
+    [
+        ("measured", ["'abc'", "nan", "inf", "true", "[1]"], "a finite number"),
+        ("interval", ["3", "[1]", "[1, nan]", "[1, 'a']", "[1, 2, 3]"], "two finite numbers"),
+        ("n", ["'many'", "1.5", "true", "-1"], "a count"),
+        ("nulls", ["'abc'", "5", "[5]"], "a list of strings"),
+        ("seeds", ["3", "{ a = 'b' }", "{ a = 0.5 }", "{ a = [0.5] }"], "a table of integers"),
+        *((key, ["3", "2026-11-23"], "a string") for key in ("why", "label", *PROVENANCE)),
+    ],
+)
+def test_what_an_entry_must_not_hold(
+    tmp_path: Path, key: str, values: list[str], kind: str
+) -> None:
+    path = tmp_path / "verdicts.toml"
+    for value in values:
+        path.write_text(f'["f.held".toy_a]\nverdict = "held"\n{key} = {value}\n')
+        with pytest.raises(LedgerError, match=rf"f\.held\[toy_a\]: {key} must be {kind}.*, not "):
+            Ledger.load(path, REGISTRATION)
+
+
 def updated(ledger: Ledger, *findings: Finding) -> dict[str, Verdict]:
     conclusions = conclude(findings, REGISTRATION, ledger.findings())
     entries = ledger.updated(conclusions, REGISTRATION, **PROVENANCE).entries

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from polyrot.artifact_file import read
+from polyrot.dictionaries.loading import BadDictionary, read_group
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Print EV, L0 and dead share of every dictionary group below a directory."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.dictionaries",
@@ -22,7 +22,7 @@ def main() -> None:
         default=Path("fixtures/shipped"),
         help="shipped artifacts (default) or a cache",
     )
-    directory = parser.parse_args().directory
+    directory = parser.parse_args(arguments).directory
     # Checkpoints of unfinished groups are hidden files.
     files = sorted(directory.glob("dictionaries/[!.]*.safetensors"))
     if not files:
@@ -31,11 +31,14 @@ def main() -> None:
         f"{'group':<24}{'model':>6}  {'site':<14}{'start':>6}{'l1':>9}{'EV':>9}{'L0':>8}{'dead':>7}"
     )
     for file in files:
-        head, _ = read(file)
+        try:
+            head, _ = read_group(file)
+        except BadDictionary as error:
+            parser.error(str(error))
         for spec, q in zip(head["recipe"]["specs"], head["meta"]["quality"], strict=True):
             model, site, start, l1 = spec
             print(
-                f"{head['name']:<24}{model:>6}  {site:<14}{start:>6}{l1:>9.4f}"
+                f"{head['name']:<24}{model:>6}  {site:<14}{start:>6}{l1:>9.3g}"
                 f"{q['ev']:>9.4f}{q['l0']:>8.1f}{q['dead']:>7.1%}"
             )
 

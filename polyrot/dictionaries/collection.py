@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from polyrot.cohort import Cohort
+from polyrot.device import memory_for
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
 from polyrot.drift import EARLY, middle, nearest
 from polyrot.progress import Progress, silent
+from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Store
 
@@ -32,6 +34,16 @@ SHARED_START = 0
 L1 = 1e-3
 LANGUAGE_L1 = 1e-5
 LANGUAGE_SCALES = ("neox", "pythia", "pair")
+
+AT_ONCE = {"cpu": 1, "cuda": 32}
+"""Dictionaries trained as one program, by kind of device: a slice. One keeps its batch in a CPU's
+cache. A GPU is given many, but not any number: a group is saved after each slice, which is what a
+kill loses and what the device must hold."""
+LOWER = (
+    "lower AT_ONCE of polyrot.dictionaries.collection, use --schedule shipped, whose batches are "
+    "smaller than those of full, or --device cpu; at scales pythia and pair also lower --tokens"
+)
+"""What a training that does not fit on a GPU can do without."""
 
 Data = Literal["activations", "isotropic noise"]
 
@@ -161,6 +173,11 @@ def sparse(cohort: Cohort, schedule: Schedule, l1: Mapping[str, float]) -> Group
     return Group("sparse", specs, schedule)
 
 
+def l0_range(cohort: Cohort) -> tuple[float, float]:
+    """Least and largest L0 that the registration asks of the sparse dictionaries."""
+    return 4.0, cohort.width / 4
+
+
 @dataclass(frozen=True)
 class Choice:
     """The sparsity chosen at one site on the anchor alone, and what it gives there.
@@ -226,8 +243,10 @@ def trained(
 ) -> dict[Spec, Dictionary]:
     """The dictionaries of a group: shipped, cached, or trained now.
 
-    at_once: how many are trained as one program (default: all on a GPU; on a CPU one, which keeps
-    a batch in its cache). The progress is saved after each such slice.
+    at_once: how many are trained as one program (default: see AT_ONCE). The progress is saved after
+    each such slice, and gone on from on the same kind of device alone, as random numbers are drawn
+    there; a StoreWarning says where it is not.
+    Raises torch.OutOfMemoryError saying what to lower.
     """
 
     def build(checkpoint: Checkpoint) -> Artifact:
@@ -266,28 +285,30 @@ def _build(
 ) -> Artifact:
     done: list[Dictionary] = []
     meta: dict[str, Any] = {"early_losses": [], "quality": [], "seconds": 0.0, "device": ""}
-    saved = checkpoint.load()
-    if saved is not None:
-        done, meta = unstack(saved.tensors), {**meta, **saved.meta}
     device = cohort.activations("dictionary", cohort.sites[0]).device
     meta["device"] = device.type
-    step = at_once or (len(group.specs) if device.type == "cuda" else 1)
+    saved = resume(checkpoint, device=device.type)
+    if saved is not None:
+        done, meta = unstack(saved.tensors), {**meta, **saved.meta}
+    step = at_once or AT_ONCE[device.type]
     while len(done) < len(group.specs):
         started = time.monotonic()
         specs = group.specs[len(done) : len(done) + step]
-        x, source = training_data(cohort, group, specs)
-        more, losses = train(
-            x,
-            source,
-            [s.start for s in specs],
-            [s.l1 for s in specs],
-            group.expansion * cohort.width,
-            group.schedule,
-            progress=progress,
-            stage=f"{cohort.scale} {group.name} {len(done) + 1}-{len(done) + len(specs)}"
-            f"/{len(group.specs)}",
-            compiled=compiled,
-        )
+        what = f"training {len(specs)} dictionaries at once"
+        with memory_for(what, device, LOWER):
+            x, source = training_data(cohort, group, specs)
+            more, losses = train(
+                x,
+                source,
+                [s.start for s in specs],
+                [s.l1 for s in specs],
+                group.expansion * cohort.width,
+                group.schedule,
+                progress=progress,
+                stage=f"{cohort.scale} {group.name} {len(done) + 1}-{len(done) + len(specs)}"
+                f"/{len(group.specs)}",
+                compiled=compiled,
+            )
         done += more
         meta["early_losses"] += [list(row) for row in zip(*losses, strict=True)]
         meta["seconds"] += time.monotonic() - started

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,7 +25,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from polyrot.artifact_file import read
+from polyrot.artifact_file import Damaged, read
+from polyrot.dictionaries.collection import KIND
 from polyrot.dictionaries.sae import Dictionary, unstack
 
 CONFIGURATION = "cfg.json"
@@ -115,6 +118,8 @@ class Saved:
 def save_sae(directory: Path | str, dictionary: Dictionary, site: str, model: str = "") -> None:
     """Write a dictionary of residual site `site` into `directory`, which is made if need be.
 
+    Both files are written whole, and a kill between them leaves no configuration, so that weights
+    are never read by another's.
     Raises BadDictionary for a transcoder (biases that differ) and for a site without a name in
     SAELens.
     """
@@ -148,11 +153,13 @@ def save_sae(directory: Path | str, dictionary: Dictionary, site: str, model: st
         "W_dec": dictionary.w_dec,
         "b_dec": dictionary.b_out,
     }
-    save_file(
-        {n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}, folder / WEIGHTS
-    )
-    text = json.dumps(configuration, indent=1) + "\n"
-    (folder / CONFIGURATION).write_text(text, encoding="utf-8")
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as made:
+        weights, text = Path(made) / WEIGHTS, Path(made) / CONFIGURATION
+        save_file({n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}, weights)
+        text.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
+        (folder / CONFIGURATION).unlink(missing_ok=True)
+        os.replace(weights, folder / WEIGHTS)
+        os.replace(text, folder / CONFIGURATION)
 
 
 def load_sae(directory: Path | str) -> Saved:
@@ -165,8 +172,8 @@ def load_sae(directory: Path | str) -> Saved:
     folder = Path(directory)
     configuration = _configuration(folder)
     tensors = _tensors(folder)
-    told = {**configuration, **configuration.get("metadata", {})}
     try:
+        told = {**configuration, **_table(configuration, "metadata")}
         site = site_of(str(told.get("hook_name") or told.get("hook_point")))
         if told.get("hook_head_index") is not None:
             raise BadDictionary(f"it reads head {told['hook_head_index']} alone")
@@ -189,6 +196,13 @@ def _configuration(folder: Path) -> dict[str, Any]:
         raise BadDictionary(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise BadDictionary(f"{path} is no configuration: it holds a {type(found).__name__}")
+    return found
+
+
+def _table(configuration: Mapping[str, Any], name: str) -> dict[str, Any]:
+    found = configuration.get(name) or {}
+    if not isinstance(found, dict):
+        raise BadDictionary(f"{name} in {CONFIGURATION} is {found!r}, not a table of names")
     return found
 
 
@@ -220,13 +234,17 @@ def _dictionary(configuration: Mapping[str, Any], tensors: dict[str, Tensor]) ->
         raise BadDictionary(f"{bad[0]} in {WEIGHTS} has values that are NaN or infinite")
     w_enc, w_dec, b_dec = tensors["W_enc"], tensors["W_dec"], tensors["b_dec"]
     b_enc, threshold = tensors["b_enc"], tensors.get("threshold")
-    said = [configuration.get("d_in"), configuration.get("d_sae")]
-    if list(w_enc.shape) != said:
-        raise BadDictionary(
-            f"W_enc is {list(w_enc.shape)}, but {CONFIGURATION} says d_in and d_sae {said}"
-        )
-    if threshold is not None and threshold.shape != b_enc.shape:
-        raise BadDictionary(f"threshold is {list(threshold.shape)}, b_enc {list(b_enc.shape)}")
+    d_in, d_sae = configuration.get("d_in"), configuration.get("d_sae")
+    shapes = {"W_enc": [d_in, d_sae], "b_enc": [d_sae], "W_dec": [d_sae, d_in], "b_dec": [d_in]}
+    for name, shape in {**shapes, "threshold": [d_sae]}.items():
+        if name in tensors and list(tensors[name].shape) != shape:
+            raise BadDictionary(
+                f"{name} is {list(tensors[name].shape)}, but {CONFIGURATION} says d_in and d_sae "
+                f"{[d_in, d_sae]}"
+            )
+    k = settings["k"]
+    if k is not None and k > d_sae:
+        raise BadDictionary(f"topk with k = {k} of {d_sae} features")
     if settings["rescale"]:
         # What SAELens does at each run: the same function with decoder rows of unit norm.
         norm = w_dec.norm(dim=-1).clamp_min(1e-8)
@@ -238,7 +256,7 @@ def _dictionary(configuration: Mapping[str, Any], tensors: dict[str, Tensor]) ->
         b_in=b_dec if settings["subtract"] else torch.zeros_like(b_dec),
         b_out=b_dec,
         threshold=threshold,
-        k=settings["k"],
+        k=k,
         norm=settings["norm"],
     )
 
@@ -248,7 +266,7 @@ def _settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
     architecture = configuration.get("architecture", "standard")
     # Before version 6 TopK was an activation function of the standard architecture.
     activation = configuration.get("activation_fn_str") or configuration.get("activation_fn")
-    older = configuration.get("activation_fn_kwargs") or {}
+    older = _table(configuration, "activation_fn_kwargs")
     if architecture == "standard" and activation == "topk":
         architecture = "topk"
     elif activation not in (None, "relu", "topk"):
@@ -258,7 +276,7 @@ def _settings(configuration: Mapping[str, Any]) -> dict[str, Any]:
             f"architecture {architecture} is not supported, only {', '.join(ARCHITECTURES)}"
         )
     k = configuration.get("k", older.get("k")) if architecture == "topk" else None
-    if architecture == "topk" and (not isinstance(k, int) or k < 1):
+    if architecture == "topk" and (type(k) is not int or k < 1):
         raise BadDictionary(f"topk with k = {k}")
     norm = configuration.get("normalize_activations") or "none"
     if norm is True or norm in ("expected_average_only_in", "covariance_whitening"):
@@ -303,6 +321,18 @@ def hook_of(site: str) -> str:
     return f"blocks.{found[2]}.hook_resid_{found[1]}"
 
 
+def read_group(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors of the dictionaries of a group in a store. Raises BadDictionary naming a
+    file that is damaged, or holds something else."""
+    try:
+        head, tensors = read(file)
+    except Damaged as damage:
+        raise BadDictionary(f"{file}: {damage}") from damage
+    if head["kind"] != KIND:
+        raise BadDictionary(f"{file} is of kind {head['kind']}, not {KIND}: name a group's file")
+    return head, tensors
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Command line: one dictionary of a group in a store, saved as a directory."""
     parser = argparse.ArgumentParser(
@@ -315,7 +345,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--site", required=True, help="such as resid_post_2")
     parser.add_argument("--model", type=int, default=0, help="number in its cohort (default 0)")
     options = parser.parse_args(arguments)
-    head, tensors = read(options.file)
+    try:
+        head, tensors = read_group(options.file)
+    except BadDictionary as error:
+        parser.error(str(error))
     specs = [(int(spec[0]), str(spec[1])) for spec in head["recipe"]["specs"]]
     if (options.model, options.site) not in specs:
         parser.error(
@@ -324,7 +357,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     found = unstack({name: tensor.float() for name, tensor in tensors.items()})
     dictionary = found[specs.index((options.model, options.site))]
-    save_sae(options.directory, dictionary, options.site, str(head["name"]))
+    try:
+        save_sae(options.directory, dictionary, options.site, str(head["name"]))
+    except BadDictionary as error:
+        parser.error(str(error))
     print(options.directory)
 
 

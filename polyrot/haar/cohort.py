@@ -24,6 +24,7 @@ from polyrot.haar.published import (
     calibrated_ks,
     frobenius_distance,
     frobenius_ratio,
+    grouped_mean_cosine_p,
     mean_cosine_test,
     mean_permutation_test,
     published_ks,
@@ -43,8 +44,6 @@ LEVEL = 0.01  # at which a Holm-adjusted p-value counts as a rejection, as in th
 # margin makes it 700 m, so that the default tables of 20,000 serve up to 28 matrices (toy_b has 20,
 # neox 28) and 56 take tables of 39,200.
 BATTERY_STEPS, MARGIN = 5, 1.4
-
-WHITENED_DRAWS = 4000  # enough to decide at level 0.01; each rank needs tables of its own
 
 Which = Literal["matched", "shuffled"]
 _BOTH: tuple[Which, Which] = ("matched", "shuffled")
@@ -92,17 +91,35 @@ def spectrum_as_published(fits: Fits) -> Measured:
 
 
 def pooled_mean_cosine(fits: Fits, store: Store | None) -> Measured:
-    """Two-sided p-value of the pooled mean of cos(theta) under Haar."""
+    """Two-sided p-value of the pooled mean of cos(theta) under Haar, all matrices independent.
+
+    Beside it the p-value that takes a pair's sites as they hang together, turned by one matrix.
+    """
     rng = numpy_generator(NULL_SEED, "mean cosine")
-    found = mean_cosine_test(rotation_stack(fits), rng, store=store)
-    return Measured.of(found.p_value).also(mean_cosine=found.mean)
+    rs = rotation_stack(fits)
+    found = mean_cosine_test(rs, rng, store=store)
+    by_pair = rs.reshape(len(fits.pairs), len(fits.sites), *rs.shape[1:])
+    return Measured.of(found.p_value).also(
+        mean_cosine=found.mean, p_with_sites_dependent=grouped_mean_cosine_p(list(by_pair))
+    )
 
 
 def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
-    """Two-sided p-value of the mean distance to the closest signed permutation under Haar."""
+    """Two-sided p-value of the mean distance to the closest signed permutation under Haar, all
+    matrices independent.
+
+    Beside it the p-value that counts a pair's sites as one draw, whose spread is at most that of a
+    single matrix: too large rather than too small, however the sites hang together.
+    """
     rng = numpy_generator(NULL_SEED, "permutations")
-    found = mean_permutation_test(rotation_stack(fits), rng, store=store)
-    return Measured.of(found.p_value).also(mean_distance=found.mean, haar_mean=found.null_mean)
+    rs = rotation_stack(fits)
+    found = mean_permutation_test(rs, rng, store=store)
+    cautious = mean_permutation_test(rs, rng, store=store, per_draw=len(fits.sites))
+    return Measured.of(found.p_value).also(
+        mean_distance=found.mean,
+        haar_mean=found.null_mean,
+        p_with_pairs_as_draws=cautious.p_value,
+    )
 
 
 def null_draws(matrices: int) -> int:
@@ -154,13 +171,15 @@ def calibrated_spectrum(fits: Fits, store: Store | None) -> Measured:
     Beside it the published test's smallest p-value on the same matrices.
     """
     rs = rotation_stack(fits)
-    p = calibrated_ks(rs, draws=null_draws(len(rs)), store=store).p_values
+    found = calibrated_ks(rs, draws=null_draws(len(rs)), store=store)
+    p = found.p_values
     published = spectrum_as_published(fits)
     return _adjusted(
         p,
         labels(fits),
         _full_rank(fits).ravel(),
         published_smallest_p=float(published.values[0]),
+        p_error_of_smallest=float(found.p_errors[p.argmin()]),
     )
 
 
@@ -293,8 +312,10 @@ def shared_features(
     cohort: Cohort, store: Store | None, sites: Sequence[str], variance: float = 0.99
 ) -> Measured:
     """Share of pairs and sites whose whitened map is rejected as Haar with matched tokens, minus
-    the share with shuffled tokens."""
-    matched, shuffled, ranks = [], [], {}
+    the share with shuffled tokens; each a family of its own for Holm."""
+    p_values: dict[Which, list[float]] = {which: [] for which in _BOTH}
+    ranks = {}
+    draws = null_draws(len(sites) * (len(cohort.seeds) - 1))
     for site in sites:
         x = cohort.activations("fit", site).cpu()
         anchor = x[0].double().numpy()
@@ -305,15 +326,17 @@ def shared_features(
                 anchor,
                 rng,
                 variance=variance,
-                draws=WHITENED_DRAWS,
+                draws=draws,
                 store=store,
             )
-            matched.append(found.matched.rejected)
-            shuffled.append(found.shuffled.rejected)
+            for which in _BOTH:
+                p_values[which].append(getattr(found, which).p_value)
             ranks[f"rank_{site}"] = float(found.rank)
-    return Measured.of(float(np.mean(matched) - np.mean(shuffled))).also(
-        matched_rejected=float(np.mean(matched)),
-        shuffled_rejected=float(np.mean(shuffled)),
+    share = {which: float(_rejected(p).mean()) for which, p in p_values.items()}
+    return Measured.of(share["matched"] - share["shuffled"]).also(
+        matched_rejected=share["matched"],
+        shuffled_rejected=share["shuffled"],
+        largest_matched_p=float(holm(p_values["matched"]).max()),
         **ranks,
     )
 

@@ -149,11 +149,6 @@ class WhitenedContrast:
     shuffled: BatteryResult
     rank: int
 
-    @property
-    def shows_shared_features(self) -> bool:
-        """Matched tokens rejected as Haar, shuffled tokens not."""
-        return self.matched.rejected and not self.shuffled.rejected
-
 
 def whitened_contrast(
     a: ArrayLike,

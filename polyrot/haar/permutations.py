@@ -13,13 +13,9 @@ from polyrot.haar.orthogonal import FloatArray, as_one_orthogonal
 
 @dataclass(frozen=True)
 class NearestPermutation:
-    """A (signed) permutation ``P[i, columns[i]] = signs[i]`` and ``||R - P||_F``.
-
-    `ratio_to_identity` is that distance over ``||R - I||_F`` (NaN for the identity).
-    """
+    """A (signed) permutation ``P[i, columns[i]] = signs[i]`` and ``||R - P||_F``."""
 
     distance: float
-    ratio_to_identity: float
     columns: tuple[int, ...]
     signs: tuple[int, ...]
 
@@ -51,11 +47,8 @@ def _nearest(r: FloatArray, *, signed: bool) -> NearestPermutation:
     rows, columns = _assign(r, signed=signed)
     matched = r[rows, columns]
     signs = np.where(matched < 0, -1, 1) if signed else np.ones(len(rows), dtype=int)
-    distance = _distance(r, signed=signed)
-    identity = float(np.sqrt(max(0.0, 2 * len(r) - 2 * np.trace(r))))
     return NearestPermutation(
-        distance=distance,
-        ratio_to_identity=distance / identity if identity > 0 else float("nan"),
+        distance=_distance(r, signed=signed),
         columns=tuple(int(c) for c in columns),
         signs=tuple(int(s) for s in signs),
     )

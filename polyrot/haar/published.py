@@ -175,6 +175,19 @@ def mean_cosine_test(
     )
 
 
+def grouped_mean_cosine_p(groups: Sequence[ArrayLike]) -> float:
+    """Two-sided p of the pooled mean cosine where the matrices of one group are not independent.
+
+    groups: each ``[n, d, d]``. Under the null each group as a whole is turned by a Haar matrix Q of
+    its own, which leaves its inner relations as they are: ``tr(S Q)``, S the group's sum, is
+    N(0, ||S||_F^2 / d) for large d (Meckes 2008, doi:10.1090/S0002-9947-08-04444-9).
+    """
+    sums = [as_orthogonal(g).sum(0) for g in groups]
+    total = sum(float(np.trace(s)) for s in sums)
+    variance = sum(float(np.square(s).sum()) / len(s) for s in sums)
+    return float(2 * stats.norm.sf(abs(total) / variance**0.5))
+
+
 def mean_permutation_test(
     rs: ArrayLike,
     rng: np.random.Generator,
@@ -183,14 +196,18 @@ def mean_permutation_test(
     seed: int = NULL_SEED,
     store: Store | None = None,
     n_permutations: int = 9_999,
+    per_draw: int = 1,
 ) -> MeanTest:
     """Two-sided p of the mean distance to the nearest signed permutation over `n` Haar matrices.
+
+    per_draw: so many matrices on end count as one draw, their mean. For matrices that hang together
+    in whatever way: their mean spreads no more than one, so that p is rather too large.
 
     The null table has single matrices (an assignment of O(d^3) each); the mean of n is compared by
     `exchange_p_value`, which takes the finite table into account.
     """
     stack = as_orthogonal(rs)
-    observed = permutation_distances(stack)
+    observed = permutation_distances(stack).reshape(-1, per_draw).mean(1)
     d = stack.shape[-1]
     null = null_table(d, 1, draws, seed, store, kind="permutation").column("signed")
     tail = exchange_p_value(observed, null, rng, n_permutations)

@@ -15,6 +15,7 @@ from transformers import GPTNeoXForCausalLM
 
 from polyrot.checks import check_matrix
 from polyrot.cohort import Split, pair_labels, weights_differ
+from polyrot.device import memory_for
 from polyrot.interventions import Target
 from polyrot.language.directions import Tokenised, difference_of_means, known
 from polyrot.language.run import HEAD, LOGITS, LanguageRun
@@ -28,6 +29,9 @@ POSITIONS_PER_SEQUENCE = 32
 """Positions of an intervention, for each sequence that is asked for: about those of a sequence of
 the toy, for which the numbers of sequences in steering, editing and attribution were chosen. Every
 direction, dose and model costs a run over all of them, with logits over the whole vocabulary."""
+
+LOWER = {"neox": "--neox-width", "pythia": "--tokens"}
+"""By scale, the option that decides how much memory its activations take."""
 
 
 class LanguageCohort:
@@ -124,14 +128,21 @@ class LanguageCohort:
 
         Of the split that was asked for last: a split of scale neox takes a gigabyte, and two of
         them with what is measured on them would not fit into the suite's 4 GiB.
-        Raises KeyError for an unknown site, BadActivations where a value is not finite.
+        Raises KeyError for an unknown site, BadActivations where a value is not finite,
+        torch.OutOfMemoryError saying what to lower.
         """
         if site not in self.sites:
             raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
         if split not in self._activations:
             tokens = self.tokens(split)
             self._activations.clear()
-            self._activations[split] = self._run(tokens)
+            what = (
+                f"keeping the activations of {tokens.numel()} tokens at {len(self.sites)} sites of "
+                f"{len(self.models)} models"
+            )
+            lower = LOWER.get(self.scale, "the number of tokens")
+            with memory_for(what, self.device, f"lower {lower}, or use --device cpu"):
+                self._activations[split] = self._run(tokens)
         return self._activations[split][site].float()
 
     def forget(self, split: Split) -> None:

@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from polyrot.checks import check_matrix
 from polyrot.cohort import Split
+from polyrot.device import memory_for
 from polyrot.language.sites import blocks, capture, site_names, width_of
 
 SAFE = ("model.safetensors", "model.safetensors.index.json")
@@ -105,12 +106,8 @@ def load_causal_lm(
 
 def on_device(model: nn.Module, device: torch.device | str, where: str) -> nn.Module:
     """The model, moved. Raises torch.OutOfMemoryError naming `where` and what to do."""
-    try:
+    with memory_for(where, device, "judge it with --device cpu"):
         return model.to(device)
-    except torch.OutOfMemoryError as error:
-        raise torch.OutOfMemoryError(
-            f"{where} does not fit on {device}: judge it with --device cpu"
-        ) from error
 
 
 def locate(name_or_dir: str | Path, *, revision: str | None = None, instead: str = INSTEAD) -> Path:

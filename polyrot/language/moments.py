@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from polyrot.checks import check_enough_tokens
+from polyrot.device import NoDevice, resolve_device
 from polyrot.dictionaries.loading import CONFIGURATION, WEIGHTS, load_sae
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.language.loading import (
@@ -156,11 +157,11 @@ def _device(options: argparse.Namespace, local: int, size: int) -> torch.device:
                 "--device-map needs accelerate, which is not installed: "
                 "`pip install polyrot[large]`, or `pip install accelerate`"
             )
-    if options.device == "cuda" and not torch.cuda.is_available():
-        raise Unusable(
-            f"--device cuda: torch {torch.__version__} sees no CUDA device; use --device cpu"
-        )
-    if options.device == "cpu" or not torch.cuda.is_available():
+    try:
+        kind = resolve_device(options.device)
+    except NoDevice as error:
+        raise Unusable(f"--device {error}") from error
+    if kind == "cpu":
         return torch.device("cpu")
     if local >= torch.cuda.device_count():
         raise Unusable(

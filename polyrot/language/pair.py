@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from polyrot.checks import check_matrix
 from polyrot.cohort import Cohort, Split, pair_labels, weights_differ
+from polyrot.device import memory_for
 from polyrot.dictionaries.collection import EXPANSION, Group, Spec, own_start, published_l1
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.dictionaries.sae import Dictionary
@@ -165,13 +166,10 @@ class PairCohort:
         if site not in self.sites:
             raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
         if split not in self._activations:
-            try:
+            n = self._tokens[split].numel()
+            what = f"keeping the activations of {n} tokens at {len(self.sites)} sites"
+            with memory_for(what, self.device, "lower --tokens"):
                 self._activations[split] = self._run(self._tokens[split])
-            except torch.OutOfMemoryError as error:
-                raise torch.OutOfMemoryError(
-                    f"activations of {self._tokens[split].numel()} tokens at {len(self.sites)} "
-                    f"sites do not fit on {self.device}: lower --tokens"
-                ) from error
         return self._activations[split][site].float()
 
     def forget(self, split: Split) -> None:

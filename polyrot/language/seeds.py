@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from transformers import GPTNeoXForCausalLM
 
+from polyrot.device import memory_for, resolve_device
 from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
@@ -24,6 +26,12 @@ SHIPPED = Schedule(steps=3000)
 """The schedule of the shipped seeds, for two CPU cores."""
 TINY = Schedule(steps=30, batch=4, evaluate_every=15)
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
+
+LOWER = (
+    "lower --neox-width (--width of polyrot.language.seeds), or use --schedule shipped, which "
+    "takes half as many sequences a step as full, or --device cpu"
+)
+"""What a training that does not fit on a GPU can do without."""
 
 WIDTH = 128
 PYTHIA_WIDTH = 512
@@ -77,25 +85,30 @@ def trained(
     progress: Progress = silent,
     compiled: bool | None = None,
 ) -> Trained:
-    """The result of one training: shipped, cached, or made now (resuming where it was left)."""
+    """The result of one training: shipped, cached, or made now (resuming where it was left).
+
+    Raises torch.OutOfMemoryError saying what to lower; else as `polyrot.language.training.train`.
+    """
     schedule = training_.schedule
 
     def build(checkpoint: Checkpoint) -> Artifact:
         steps = training.snapshot_steps(schedule.steps) if training_.keeps_snapshots else []
         fast = schedule.steps >= 1000 and torch.device(device).type == "cuda"
-        return training.train(
-            training_.seed,
-            schedule,
-            corpus.training_tokens(store, on),
-            on.tokens["fit"],
-            width=training_.width,
-            vocabulary=corpus.VOCABULARY,
-            snapshot_at=steps[:-1],
-            device=device,
-            checkpoint=checkpoint,
-            progress=progress,
-            compiled=fast if compiled is None else compiled,
-        ).to_artifact()
+        what = f"training at width {training_.width} on {schedule.batch} sequences a step"
+        with memory_for(what, device, LOWER):
+            return training.train(
+                training_.seed,
+                schedule,
+                corpus.training_tokens(store, on),
+                on.tokens["fit"],
+                width=training_.width,
+                vocabulary=corpus.VOCABULARY,
+                snapshot_at=steps[:-1],
+                device=device,
+                checkpoint=checkpoint,
+                progress=progress,
+                compiled=fast if compiled is None else compiled,
+            ).to_artifact()
 
     name = f"{training_.width}-{training_.seed}"
     return Trained.from_artifact(store.get_or_build(KIND, training_.recipe(on), build, name=name))
@@ -109,7 +122,7 @@ def model(
     return model_of(*shape, weights, seed=seed, device=device)
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Command line: train or resume the cohort, or some of its seeds, into a store."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.language.seeds",
@@ -122,16 +135,22 @@ def main() -> None:
         "--width", type=int, default=WIDTH, help="128 (default), or 512: nine of Pythia-70m's shape"
     )
     parser.add_argument("--seeds", help="only these, as 200,202 (default: the whole cohort)")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
+    known = list(map(str, seeds(arguments.width)))
+    wanted = arguments.seeds.split(",") if arguments.seeds else known
+    for seed in wanted:
+        if seed not in known:
+            parser.error(f"--seeds: no seed {seed!r}; the cohort has {', '.join(known)}")
     torch.set_num_threads(arguments.threads)
     schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
-    wanted = set(map(int, arguments.seeds.split(","))) if arguments.seeds else None
     store = Store(arguments.artifacts)
     on = corpus.evaluation(store)
     for each in trainings(schedule, arguments.width):
-        if wanted is None or each.seed in wanted:
+        if str(each.seed) in wanted:
             result = trained(store, each, on, device=arguments.device, progress=ConsoleProgress())
             print(
                 f"seed {each.seed}: held-out loss {result.loss:.4f} nats a token, "

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from polyrot.checks import check_fit
 from polyrot.explained_variance import EVSums
 from polyrot.language.ranks import Ranks
 from polyrot.moments import MomentAccumulator, Moments, adds_up
@@ -140,8 +141,11 @@ class Maps:
     def fit(cls, moments: Sequence[Moments], where: str) -> list[Maps]:
         """One for each sibling; affine only where covariances were gathered.
 
-        Raises BadActivations, naming `where`: fewer tokens than dimensions, a constant dimension.
+        Raises BadActivations, naming `where` and the sibling, counted from 0: fewer tokens than
+        dimensions, a constant dimension.
         """
+        for i, m in enumerate(moments):
+            check_fit(m, f"{where}, sibling {i}", ("sibling", "anchor"))
         return [
             cls(
                 rotation,

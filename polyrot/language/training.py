@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers import GPTNeoXForCausalLM
 from polyrot.language.architecture import neox_config
 from polyrot.language.eight_bit import pack, unpack
 from polyrot.progress import Progress, silent
+from polyrot.resuming import resume
 from polyrot.seeding import derive, torch_generator
 from polyrot.store import Artifact, Checkpoint
 
@@ -168,7 +170,8 @@ def train(
     """Train one model from its own start on its own order of the data.
 
     tokens: the corpus, int [tokens]. held_out: int64 [sequences, context], which the loss is told
-    on. stop_after: end after this many steps of the same schedule.
+    on. stop_after: end after this many steps of the same schedule. A checkpoint of another corpus
+    or kind of device is not gone on from, which a StoreWarning says.
     Raises FloatingPointError where the loss is not finite.
     """
     device, context = torch.device(device), held_out.shape[1]
@@ -184,7 +187,9 @@ def train(
         fused=True,
     )
     state = _State(model, optimiser)
-    saved = checkpoint.load() if checkpoint is not None else None
+    text = hashlib.sha256(tokens.contiguous().numpy().data).hexdigest()
+    made_with = {"text": text, "device": device.type}
+    saved = resume(checkpoint, **made_with)
     if saved is not None:
         state.restore(saved)
     held_out = held_out.to(device)
@@ -203,7 +208,7 @@ def train(
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
             state.evaluate(held_out)
         if checkpoint is not None and state.step % checkpoint_every == 0 and state.step < end:
-            checkpoint.save(state.to_artifact())
+            checkpoint.save(state.to_artifact(made_with))
         if state.step % 10 == 0 or state.step == end:
             progress(f"language model, seed {seed}", state.step, end, state.note())
     return state.finish(seed, held_out)
@@ -259,7 +264,7 @@ class _State:
     def _named(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
 
-    def to_artifact(self) -> Artifact:
+    def to_artifact(self, made_with: Mapping[str, str]) -> Artifact:
         tensors = {f"weights.{n}": w for n, w in self.weights().items()}
         for name, p in self._named().items():
             tensors[f"first.{name}"] = self.optimiser.state[p]["exp_avg"]
@@ -267,6 +272,7 @@ class _State:
         for step, weights in self.snapshots.items():
             tensors |= {f"snapshot.{step}.{n}": w for n, w in weights.items()}
         meta = {
+            **made_with,
             "step": self.step,
             "early": self.early,
             "history": self.history,

@@ -17,10 +17,12 @@ from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
 
 @dataclass(frozen=True)
 class Closing:
-    """The conclusions of a run, and lines on what it changed and wrote."""
+    """The conclusions of a run, lines on what it changed and wrote, and whether it could write
+    everything that was asked for."""
 
     conclusions: tuple[Conclusion, ...]
     messages: tuple[str, ...]
+    all_written: bool
 
 
 def close_run(
@@ -35,22 +37,47 @@ def close_run(
 ) -> Closing:
     """Conclude; with `rewrite_ledger` save the updated ledger there, with `report` write record,
     and with `gathered` page and figures too, into that folder. `run` is the provenance as in
-    `run_record`."""
+    `run_record`. What cannot be written is named in the messages: no error costs the conclusions.
+    """
     conclusions = conclude(findings, registration, ledger.findings())
     changes = ledger.changes(conclusions)
-    messages = []
+    messages = _amendments(conclusions, registration)
+    unwritten = []
+    heading = "not as the ledger has it (--update-verdicts rewrites it):" if changes else ""
     if rewrite_ledger is not None:
         where = {key: run[key] for key in ("device", "date", "commit")}
-        rewritten = ledger.updated(conclusions, registration, **where)
-        rewritten.save(rewrite_ledger, registration)
-        messages.append(f"ledger rewritten{', changed:' if changes else ', nothing changed'}")
-    elif changes:
-        messages.append("not as the ledger has it (--update-verdicts rewrites it):")
+        try:
+            ledger.updated(conclusions, registration, **where).save(rewrite_ledger, registration)
+            heading = f"ledger rewritten{', changed:' if changes else ', nothing changed'}"
+        except OSError as error:
+            unwritten.append(f"NOT rewritten: the ledger {rewrite_ledger}: {error}")
+    messages += [heading] if heading else []
     for change in changes:
         messages += wrapped(change)
+    if rewrite_ledger is not None and run["commit"].endswith("-dirty"):
+        messages.append(
+            f"warning: the ledger names commit {run['commit']}, which nobody can check out: "
+            "commit first, then run again"
+        )
     if report is not None:
-        messages += _write(report, conclusions, registration, run, gathered)
-    return Closing(tuple(conclusions), tuple(messages))
+        try:
+            messages += _write(report, conclusions, registration, run, gathered)
+        except OSError as error:
+            unwritten.append(f"NOT written, or not whole: the report in {report}: {error}")
+    return Closing(tuple(conclusions), (*messages, *unwritten), not unwritten)
+
+
+def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
+    """Which bars of claims in this run were amended, when and why."""
+    shown = {conclusion.finding.claim for conclusion in conclusions}
+    return [
+        line
+        for made in registration.amendments
+        if made.claim in shown
+        for line in wrapped(
+            f"bar of {made.claim} amended on {made.date}: {made.bar.describe()}; {made.reason}", ""
+        )
+    ]
 
 
 def _write(

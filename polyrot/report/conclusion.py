@@ -7,6 +7,7 @@ run is named.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ from polyrot.registration import SCALES, Claim, Registration
 from polyrot.verdicts import Conclusion, Verdict
 
 JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.NOT_DIAGNOSTIC)
+_ANY_L0 = {"least": 0.0, "largest": math.inf}
 LEAST_EV = 0.9  # at which the registration asks for the title's dictionaries
 CONCEDED = re.compile(r"\b(fails?|missed)\b")  # the paper's own figure says that the bar is missed
 
@@ -131,17 +133,20 @@ def _ceiling(conclusion: Conclusion, claim: Claim) -> str:
 
 
 def _inadmissible(conclusion: Conclusion) -> str:
-    """Where no sparsity reached the self EV that the registration asks for, its own condition on
-    the dictionaries is not met, and the verdict is on others. L0 is shown and not judged: its
-    upper limit is a share of a width that is not known here."""
-    ev = _by_site(conclusion.finding.beside, "ev_")
-    l0 = _by_site(conclusion.finding.beside, "l0_")
-    short = [site for site in ev if ev[site] < LEAST_EV]
-    if not short or ev.keys() != l0.keys():
+    """Where no sparsity gave the self EV and the L0 that the registration asks for, its condition
+    on the dictionaries is not met, and the verdict is on others."""
+    beside = conclusion.finding.beside
+    ev, l0 = _by_site(beside, "ev_"), _by_site(beside, "l0_")
+    if ev.keys() != l0.keys():
         return ""
+    low, high = (float(beside.get(f"{end}_l0", default)) for end, default in _ANY_L0.items())
+    other = [s for s in ev if ev[s] < LEAST_EV or not low <= l0[s] <= high]
+    if not other:
+        return ""
+    bounds = f", L0 {low:g} to {high:g}" if math.isfinite(high) else ""
     return (
-        f", with dictionaries that at {len(short)} of {len(ev)} sites miss the registered self EV "
-        f"of {LEAST_EV:g} (EV {_span(ev)}, L0 {_span(l0)})"
+        f", with dictionaries that at {len(other)} of {len(ev)} sites are not as registered (self "
+        f"EV {LEAST_EV:g} or more{bounds}): EV {_span(ev)}, L0 {_span(l0)}"
     )
 
 

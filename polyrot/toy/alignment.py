@@ -273,6 +273,34 @@ def _fit_neurons(siblings: Folded, anchors: Folded, layer: int) -> tuple[Tensor,
     return order, (ratio[0] / ratio[1]).sqrt()
 
 
+def rescaled(moved: Folded, anchors: Folded) -> Tensor:
+    """[n], the largest per-tensor MSE of aligned siblings once their neurons' scales are chosen
+    for it, in place of by the geometric mean of norm ratios.
+
+    A positive scale s of a neuron multiplies its in-weights and divides its out-weights. Each layer
+    weighs the two tensors' errors against one another, from one alone to the other alone, and takes
+    the best weighting. (The alternative search that a claim to be out of reach has to withstand.)
+    """
+    mse = tensor_mse(moved, anchors)
+    scale = torch.linspace(-1, 1, 401, dtype=torch.float64, device=mse.device).exp()[:, None, None]
+    for layer in range(N_LAYERS):
+        names = (f"w_in_{layer}", f"w_out_{layer}")
+        errors = []  # [scales, pair, neuron], each neuron's share of its tensor's MSE
+        for name, factor in zip(names, (scale, 1 / scale), strict=True):
+            a, b = anchors[name], moved[name]
+            along = 1 if name == names[0] else 2  # the residual dimension
+            square, cross = b.square().sum(along), (a * b).sum(along)
+            error = a.square().sum(along) - 2 * factor * cross + factor**2 * square
+            errors.append(error / a[0].numel())
+        columns = [TENSORS.index(name) for name in names]
+        for weight in torch.linspace(0, 1, 101).tolist():
+            chosen = torch.lerp(errors[1], errors[0], weight).argmin(0, keepdim=True)
+            found = torch.stack([e.gather(0, chosen)[0].sum(-1) for e in errors], 1)
+            better = found.amax(1) < mse[:, columns].amax(1)
+            mse[:, columns] = torch.where(better[:, None], found, mse[:, columns])
+    return mse.amax(1)
+
+
 def _assign(gain: Tensor) -> Tensor:
     """For each row of gain [n, k, k] its column in the assignment of the largest sum, [n, k]."""
     tables = gain.detach().cpu().double().numpy()

@@ -203,11 +203,13 @@ def seed_labels(cohort: ToyCohort) -> tuple[str, ...]:
 
 
 def bar_b(found: Behaviour, cohort: ToyCohort) -> Measured:
-    """Bar B by seed; the anchor's by distribution and by head beside."""
+    """Bar B by seed; beside it the anchor's by distribution and by head, and every seed's standard
+    error over draws of inputs, which the interval over seeds does not hold."""
     beside = {f"anchor_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
     heads = zip(task.HEADS, found.by_head[0].tolist(), strict=True)
     beside |= {f"anchor_{head}_head": value for head, value in heads}
-    beside["anchor_standard_error"] = float(found.standard_error[0])
+    errors = zip(seed_labels(cohort), found.standard_error.tolist(), strict=True)
+    beside |= {f"standard_error_{label.replace(' ', '_')}": error for label, error in errors}
     return Measured(
         found.mean.numpy(),
         seed_labels(cohort),
@@ -264,13 +266,24 @@ def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
 
 
 def bar_p(found: Alignment, cohort: ToyCohort) -> Measured:
-    """Largest per-tensor MSE by pair, after the refinement."""
+    """Largest per-tensor MSE by pair, after the refinement; beside it what is left of it with the
+    neurons' scales chosen for this very figure."""
+    folded = fold(cohort.params)
+    anchors, siblings = (
+        folded.select(models).to(torch.float64)
+        for models in ([0] * (len(folded) - 1), range(1, len(folded)))
+    )
+    again = alignment.rescaled(symmetry.act(found.element, siblings), anchors)
     worst = {found.worst_tensor(i) for i in range(len(found.difference))}
     return _by_pair(found.largest, cohort).also(
         largest_difference=float(found.difference.min()),
         before_refinement=float(found.searched.mean()),
         unaligned=float(found.unaligned.mean()),
         set_by=", ".join(sorted(worst)),
+        **{
+            f"neurons_rescaled_{label}": value
+            for label, value in zip(pair_labels(cohort), again.tolist(), strict=True)
+        },
         tensors=float(len(TENSORS)),
     )
 

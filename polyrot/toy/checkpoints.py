@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.training import Trained
+from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
 CHUNK = 128  # many checkpoints at once: fewer sequences at a time keep memory small

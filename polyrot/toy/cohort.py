@@ -89,29 +89,33 @@ class ToyCohort:
 
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
-        """Over the three held-out distributions, the lowest of the three output heads."""
+        """Over the positions of the three held-out distributions, the lowest of the three output
+        heads; the worst pair's on each distribution alone beside."""
         device = self.params["embed"].device
-        same = {head: torch.zeros(len(self.seeds), device=device) for head in task.HEADS}
-        n = 0
-        for name in task.DISTRIBUTIONS:
+        shape = (len(task.DISTRIBUTIONS), len(task.HEADS), len(self.seeds) - 1)
+        same = torch.zeros(shape, dtype=torch.float64, device=device)
+        n = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
+        for i, name in enumerate(task.DISTRIBUTIONS):
             generator = torch_generator(DATA_SEED, "agreement", name)
             for chunk in task.sequences(2048, generator, name).to(device).split(CHUNK):
                 keep = chunk != task.PAD
                 logits = transformer.forward(self.params, chunk).logits
-                for head in task.HEADS:
+                for j, head in enumerate(task.HEADS):
                     top = logits[head].argmax(-1)
-                    same[head] += ((top == top[:1]) & keep).sum((1, 2))
-                n += int(keep.sum())
-        agreement = {head: (hits[1:].double() / n).cpu().numpy() for head, hits in same.items()}
-        lowest = np.stack(list(agreement.values())).min(0)
-        means = {f"mean_{head}": float(values.mean()) for head, values in agreement.items()}
+                    same[i, j] += ((top[1:] == top[:1]) & keep).sum((1, 2))
+                n[i] += keep.sum()
+        by_head = (same.sum(0) / n.sum()).cpu().numpy()
+        lowest = by_head.min(0)
+        beside = {f"mean_{h}": float(x.mean()) for h, x in zip(task.HEADS, by_head, strict=True)}
+        alone = (same / n[:, None, None]).amin((1, 2)).tolist()
+        beside |= {f"lowest_{d}": x for d, x in zip(task.DISTRIBUTIONS, alone, strict=True)}
         return Measured(
             lowest,
             pair_labels(self),
             replicates=lowest[None],
-            beside=means,
+            beside=beside,
             seeds={"models": list(self.seeds), "data": DATA_SEED},
-            counts={"positions": n},
+            counts={"positions": int(n.sum())},
         )
 
     def distinct_fraction(self) -> float:

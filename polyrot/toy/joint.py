@@ -29,12 +29,12 @@ WEIGHTINGS = (0.0, 0.01, 0.1, 0.5, 0.9, 0.99, 1.0)
 PUBLISHED_WEIGHTINGS = (0.0, 0.1, 1.0, 10.0, 100.0)
 """The paper's lambdas: above 1 its weight term is maximised."""
 ENDS = ("weight-optimal", "activation-optimal")
-ERRORS = ("weight error", "activation error", "largest per-tensor MSE")
 
 
 @dataclass(frozen=True)
 class Joint:
-    """What joint alignment of n pairs finds. The last dimension is `ERRORS`.
+    """What joint alignment of n pairs finds. The last dimension: weight error, activation error,
+    largest per-tensor MSE.
 
     ends: [n, 2, 3], at the `ENDS`. convex: [n, weighting, 2 starts, 3], from each end. loss:
     [n, weighting, 2], the convex loss reached. bound: [n, weighting, 2], the lowest loss of any

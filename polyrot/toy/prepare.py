@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 
 from polyrot import estimate
 from polyrot.cohort import Cohort
+from polyrot.device import resolve_device
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
@@ -28,8 +29,6 @@ from polyrot.toy import plan, seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort, untrained
 from polyrot.toy.training import can_compile
-
-L0_FLOOR = 4.0  # of the registration's sparse dictionaries; the ceiling is a quarter of the width
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,7 @@ class Workshop:
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
         grid = collection.sparse_grid(cohort, self.profile.dictionaries_at(cohort.scale))
-        wanted = (L0_FLOOR, cohort.width / 4)
+        wanted = collection.l0_range(cohort)
 
         def build(checkpoint: Checkpoint) -> Artifact:
             trained = self.group(cohort, grid)
@@ -167,7 +166,7 @@ PARTS: dict[str, Callable[[Workshop, Cohort], object]] = {
 }
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     """Command line: train one cohort's seeds and dictionaries, or resume them."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.toy.prepare",
@@ -177,12 +176,14 @@ def main() -> None:
     parser.add_argument("scale", choices=[*sorted(seeds.SEEDS), neox.SCALE])
     parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
     parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
         "--parts", default=",".join(PARTS), help=f"which dictionaries, of {', '.join(PARTS)}"
     )
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     parts = [p for p in arguments.parts.split(",") if p]
     for part in parts:
         if part not in PARTS:

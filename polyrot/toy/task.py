@@ -80,15 +80,22 @@ def label(tokens: Tensor) -> Labels:
     return Labels(tokens, depths, validities)
 
 
-def _valid_walks(n: int, length: int, generator: torch.Generator) -> Tensor:
-    """Bracket strings [n, length], each prefix of which stays valid."""
+def _valid_walks(
+    n: int, length: int, generator: torch.Generator, open_probability: float | Tensor
+) -> tuple[Tensor, Tensor]:
+    """Bracket strings [n, length], each prefix of which stays valid.
+
+    open_probability: of opening where both are possible, one for all or [n, 1].
+    Returns the tokens, and the family of the innermost open bracket after each (-1: none is open).
+    """
     device = generator.device
-    coin = torch.rand(n, length, generator=generator, device=device) < OPEN_PROBABILITY
+    coin = torch.rand(n, length, generator=generator, device=device) < open_probability
     fresh = torch.randint(N_FAMILIES, (n, length), generator=generator, device=device)
     rows = torch.arange(n, device=device)
     stack = torch.zeros(n, MAX_DEPTH, dtype=torch.int64, device=device)
     depth = torch.zeros(n, dtype=torch.int64, device=device)
     out = torch.empty(n, length, dtype=torch.int64, device=device)
+    innermost = torch.empty_like(out)
     for t in range(length):
         opening = (coin[:, t] | (depth == 0)) & (depth < MAX_DEPTH)
         top = stack[rows, (depth - 1).clamp(min=0)]
@@ -96,21 +103,64 @@ def _valid_walks(n: int, length: int, generator: torch.Generator) -> Tensor:
         stack[rows, slot] = torch.where(opening, fresh[:, t], stack[rows, slot])
         out[:, t] = OPENERS[0] + 2 * torch.where(opening, fresh[:, t], top) + (~opening).long()
         depth = depth + 2 * opening.long() - 1
+        innermost[:, t] = stack[rows, (depth - 1).clamp(min=0)].where(depth > 0, -1)
+    return out, innermost
+
+
+def _uniform(n: int, length: int, generator: torch.Generator) -> Tensor:
+    """Brackets uniform over the six tokens, [n, length]."""
+    return torch.randint(
+        OPENERS[0], OPENERS[-1] + 2, (n, length), generator=generator, device=generator.device
+    )
+
+
+LATEST_VIOLATION = 24
+"""Content tokens up to and with the latest violation that `_late_violations` plants."""
+
+
+def _late_violations(n: int, generator: torch.Generator) -> Tensor:
+    """Content [n, 62] that stays valid for 1 to 23 tokens, is then violated, then uniform.
+
+    The training law hardly shows these (a violation after eight valid tokens in 1.6 % of its
+    sequences), and nearly all that a model gets wrong in the end is among them. In 7 of 10 the
+    valid part opens with probability 3/4, as uniform content does while it stays valid, else as
+    walks do. The next token is, in 6 of 10, a closer of another family than the innermost open
+    bracket's, which tokens between the two may hide; else uniform.
+    """
+    device = generator.device
+
+    def share(p: float) -> Tensor:
+        return torch.rand(n, 1, generator=generator, device=device) < p
+
+    walks, innermost = _valid_walks(
+        n, LATEST_VIOLATION - 1, generator, torch.where(share(0.7), 0.75, OPEN_PROBABILITY)
+    )
+    valid = torch.randint(1, LATEST_VIOLATION, (n, 1), generator=generator, device=device)
+    other = torch.randint(1, N_FAMILIES, (n, 1), generator=generator, device=device)
+    family = (innermost.gather(1, valid - 1) + other) % N_FAMILIES
+    out = _uniform(n, MAX_CONTENT, generator)
+    wrong = torch.where(share(0.6), OPENERS[0] + 2 * family + 1, out.gather(1, valid))
+    out.scatter_(1, valid, wrong)
+    kept = torch.arange(LATEST_VIOLATION - 1, device=device) < valid
+    out[:, : LATEST_VIOLATION - 1] = torch.where(kept, walks, out[:, : LATEST_VIOLATION - 1])
     return out
 
 
-def content(n: int, generator: torch.Generator) -> Tensor:
+def content(n: int, generator: torch.Generator, late_violations: float = 0.0) -> Tensor:
     """Full-length training content [n, 62]: a valid walk with probability 1/2, else uniform.
 
     Any prefix has the law of shorter content, so a sequence of length L takes the first L.
+    late_violations: share of the sequences that are drawn from `_late_violations` instead.
     """
+    walks, _ = _valid_walks(n, MAX_CONTENT, generator, OPEN_PROBABILITY)
+    uniform = _uniform(n, MAX_CONTENT, generator)
     device = generator.device
-    walks = _valid_walks(n, MAX_CONTENT, generator)
-    uniform = torch.randint(
-        OPENERS[0], OPENERS[-1] + 2, (n, MAX_CONTENT), generator=generator, device=device
-    )
     stays_valid = torch.rand(n, 1, generator=generator, device=device) < 0.5
-    return torch.where(stays_valid, walks, uniform)
+    out = torch.where(stays_valid, walks, uniform)
+    if late_violations:
+        late = torch.rand(n, 1, generator=generator, device=device) < late_violations
+        out = torch.where(late, _late_violations(n, generator), out)
+    return out
 
 
 def frame(body: Tensor, lengths: Tensor) -> Tensor:
@@ -188,8 +238,10 @@ class Packed:
 PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64, paired to 68
 
 
-def packed_batch(n: int, generator: torch.Generator) -> Packed:
+def packed_batch(n: int, generator: torch.Generator, late_violations: float = 0.0) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
+
+    late_violations: as for `content`.
 
     Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
     drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
@@ -201,7 +253,7 @@ def packed_batch(n: int, generator: torch.Generator) -> Packed:
     low, high = CONTENT_RANGE["train"]
     first = torch.randint(low, high + 1, (rows,), generator=generator, device=device)
     lengths = torch.cat([first, low + high - first])
-    padded = frame(content(n, generator), lengths)
+    padded = frame(content(n, generator, late_violations), lengths)
     labels = label(padded)
     position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
     split = (first + 2)[:, None]

@@ -6,7 +6,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -14,18 +14,29 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polyrot.progress import Progress, silent
+from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
-from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
+from polyrot.toy.evaluation import GOAL, evaluate, lowest
+from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
 CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for many as for few
+CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
+
+
+ADDED = ("late_violations", "late_violations_until", "at_once")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast. The defaults are the paper's protocol."""
+    """How long, how fast, and on what. The defaults are the paper's protocol.
+
+    late_violations: share of the training sequences that are drawn to hold a late violation
+    (`task.content`) until that share of the steps is done; 0 is the paper's law throughout.
+    at_once: models of a cohort trained as one program (default: all that can be).
+    """
 
     steps: int = 60_000
     batch: int = 512
@@ -39,10 +50,15 @@ class Schedule:
     patience: int = 10_000
     evaluate_every: int = 500
     evaluation_sequences: int = 512
+    late_violations: float = 0.0
+    late_violations_until: float = 1.0
+    at_once: int | None = None
 
     def recipe(self) -> dict[str, Any]:
-        """What a fingerprint needs to know."""
-        return {**asdict(self), "betas": list(self.betas)}
+        """What a fingerprint needs to know; fields that came later only where they are used."""
+        later = {f.name: f.default for f in fields(self) if f.name in ADDED}
+        known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
+        return {**known, "betas": list(self.betas)}
 
     def rate(self, step: int) -> float:
         """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""
@@ -51,64 +67,6 @@ class Schedule:
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
         floor = self.final_share
         return self.peak_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-@dataclass(frozen=True)
-class Trained:
-    """Trained models and what happened.
-
-    params: one model per seed. snapshots: step -> params of the first model.
-    history: the evaluations, oldest first, each with "step" and "loss" (per model).
-    """
-
-    seeds: tuple[int, ...]
-    params: Params
-    snapshots: dict[int, Params]
-    early_losses: list[list[float]]
-    history: list[dict[str, Any]]
-    stopped_at: list[int]
-    accuracies: Evaluation = field(default_factory=dict)
-    seconds: float = 0.0
-    device: str = "cpu"
-
-    def to_artifact(self) -> Artifact:
-        tensors = {f"params.{n}": p for n, p in self.params.items()}
-        for step, params in self.snapshots.items():
-            tensors |= {f"snapshot.{step}.{n}": p for n, p in params.items()}
-        meta = {
-            "seeds": list(self.seeds),
-            "early_losses": self.early_losses,
-            "history": self.history,
-            "stopped_at": self.stopped_at,
-            "accuracies": self.accuracies,
-            "seconds": self.seconds,
-            "device": self.device,
-        }
-        return Artifact(tensors, meta)
-
-    @classmethod
-    def from_artifact(cls, artifact: Artifact) -> Trained:
-        snapshots: dict[int, Params] = {}
-        params: Params = {}
-        for name, tensor in artifact.tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "params":
-                params[rest] = tensor
-            elif kind == "snapshot":
-                step, _, key = rest.partition(".")
-                snapshots.setdefault(int(step), {})[key] = tensor
-        meta = artifact.meta
-        return cls(
-            tuple(meta["seeds"]),
-            params,
-            dict(sorted(snapshots.items())),
-            meta["early_losses"],
-            meta["history"],
-            meta["stopped_at"],
-            meta["accuracies"],
-            meta["seconds"],
-            meta["device"],
-        )
 
 
 def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Tensor) -> Tensor:
@@ -128,19 +86,24 @@ def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Ten
 
 
 def batches(
-    seeds: Sequence[int], batch: int, first_step: int, device: torch.device
+    seeds: Sequence[int], schedule: Schedule, first_step: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
     """Packed batches from `first_step` on, one independent stream per model.
 
     Yields tokens and positions [model, rows, width], the attention bias, and labels per head.
     """
+    batch = schedule.batch
     per_chunk = max(1, CHUNK_SEQUENCES // batch)
     step = first_step
     while True:
         chunk, offset = divmod(step, per_chunk)
+        begun = chunk * per_chunk / schedule.steps
+        late = schedule.late_violations if begun < schedule.late_violations_until else 0.0
         drawn = [
             task.packed_batch(
-                per_chunk * batch, torch_generator(seed, "toy data", chunk, device=device)
+                per_chunk * batch,
+                torch_generator(seed, "toy data", chunk, device=device),
+                late,
             )
             for seed in seeds
         ]
@@ -164,6 +127,34 @@ def _loss(
     with torch.autocast(tokens.device.type, torch.bfloat16):
         run = transformer.forward(params, tokens, positions=positions, bias=bias)
     return losses(run.logits, labels, torch.ones_like(tokens, dtype=torch.bool))
+
+
+def backward(
+    loss_of: Callable[..., Tensor],
+    params: Params,
+    tokens: Tensor,
+    positions: Tensor,
+    bias: Tensor,
+    labels: dict[str, Tensor],
+) -> Tensor:
+    """Gradients of one packed batch, and its loss per model. On a CPU a few rows at a time: all
+    rows count the same, so the mean over parts of equal size is that over the whole."""
+    n_models, rows = tokens.shape[:2]
+    at_once = max(1, CPU_ROWS // n_models) if tokens.device.type == "cpu" else rows
+    parts = next(k for k in range(-(-rows // at_once), rows + 1) if rows % k == 0)
+    total = torch.zeros(n_models, device=tokens.device)
+    for part in torch.arange(rows).chunk(parts):
+        here = slice(int(part[0]), int(part[-1]) + 1)
+        loss = loss_of(
+            params,
+            tokens[:, here],
+            positions[:, here],
+            bias[:, here],
+            {head: x[:, here] for head, x in labels.items()},
+        )
+        (loss.sum() / parts).backward()
+        total += loss.detach() / parts
+    return total
 
 
 def clip_per_model(gradients: Sequence[Tensor], limit: float) -> None:
@@ -217,7 +208,7 @@ def train(
         trained.values(), betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
     )
     state = _State(len(seeds))
-    saved = checkpoint.load() if checkpoint is not None else None
+    saved = resume(checkpoint, device=device.type)  # data are drawn there, and not alike elsewhere
     if saved is not None:
         state.restore(saved, params, optimiser, trained)
 
@@ -226,16 +217,15 @@ def train(
     loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
-    stream = batches(seeds, schedule.batch, state.step, device)
+    stream = batches(seeds, schedule, state.step, device)
     while state.step < end and not state.all_stopped:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)
-        loss = loss_of(params, *next(stream))
-        loss.sum().backward()
+        loss = backward(loss_of, params, *next(stream))
         clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
         optimiser.step()
         optimiser.zero_grad()
-        state.after_step(loss.detach(), params, snapshot_at)
+        state.after_step(loss, params, snapshot_at)
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
             state.evaluate(params, schedule)
         if checkpoint is not None and state.step % checkpoint_every == 0:
@@ -245,6 +235,7 @@ def train(
     return state.finish(tuple(seeds), params, schedule)
 
 
+FINAL_TIMES = 32  # sequences of the last evaluation to those of one on the way
 N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared
 
 
@@ -324,6 +315,7 @@ class _State:
             "history": self.history,
             "reached": self.reached,
             "seconds": self.clock(),
+            "device": params["embed"].device.type,
         }
         return Artifact({n: t.cpu().contiguous() for n, t in tensors.items()}, meta)
 
@@ -357,7 +349,8 @@ class _State:
         for m, (_, model) in self.final.items():
             for name, p in model.items():
                 out[name][m] = p[0].to(out[name].device)
-        accuracy = evaluate(out, 8 * schedule.evaluation_sequences, purpose="final evaluation")
+        n = FINAL_TIMES * schedule.evaluation_sequences
+        accuracy = evaluate(out, n, purpose="final evaluation")
         return Trained(
             seeds,
             {n: p.cpu() for n, p in out.items()},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import platformdirs
 
+from polyrot.device import resolve_device
 from polyrot.profiles import PROFILES
 from polyrot.progress import ConsoleProgress
 from polyrot.store import Store
@@ -34,7 +35,9 @@ def main(arguments: list[str] | None = None) -> None:
         help="the store (default: the user's cache)",
     )
     parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
-    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument(
+        "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
+    )
     parser.add_argument("--no-transcoders", action="store_true", help="train no transcoders")
     asked = parser.parse_args(arguments)
     scale = next(name for name, cohort in seeds.SEEDS.items() if asked.seed in cohort)

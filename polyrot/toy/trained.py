@@ -1,0 +1,68 @@
+"""What a training of toy models leaves, and how it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from polyrot.store import Artifact
+from polyrot.toy.evaluation import Evaluation
+from polyrot.toy.transformer import Params
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Trained models and what happened.
+
+    params: one model per seed. snapshots: step -> params of the first model.
+    history: the evaluations, oldest first, each with "step" and "loss" (per model).
+    """
+
+    seeds: tuple[int, ...]
+    params: Params
+    snapshots: dict[int, Params]
+    early_losses: list[list[float]]
+    history: list[dict[str, Any]]
+    stopped_at: list[int]
+    accuracies: Evaluation = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "cpu"
+
+    def to_artifact(self) -> Artifact:
+        tensors = {f"params.{n}": p for n, p in self.params.items()}
+        for step, params in self.snapshots.items():
+            tensors |= {f"snapshot.{step}.{n}": p for n, p in params.items()}
+        meta = {
+            "seeds": list(self.seeds),
+            "early_losses": self.early_losses,
+            "history": self.history,
+            "stopped_at": self.stopped_at,
+            "accuracies": self.accuracies,
+            "seconds": self.seconds,
+            "device": self.device,
+        }
+        return Artifact(tensors, meta)
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Trained:
+        snapshots: dict[int, Params] = {}
+        params: Params = {}
+        for name, tensor in artifact.tensors.items():
+            kind, _, rest = name.partition(".")
+            if kind == "params":
+                params[rest] = tensor
+            elif kind == "snapshot":
+                step, _, key = rest.partition(".")
+                snapshots.setdefault(int(step), {})[key] = tensor
+        meta = artifact.meta
+        return cls(
+            tuple(meta["seeds"]),
+            params,
+            dict(sorted(snapshots.items())),
+            meta["early_losses"],
+            meta["history"],
+            meta["stopped_at"],
+            meta["accuracies"],
+            meta["seconds"],
+            meta["device"],
+        )
