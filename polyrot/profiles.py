@@ -34,6 +34,12 @@ PROFILES = {
         language_seeds.SHIPPED,
         dictionary_training.Schedule(steps=2000, batch=1024),
     ),
+    "long": Profile(
+        seeds.LONG,
+        dictionary_training.Schedule(batch=1024),
+        language_seeds.SHIPPED,
+        dictionary_training.Schedule(steps=2000, batch=1024),
+    ),
     "full": Profile(
         seeds.FULL,
         dictionary_training.Schedule(),

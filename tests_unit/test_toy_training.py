@@ -214,3 +214,30 @@ def test_data_does_not_depend_on_where_a_run_was_resumed():
     later = next(training.batches([1], Schedule(batch=2048), 5, device))[0]
     assert torch.equal(first[5], later)
     assert not torch.equal(first[4], later)
+
+
+def test_seeds_are_trained_so_many_at_once():
+    alone = [t.seeds for t in seeds.trainings("toy_a", seeds.LONG)]
+    assert alone == [(0,), (1,), (2,), (3,), (4,)]
+    assert [t.seeds for t in seeds.trainings("toy_b", seeds.FULL)] == [(100, 101, 102, 103, 104)]
+    pairs = seeds.trainings("toy_b", Schedule(at_once=2))
+    assert [t.seeds for t in pairs] == [(100, 101), (102, 103), (104,)]
+
+
+def test_a_recipe_names_later_fields_only_where_they_are_used():
+    assert not set(training.ADDED) & set(seeds.SHIPPED.recipe())
+    assert set(training.ADDED) < set(seeds.LONG.recipe())
+    assert Schedule(late_violations=0.5).recipe()["late_violations"] == 0.5
+
+
+def test_late_violations_end_with_their_share_of_the_steps():
+    schedule = Schedule(steps=20, batch=1024, late_violations=1.0, late_violations_until=0.5)
+    stream = training.batches([1], schedule, 0, torch.device("cpu"))
+    late = []
+    for _ in range(24):
+        tokens, positions, _, labels = next(stream)
+        wrong = labels["validity"].diff(dim=-1).clamp(min=0)
+        late.append(float((wrong * (positions[..., 1:] >= 9)).sum() / tokens.numel()))
+    begun = [8 * (step // 8) / 20 for step in range(24)]  # chunks of 8 steps are drawn at once
+    assert min(x for x, b in zip(late, begun, strict=True) if b < 0.5) > 0.005
+    assert max(x for x, b in zip(late, begun, strict=True) if b >= 0.5) < 0.002

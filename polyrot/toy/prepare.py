@@ -28,6 +28,7 @@ from polyrot.store import Artifact, Checkpoint, Store
 from polyrot.toy import plan, seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort, untrained
+from polyrot.toy.evaluation import lowest
 from polyrot.toy.training import can_compile
 
 
@@ -181,7 +182,9 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
     parser.add_argument(
-        "--parts", default=",".join(PARTS), help=f"which dictionaries, of {', '.join(PARTS)}"
+        "--parts",
+        default=",".join(PARTS),
+        help=f"which dictionaries (default all; '' for the seeds alone), of {', '.join(PARTS)}",
     )
     arguments = parser.parse_args(given)
     parts = [p for p in arguments.parts.split(",") if p]
@@ -199,6 +202,11 @@ def main(given: Sequence[str] | None = None) -> None:
     )
     plan.tell(workshop, arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
+    if arguments.scale in seeds.SEEDS:
+        for each in seeds.trainings(arguments.scale, workshop.profile.toy):
+            accuracies = seeds.trained(workshop.store, each).accuracies
+            for m, seed in enumerate(each.seeds):
+                progress.say(f"seed {seed}: lowest accuracy {lowest(accuracies, m):.4%}")
     for part in parts:
         PARTS[part](workshop, cohort)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from polyrot.device import resolve_device
-from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.progress import Progress, silent
 from polyrot.store import Checkpoint, Store, fingerprint
 from polyrot.toy import task, training, transformer
 from polyrot.toy.trained import Trained
@@ -129,32 +126,3 @@ def trained(
 def models(results: Sequence[Trained]) -> Params:
     """All models of a cohort as one batch."""
     return {name: torch.cat([r.params[name] for r in results]) for name in results[0].params}
-
-
-def main() -> None:
-    """Command line: train or resume one cohort into a store."""
-    parser = argparse.ArgumentParser(
-        prog="python -m polyrot.toy.seeds",
-        description="Train one cohort of toy seeds, or resume where a killed run left off.",
-    )
-    parser.add_argument("scale", choices=sorted(SEEDS))
-    parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
-    parser.add_argument(
-        "--schedule", choices=["full", "long", "shipped", "tiny"], default="shipped"
-    )
-    parser.add_argument(
-        "--device", type=resolve_device, default="cpu", help="cpu (default), cuda or auto"
-    )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    schedule = {"full": FULL, "long": LONG, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
-    store = Store(arguments.artifacts)
-    for each in trainings(arguments.scale, schedule):
-        result = trained(store, each, device=arguments.device, progress=ConsoleProgress())
-        for m, seed in enumerate(result.seeds):
-            print(f"seed {seed}: lowest accuracy {training.lowest(result.accuracies, m):.4%}")
-
-
-if __name__ == "__main__":
-    main()
