@@ -42,9 +42,6 @@ class Piece:
     seconds: float
     bytes: int
 
-    def __str__(self) -> str:
-        return f"{self.count:,} x {self.what} ({self.steps:,} steps)"
-
 
 def seconds_a_step(step: Callable[[], object], device: str = "cpu") -> float:
     """Wall seconds of one call, the mean over `TRIAL_SECONDS` and one call at least, after a first
@@ -154,9 +151,14 @@ def notice(scale: str, pieces: Sequence[Piece], folder: Path, device: str) -> st
     seconds = sum(piece.seconds for piece in pieces)
     if seconds < WORTH_TELLING:
         return ""
+    counted: dict[tuple[str, int], int] = {}
+    for piece in pieces:
+        key = piece.what, piece.steps
+        counted[key] = counted.get(key, 0) + piece.count
+    work = ", ".join(f"{n:,} x {what} ({steps:,} steps)" for (what, steps), n in counted.items())
     size, free = sum(piece.bytes for piece in pieces), _free(folder)
     text = (
-        f"to build at {scale}: {', '.join(map(str, pieces))}: about {duration(seconds)} on "
+        f"to build at {scale}: {work}: about {duration(seconds)} on "
         f"{device} by a trial, {size / MIB:.1f} MiB in {folder} ({free / 2**30:.1f} GiB free)"
     )
     if size > free:

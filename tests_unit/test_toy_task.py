@@ -145,6 +145,17 @@ def test_the_share_of_late_violations():
     assert not torch.equal(first_violations(0.0)[0], first_violations(0.5)[0])
 
 
+def test_more_rows_may_hold_the_longest_sequence():
+    shares = []
+    for share in (0.0, 0.4, 1.0):
+        packed = task.packed_batch(8000, torch_generator(8, "longest"), full_context=share)
+        assert packed.tokens.shape == (4000, 68)
+        lengths = (packed.segments == 0).sum(1)
+        assert ((packed.positions == 0).sum(1) == 2).all(), "still two whole sequences to a row"
+        shares.append((lengths == task.CONTEXT).float().mean().item())
+    assert shares == pytest.approx([1 / 61, 0.4 + 0.6 / 61, 1.0], abs=0.02)
+
+
 def test_equal_seeds_equal_data():
     draw = [task.sequences(50, torch_generator(s, "data")) for s in (7, 7, 8)]
     assert torch.equal(draw[0], draw[1])

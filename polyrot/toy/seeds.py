@@ -27,6 +27,7 @@ LONG = Schedule(
     patience=96_000,
     late_violations=0.5,
     late_violations_until=0.85,
+    full_context=0.2,
     at_once=1,
 )
 """Two CPU cores, 40 minutes a seed and core, for the accuracy of the paper's protocol."""

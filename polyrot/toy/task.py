@@ -238,10 +238,14 @@ class Packed:
 PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64, paired to 68
 
 
-def packed_batch(n: int, generator: torch.Generator, late_violations: float = 0.0) -> Packed:
+def packed_batch(
+    n: int, generator: torch.Generator, late_violations: float = 0.0, full_context: float = 0.0
+) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
 
-    late_violations: as for `content`.
+    late_violations: as for `content`. full_context: share of rows that pair one of the longest with
+    one of the shortest, whatever was drawn; one length in 61 fills the context, and compositional
+    sequences always do.
 
     Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
     drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
@@ -252,6 +256,9 @@ def packed_batch(n: int, generator: torch.Generator, late_violations: float = 0.
     rows, device = n // 2, generator.device
     low, high = CONTENT_RANGE["train"]
     first = torch.randint(low, high + 1, (rows,), generator=generator, device=device)
+    if full_context:
+        longest = torch.rand(rows, generator=generator, device=device) < full_context
+        first = first.masked_fill(longest, high)
     lengths = torch.cat([first, low + high - first])
     padded = frame(content(n, generator, late_violations), lengths)
     labels = label(padded)

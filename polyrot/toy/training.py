@@ -26,7 +26,7 @@ CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for ma
 CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
 
 
-ADDED = ("late_violations", "late_violations_until", "at_once")
+ADDED = ("late_violations", "late_violations_until", "full_context", "at_once")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Schedule:
 
     late_violations: share of the training sequences that are drawn to hold a late violation
     (`task.content`) until that share of the steps is done; 0 is the paper's law throughout.
+    full_context: share of the rows that hold a sequence as long as the context (`packed_batch`).
     at_once: models of a cohort trained as one program (default: all that can be).
     """
 
@@ -52,6 +53,7 @@ class Schedule:
     evaluation_sequences: int = 512
     late_violations: float = 0.0
     late_violations_until: float = 1.0
+    full_context: float = 0.0
     at_once: int | None = None
 
     def recipe(self) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def batches(
                 per_chunk * batch,
                 torch_generator(seed, "toy data", chunk, device=device),
                 late,
+                schedule.full_context,
             )
             for seed in seeds
         ]
