@@ -256,7 +256,7 @@ def test_the_chain_cancels_the_anchor_in_order():
     found = measured.relative(unrelated(20), fits(hidden(haar(21), 22)), None)
     assert found.values.min() >= LEVEL
     assert found.labels == tuple(f"{b} {c} {site}" for site in SITES for b, c in pairwise(PAIRS))
-    one_and_the_same = np.broadcast_to(haar(23)[:1], haar(23).shape)
+    one_and_the_same = np.broadcast_to(haar(23)[:1], haar(23).shape).copy()
     found = measured.relative(unrelated(20), fits(hidden(one_and_the_same, 24)), None)
     assert found.values.max() < 1e-10, "every link is the identity"
     assert found.beside["rejected_without_one"] == len(found.values)
@@ -275,7 +275,7 @@ def test_mean_ratio_is_one_for_haar_and_zero_for_the_identity():
     found = measured.mean_ratio(fits(haar(40)))
     assert found.values[0] == pytest.approx(1, abs=0.02)
     assert found.beside["percentile_10"] < found.values[0] < found.beside["percentile_90"]
-    same = np.broadcast_to(np.eye(D), haar(40).shape)
+    same = np.broadcast_to(np.eye(D), haar(40).shape).copy()
     assert measured.mean_ratio(fits(same)).values.tolist() == [0.0]
 
 
@@ -296,16 +296,16 @@ def hanging_together(seed: int) -> FloatArray:
 def test_sites_that_hang_together_do_not_count_as_independent():
     found = [
         (measured.pooled_mean_cosine(f, None), measured.nearest_permutation(f, None))
-        for f in (fits(hanging_together(seed)) for seed in range(50, 110))
+        for f in (fits(hanging_together(seed)) for seed in range(50, 74))
     ]
     for which, beside in enumerate(("p_with_sites_dependent", "p_with_pairs_as_draws")):
         naive = np.mean([row[which].values[0] < 0.1 for row in found])
         cautious = np.mean([row[which].beside[beside] < 0.1 for row in found])
-        assert cautious <= 0.1 + 2.4 * (0.1 * 0.9 / 60) ** 0.5
+        assert cautious <= 0.1 + 2.4 * (0.1 * 0.9 / 24) ** 0.5
         assert naive > cautious
     near = alternative("permutation", 43)
     assert measured.nearest_permutation(fits(near), None).beside["p_with_pairs_as_draws"] < LEVEL
-    same = np.broadcast_to(np.eye(D), near.shape)
+    same = np.broadcast_to(np.eye(D), near.shape).copy()
     planted = measured.pooled_mean_cosine(fits(same), None)
     assert planted.beside["p_with_sites_dependent"] < LEVEL
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from polyrot.seeding import torch_generator
@@ -38,6 +38,8 @@ def gap(a, b):
 def test_no_logit_changes(seed, parts):
     element = symmetry.random(1, torch_generator(seed, "element"), sorted(parts))
     moved = act(element, FOLDED)
+    unmoved = symmetry.identity(1)
+    assume(parts != {"heads"} or not torch.equal(element.heads, unmoved.heads))  # one in 576 is
     assert gap(moved, FOLDED) > 1e-2
     assert largest_logit_change(moved.run(TOKENS), LOGITS, TOKENS != task.PAD).max() < 1e-3
 

@@ -18,7 +18,7 @@ from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
-from polyrot.toy.evaluation import GOAL, evaluate, lowest
+from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
@@ -196,7 +196,7 @@ def train(
     frozen_io: token embedding and unembeddings of one trained model (leading dimension 1),
     copied into every seed and not trained (cohort A, seeds 1 to 4).
     stop_after: end after this many steps of the same schedule (to compare the first steps of a
-    shipped run).
+    shipped run); such a run has no final accuracies.
     Each seed has its own start and its own stream of data. A seed whose heads reach 99.99 % on
     all distributions is taken as it stands `patience` steps later; the others train on.
     """
@@ -352,8 +352,10 @@ class _State:
         for m, (_, model) in self.final.items():
             for name, p in model.items():
                 out[name][m] = p[0].to(out[name].device)
-        n = FINAL_TIMES * schedule.evaluation_sequences
-        accuracy = evaluate(out, n, purpose="final evaluation")
+        accuracy: Evaluation = {}
+        if self.step == schedule.steps or self.all_stopped:
+            n = FINAL_TIMES * schedule.evaluation_sequences
+            accuracy = evaluate(out, n, purpose="final evaluation")
         return Trained(
             seeds,
             {n: p.cpu() for n, p in out.items()},
