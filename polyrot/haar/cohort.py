@@ -315,7 +315,9 @@ def shared_features(
     the share with shuffled tokens; each a family of its own for Holm."""
     p_values: dict[Which, list[float]] = {which: [] for which in _BOTH}
     ranks = {}
-    draws = null_draws(len(sites) * (len(cohort.seeds) - 1))
+    # As few as can reject every map after Holm: each rank needs tables of its own.
+    maps = len(sites) * (len(cohort.seeds) - 1)
+    draws = math.ceil(1.05 * BATTERY_STEPS * maps / LEVEL)
     for site in sites:
         x = cohort.activations("fit", site).cpu()
         anchor = x[0].double().numpy()
