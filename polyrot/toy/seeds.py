@@ -30,7 +30,7 @@ LONG = Schedule(
     full_context=0.2,
     at_once=1,
 )
-"""Two CPU cores, 40 minutes a seed and core, for the accuracy of the paper's protocol."""
+"""Towards the accuracy of the paper's protocol on CPU cores, 40 minutes a seed and core."""
 TINY = Schedule(
     steps=40, batch=32, warmup=5, evaluate_every=20, evaluation_sequences=16, patience=40
 )
