@@ -277,34 +277,54 @@ def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmHWM")) / 1024
 
-d, auto = int(sys.argv[1]), sys.argv[2] == "auto"
+d, auto, hoard = int(sys.argv[1]), sys.argv[2] == "auto", sys.argv[3] == "hoard"
 torch.set_num_threads(1)
 generator, kept = torch.Generator().manual_seed(0), []
 accumulator = MomentAccumulator(1, auto=auto, precision=torch.float32)
 
-def feed(batches, hoard=False):
-    before = peak()
+def feed(batches):
     for _ in range(batches):
         b = torch.randn(128, d, generator=generator)
         accumulator.update([b + 1], b)
         if hoard:
             kept.append(b)
-    return peak() - before
 
+start = peak()
 feed(2)
-print(feed(32), feed(32, hoard=True))
+early = peak()
+feed(8)
+late = peak()
+accumulator.moments()
+print(early - start, late - early, peak() - start)
 """
+
+
+def peaks(d: int, auto: bool, hoard: bool = False) -> tuple[float, float, float]:
+    """MiB in a process of its own: for two batches, in addition for eight more, and at the end."""
+    words = [str(d), "auto" if auto else "cross", "hoard" if hoard else "stream"]
+    # The C library gives a large block back when it is freed, rather than when it sees fit.
+    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    command = [sys.executable, "-c", _PEAK, *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    early, more, final = map(float, done.stdout.split())
+    return early, more, final
 
 
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
 )
-@pytest.mark.parametrize(("d", "auto"), [(1024, True), (2048, False)])
-def test_memory_does_not_grow_with_tokens_as_it_does_where_rows_are_kept(d, auto):
-    """Peaks of one process: what 32 batches add to it, and what as many add whose rows are kept."""
-    # The C library gives a large block back when it is freed, rather than when it sees fit.
-    env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**18)}
-    command = [sys.executable, "-c", _PEAK, str(d), "auto" if auto else "cross"]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
-    streamed, hoarded = map(float, done.stdout.split())
-    assert hoarded > 4 * streamed
+@pytest.mark.parametrize(("d", "auto"), [(4096, True), (8192, False)])
+def test_memory_is_that_of_the_sums_whatever_the_number_of_tokens(d, auto):
+    sums = (3 if auto else 1) * d * d * 8 / 2**20
+    early, more, final = peaks(d, auto)
+    assert sums < early < 1.5 * sums
+    assert more < 128 * d * 4 / 2**20  # less than the rows of one batch, over eight batches
+    assert final < 2.5 * sums  # with the moments beside the sums
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
+)
+def test_rows_that_are_kept_are_seen_by_that_measure():
+    _, more, _ = peaks(2048, False, hoard=True)
+    assert more > 4 * 128 * 2048 * 4 / 2**20
