@@ -54,9 +54,9 @@ class Cohort(Protocol):
 
 def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float = 0.01) -> bool:
     """Whether two models' weights differ by more than `share` of the first's norm."""
-    gap = sum(float((a[name] - b[name]).double().square().sum()) for name in a)
+    gap = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
     norm = sum(float(a[name].double().square().sum()) for name in a)
-    return gap > share**2 * norm
+    return not gap <= share**2 * norm  # NaN is no likeness
 
 
 def pair_labels(cohort: Cohort) -> tuple[str, ...]:

@@ -118,7 +118,7 @@ class Steering:
             by_pair,
             beside,
             {"models": list(self.seeds), "random directions": RANDOM_SEED},
-            {"pairs": len(self.pairs), "sequences": self.sequences},
+            {"pairs": len(self.pairs), "sequences at least": self.sequences},
         )
 
     def signed_ratio(self, contrast: str, dose: float, arm: Arm = "naive") -> Measured:

@@ -38,9 +38,10 @@ EARLY = 0.02
 """Share of the training that an early checkpoint has seen."""
 
 
-def middle(sites: Sequence[str]) -> str:
-    """The middle site."""
-    return sites[len(sites) // 2]
+def middle(checkpoints: Cohort) -> str:
+    """The middle site; of Pythia the output of block 3, one further, which is the paper's layer."""
+    sites = checkpoints.sites
+    return sites[len(sites) // 2 + (checkpoints.scale == "pythia")]
 
 
 def nearest(steps: Sequence[int], share: float) -> int:
@@ -52,15 +53,16 @@ def nearest(steps: Sequence[int], share: float) -> int:
 class Drift:
     """Distances between every two checkpoints of one run, by site.
 
-    distance: [steps, steps, sites], ||r - I||_F, symmetric. restricted: the same on the principal
-    directions of the earlier checkpoint that hold 99.9 % of its variance, per dimension.
-    dimensions: [steps, sites], how many those are. closest: as `distance`, of the r nearest to the
-    identity among all that fit as well, and rank: [steps, steps, sites], of the fit; where it is
-    full the two distances are one.
+    middle: see the function of that name. distance: [steps, steps, sites], ||r - I||_F, symmetric.
+    restricted: the same on the principal directions of the earlier checkpoint that hold 99.9 % of
+    its variance, per dimension. dimensions: [steps, sites], how many those are. closest: as
+    `distance`, of the r nearest to the identity among all that fit as well, and rank: [steps,
+    steps, sites], of the fit; where it is full the two distances are one.
     """
 
     steps: tuple[int, ...]
     sites: tuple[str, ...]
+    middle: str
     width: int
     distance: np.ndarray
     restricted: np.ndarray
@@ -68,11 +70,6 @@ class Drift:
     closest: np.ndarray
     rank: np.ndarray
     tokens: int
-
-    @property
-    def middle(self) -> str:
-        """The middle site."""
-        return middle(self.sites)
 
     def haar_share(self) -> Measured:
         """||r - I||_F / sqrt(2 d), early checkpoint to the last, middle site: 1 is expected of a
@@ -161,8 +158,18 @@ def measure(checkpoints: Cohort) -> Drift:
                     (rank, fit.rank),
                 ):
                     table[early, late, j] = table[late, early, j] = value
-    width = checkpoints.width
-    return Drift(steps, sites, width, distance, restricted, dimensions, closest, rank, tokens)
+    return Drift(
+        steps,
+        sites,
+        middle(checkpoints),
+        checkpoints.width,
+        distance,
+        restricted,
+        dimensions,
+        closest,
+        rank,
+        tokens,
+    )
 
 
 def _covariance(x: Tensor) -> Tensor:
@@ -181,6 +188,7 @@ class Reconstructions:
 
     steps: tuple[int, ...]
     sites: tuple[str, ...]
+    middle: str
     own: np.ndarray
     naive: np.ndarray
     rotated: np.ndarray
@@ -191,13 +199,14 @@ class Reconstructions:
         return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
 
     @classmethod
-    def from_artifact(cls, artifact: Artifact) -> Reconstructions:
+    def from_artifact(cls, artifact: Artifact, middle: str) -> Reconstructions:
         tables = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
-        return cls(tuple(artifact.meta["steps"]), tuple(artifact.meta["sites"]), **tables)
+        steps, sites = (tuple(artifact.meta[name]) for name in ("steps", "sites"))
+        return cls(steps, sites, middle, **tables)
 
     def early(self, which: Literal["naive", "rotated"]) -> Measured:
         """The early checkpoint's dictionary on the last checkpoint, middle site."""
-        i, site = nearest(self.steps, EARLY), middle(self.sites)
+        i, site = nearest(self.steps, EARLY), self.middle
         j = self.sites.index(site)
         beside: dict[str, float | str] = {
             "self_ev": float(self.own[i, j]),
@@ -238,4 +247,4 @@ def reconstruct(
             turned = fit_rotation(fit[late], fit[early]).apply(score[late])
             naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
             rotated[early, late, j] = explained_variance(turned, dictionary(turned))
-    return Reconstructions(steps, sites, own, naive, rotated)
+    return Reconstructions(steps, sites, middle(checkpoints), own, naive, rotated)

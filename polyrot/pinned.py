@@ -15,7 +15,7 @@ from torch import Tensor
 from polyrot.cohort import pair_labels
 from polyrot.interventions import CleanRun, InterventionCohort
 from polyrot.measured import Measured
-from polyrot.steering import CHUNK, N_SEQUENCES
+from polyrot.steering import N_SEQUENCES, parts
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def signed_transfer(cohort: InterventionCohort, tokens: Tensor, vectors: Tensor)
     """
     n_models = len(cohort.seeds)
     dots = np.zeros((len(vectors), n_models))
-    for part in tokens.split(CHUNK):
+    for part in parts(tokens):
         runs = [cohort.clean_run(m, part) for m in range(n_models)]
         none = torch.zeros_like(vectors[:1, None, None])
         clean = [_stacked(run, cohort.steering_site, none) for run in runs]

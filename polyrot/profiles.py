@@ -11,19 +11,25 @@ from polyrot.language import training as language_training
 from polyrot.toy import seeds
 from polyrot.toy.training import Schedule
 
+PYTHIA = dictionary_training.Schedule(steps=4000)
+"""The paper's protocol for its language models."""
+
 
 @dataclass(frozen=True)
 class Profile:
-    """Schedules of one name. dictionaries: of the toys; language_dictionaries: of language models,
-    4,000 steps in the paper's protocol."""
+    """Schedules of one name. dictionaries: of the toys; language_dictionaries: of language models
+    trained here and of a pair; pythia_dictionaries: the paper's protocol, but for a trial."""
 
     toy: Schedule
     dictionaries: dictionary_training.Schedule
     language: language_training.Schedule
     language_dictionaries: dictionary_training.Schedule
+    pythia_dictionaries: dictionary_training.Schedule = PYTHIA
 
     def dictionaries_at(self, scale: str) -> dictionary_training.Schedule:
         """The dictionaries' schedule at a scale."""
+        if scale == "pythia":
+            return self.pythia_dictionaries
         return self.language_dictionaries if scale in LANGUAGE_SCALES else self.dictionaries
 
 
@@ -44,12 +50,13 @@ PROFILES = {
         seeds.FULL,
         dictionary_training.Schedule(),
         language_seeds.FULL,
-        dictionary_training.Schedule(steps=4000),
+        PYTHIA,
     ),
     "tiny": Profile(
         seeds.TINY,
         dictionary_training.Schedule(steps=30, batch=128),
         language_seeds.TINY,
+        dictionary_training.Schedule(steps=30, batch=128),
         dictionary_training.Schedule(steps=30, batch=128),
     ),
 }

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from polyrot.device import memory_for
 from polyrot.interventions import CleanRun, InterventionCohort
 from polyrot.procrustes import Rotation
 from polyrot.seeding import torch_generator
@@ -35,7 +36,17 @@ N_SEQUENCES = 128
 TARGETS = 256
 """Targeted positions that a signed effect is averaged over, where there are as many."""
 RANDOM_SEED = 20260606
-CHUNK = 64
+LOWER = "use a device with more memory, or --device cpu"
+LEAST = 64
+"""Sequences that an effect is averaged over at least: those of the paper's on Pythia."""
+POSITIONS = 2048
+"""Positions run at once. At the vocabulary of Pythia their logits are 400 MB, and six of them are
+held: clean, steered, and what their divergence needs."""
+
+
+def parts(tokens: Tensor) -> Sequence[Tensor]:
+    """tokens [sequences, position] in parts of about POSITIONS, a sequence each at least."""
+    return tokens.split(max(1, POSITIONS // tokens.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -66,13 +77,16 @@ def rotated_direction(v: Tensor, rotation: Rotation) -> Tensor:
 def tokens_at_stake(
     cohort: InterventionCohort, contrast: str, n: int = N_SEQUENCES, wanted: int = TARGETS
 ) -> Tensor:
-    """`n` sequences, or as many times twice as many as hold `wanted` targets of the contrast; all
-    there are if they hold fewer. In a language model a contrast is seldom at stake: an average over
-    thirty positions is noise, and a ratio to it may have any sign."""
+    """Sequences that hold `wanted` targets of the contrast: `n` times the cohort's measure, or as
+    many times twice that as are needed, and LEAST at least; all there are if they hold fewer. In a
+    language model a contrast is seldom at stake: an average over thirty positions is noise, and a
+    ratio to it may have any sign."""
+    least = min(n, LEAST)
     while True:
         tokens, more = cohort.intervention_tokens(n), cohort.intervention_tokens(2 * n)
         targets = int(cohort.target(contrast, tokens).where.sum())
-        if targets >= wanted or len(more) == len(tokens):
+        enough = targets >= wanted and len(tokens) >= least
+        if enough or len(more) == len(tokens):
             return tokens
         n *= 2
 
@@ -92,14 +106,15 @@ def effects(
     Raises ValueError for a shift of another number of dimensions or that is not finite.
     """
     totals: list[np.ndarray] = []
-    for part in tokens.split(CHUNK):
-        run = cohort.clean_run(model, part)
-        added = shift(run)
-        if added.ndim != 4 or not bool(added.isfinite().all()):
-            raise ValueError(
-                f"a shift is finite [variants, batch, position, width], not {list(added.shape)}"
-            )
-        totals.append(_totals(cohort, run, part, contrast, site, added))
+    for part in parts(tokens):
+        with memory_for(f"an intervention on {part.numel()} positions", part.device, LOWER):
+            run = cohort.clean_run(model, part)
+            added = shift(run)
+            if added.ndim != 4 or not bool(added.isfinite().all()):
+                raise ValueError(
+                    f"a shift is finite [variants, batch, position, width], not {list(added.shape)}"
+                )
+            totals.append(_totals(cohort, run, part, contrast, site, added))
     gain, hits, kl, elsewhere, targets, kept = np.sum(totals, axis=0)
     if not targets.all():
         raise ValueError(f"no position of the batch is a target of {contrast}: use more sequences")

@@ -35,7 +35,7 @@ import time
 import tomllib
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ from polyrot.artifact_file import (
     store_full,
     write,
 )
+from polyrot.progress import Progress, silent
 
 __all__ = [
     "JSON",
@@ -121,11 +122,13 @@ def _artifacts(directory: Path, fp: str = "", below: str = "") -> list[Path]:
 
 @dataclass(frozen=True)
 class Store:
-    """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`."""
+    """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`.
+    progress: told by builds that have no other way to be heard."""
 
     root: Path
     shipped: Path | None = None
     retrain: bool = False
+    progress: Progress = field(default=silent, compare=False)
 
     @property
     def directory(self) -> Path:

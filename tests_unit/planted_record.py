@@ -20,6 +20,7 @@ RUN = {
     "scales": ["paper", "toy_a", "toy_b", "neox"],
     "date": "2026-11-23",
     "commit": "abc1234567",
+    "options": {"--schedule": "shipped"},
     "duration_s": 12.5,
 }
 SCALES = ("toy_a", "toy_b", "neox")

@@ -147,6 +147,25 @@ def test_refusals_name_the_directory_and_the_reason(copy, changes, message):
     assert str(caught.value).startswith(f"{folder}: ")
 
 
+def test_what_it_was_trained_on_and_is_otherwise_here_is_told(copy):
+    assert load_sae(copy(metadata={"hook_name": "blocks.1.hook_resid_post"})).otherwise == ()
+    told = {
+        "hook_name": "blocks.1.hook_resid_post",
+        "prepend_bos": True,
+        "exclude_special_tokens": True,
+        "seqpos_slice": [5, None],
+        "model_from_pretrained_kwargs": {"center_writing_weights": True, "fold_ln": False},
+    }
+    bos, special, positions, model = load_sae(copy(metadata=told)).otherwise
+    assert "begin with BOS" in bos
+    assert "no special tokens" in special
+    assert positions == "positions [5, None] (seqpos_slice); here every position counts"
+    assert model == "a model loaded with center_writing_weights=True; here it is taken as it is"
+    told |= {"seqpos_slice": [None], "model_from_pretrained_kwargs": {"fold_ln": False}}
+    told |= {"prepend_bos": False, "exclude_special_tokens": False}
+    assert load_sae(copy(metadata=told)).otherwise == ()
+
+
 def test_missing_and_damaged_files(copy, tmp_path):
     with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
         load_sae(tmp_path)
@@ -242,7 +261,7 @@ def test_command_line_saves_one_of_a_group(group, tmp_path, capsys):
     loading.main([str(group), str(tmp_path / "out"), "--site", "resid_post_0"])
     saved = load_sae(tmp_path / "out")
     torch.testing.assert_close(saved.dictionary.w_dec, own(2).w_dec)
-    assert (saved.site, saved.model) == ("resid_post_0", "neox-anchor")
+    assert (saved.site, saved.model) == ("resid_post_0", "")
     told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_post_7")
     assert "has no dictionary of model 0 at resid_post_7" in told
     told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_mid_0")

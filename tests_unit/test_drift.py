@@ -34,6 +34,8 @@ def plane_rotation(angle: float, axes: tuple[int, int] = (0, 1)) -> Tensor:
 class Turning:
     """Checkpoints of a run that turns site k by `rates[k]` radians a step, in one plane."""
 
+    scale = "toy_a"
+
     def __init__(
         self, steps: tuple[int, ...], rates: tuple[float, ...], axes: tuple[int, int] = (0, 1)
     ) -> None:
@@ -82,6 +84,13 @@ def test_curves_of_a_steady_turn() -> None:
     assert grows.toward_output().values[0] == pytest.approx(1)
 
 
+def test_of_pythia_the_layer_is_the_papers() -> None:
+    cohort = Turning((1, 2), (0.1,) * 7)
+    assert drift.middle(cohort) == "site_3"
+    cohort.scale = "pythia"  # sites before block 0, after block 0 and so on: block 3 is the fifth
+    assert drift.middle(cohort) == drift.measure(cohort).middle == "site_4"
+
+
 def test_rounding_does_not_decide_a_rank_correlation() -> None:
     one_swap = np.array([5.0, 4.0, 3.0, 1.0, 2.0])  # exactly -0.9, as the bar has it
     assert drift._spearman(np.arange(5), one_swap) == -0.9
@@ -100,7 +109,7 @@ def test_rotation_restores_an_early_dictionary() -> None:
     assert found.naive[0, 1, 0] < found.rotated[0, 1, 0] - 0.1
     assert np.isnan(found.naive[1, 0, 0])
     assert np.isnan(found.own[1, 0])
-    again = drift.Reconstructions.from_artifact(found.to_artifact())
+    again = drift.Reconstructions.from_artifact(found.to_artifact(), "site_0")
     np.testing.assert_array_equal(again.rotated, found.rotated)
     assert again.steps == (0, 1)
     assert again.early("rotated").values[0] == found.rotated[0, 1, 0]
@@ -135,4 +144,4 @@ def test_bad_input_is_named() -> None:
             drift.measure(Turning(steps, (0.1,)))
     few = np.zeros((3, 3, 1))
     with pytest.raises(ValueError, match="needs 5 checkpoints, not 3"):
-        Drift((1, 2, 3), ("a",), 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()
+        Drift((1, 2, 3), ("a",), "a", 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()

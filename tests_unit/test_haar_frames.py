@@ -13,6 +13,7 @@ from polyrot.checks import BadActivations
 from polyrot.haar import (
     ALTERNATIVES,
     calibrated_ks,
+    common_rank,
     exchange_p_value,
     frobenius_distance,
     frobenius_ratio,
@@ -126,6 +127,20 @@ def test_whitened_map_does_not_depend_on_mean_scale_or_basis():
 def test_activations_that_cannot_be_whitened_are_named(x, y, options, error, says):
     with pytest.raises(error, match=says):
         whitened_map(x, y, np.random.default_rng(0), **options)
+
+
+def test_one_rank_for_many_sets():
+    rng = np.random.default_rng(5)
+    narrow, wide = (
+        rng.standard_normal((500, 8)) * np.where(np.arange(8) < k, 1.0, 1e-3) for k in (3, 6)
+    )
+    assert common_rank([narrow, narrow], 0.999) == 3
+    assert common_rank([narrow, wide, narrow], 0.999) == 6
+    flat = wide.copy()
+    flat[:, 4:] = 0.0  # no map of rank 6 from or to this one
+    assert common_rank([narrow, wide, flat], 0.999) == 4
+    with pytest.raises(ValueError, match="set 1: the activations are constant"):
+        common_rank([narrow, np.ones((500, 8))])
 
 
 def test_rows_are_shuffled_by_token_or_by_whole_sequences():

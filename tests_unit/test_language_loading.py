@@ -23,10 +23,14 @@ from polyrot.language.loading import (
     check_runs,
     load_causal_lm,
     load_tokenizer,
-    same_weights,
     weights_fingerprint,
 )
 from tests_unit.small_checkpoints import model, save, tokenizer, vocabulary
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(x, theirs[n]) for n, x in mine.items())
 
 
 @pytest.fixture(scope="module")
@@ -213,16 +217,21 @@ def test_tokenizers_that_differ_in_order_or_in_merges_alone() -> None:
 
 
 def test_one_model_twice() -> None:
-    assert same_weights(model(1), model(1))
     assert weights_fingerprint(model(1)) == weights_fingerprint(model(1))
     other = model(1)
     with torch.no_grad():
         other.gpt_neox.layers[2].mlp.dense_4h_to_h.weight[0, 0] += 1e-6
-    assert not same_weights(model(1), other)
     assert weights_fingerprint(model(1)) != weights_fingerprint(other)
-    check_different(["a", "b", "c"], [model(1), model(2), other])
+    check_different(["a", "b", "c"], [model(1), model(2), model(3)])
+    check_different(["a", "c"], [model(1), other], share=0.0)
+    check_different(["a", "b"], [model(1), model(1, hidden_size=24)])
+    for again in (other, model(1).to(torch.bfloat16)):
+        with pytest.raises(Unusable, match="a and b are one model: their weights differ by less"):
+            check_different(["a", "b"], [model(1), again])
+    with pytest.raises(Unusable, match="are one model: their weights are the same"):
+        check_different(["a", "b"], [model(1), model(1)], share=0.0)
     with pytest.raises(Unusable, match="b and d are one model"):
-        check_different(["a", "b", "c", "d"], [model(1), model(2), other, model(2)])
+        check_different(["a", "b", "c", "d"], [model(1), model(2), model(3), model(2)])
 
 
 def test_what_a_model_cannot_run() -> None:

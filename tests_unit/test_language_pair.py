@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from fixtures import cohorts, language
 from fixtures.language import PAIR, pytest_sessionstart
 from polyrot.checks import BadActivations
 from polyrot.cohort import Cohort
@@ -161,6 +162,14 @@ def test_activations_are_the_models_own(folder: Path) -> None:
         cohort.activations("fit", "resid_mid_0")
 
 
+def test_one_split_is_held_at_a_time(folder: Path) -> None:
+    cohort = cohort_of(folder, "B")
+    first = cohort.activations("fit", "resid_post_0").clone()
+    cohort.activations("score", "resid_post_0")
+    assert set(cohort._activations) == {"score"}
+    torch.testing.assert_close(cohort.activations("fit", "resid_post_0"), first)
+
+
 def test_any_architecture(folder: Path, tmp_path: Path) -> None:
     for seed, name in enumerate("AB"):
         torch.manual_seed(seed)
@@ -220,7 +229,7 @@ def load(folder: Path, sae=None):
 def test_the_same_model_twice(copy: Path) -> None:
     shutil.rmtree(copy / "B")
     shutil.copytree(copy / "A", copy / "B")
-    with pytest.raises(Unusable, match=r"A and .*B are one model: every weight is the same"):
+    with pytest.raises(Unusable, match=r"A and .*B are one model: their weights differ by"):
         load(copy)
 
 
@@ -274,6 +283,32 @@ def test_a_dictionary_of_another_model(folder: Path, anchors, tmp_path: Path) ->
         load(folder, load_sae(saelens))
 
 
+def test_what_a_dictionary_says_of_itself_is_told(
+    folder: Path, anchors, workshop: Workshop, tmp_path: Path
+) -> None:
+    save_sae(tmp_path / "own", anchors["resid_post_1"], "resid_post_1", "owner/A")
+    sae = load_sae(tmp_path / "own")
+    assert pair.notes_on(sae, str(folder / "A")) == pair.notes_on(sae, "someone/a@main") == ()
+    other = replace(sae, otherwise=("white noise; here it is text",))
+    notes = pair.notes_on(other, "owner/B")
+    assert notes == (
+        "note: the dictionary names owner/A as its model, not owner/B",
+        "note: the dictionary was trained on white noise; here it is text",
+    )
+    # B's dictionary given as A's: what would be read as a counterexample is a mistake.
+    cohort = cohort_of(folder, "B")
+    group = sibling_group(cohort, SCHEDULE, SITES)
+    of_b = {spec.site: d for spec, d in workshop.group(cohort, group).items()}
+    found = pair.measure(cohort, fit_all(cohort), of_b, of_b, notes)
+    assert found.notes[:2] == notes
+    assert found.notes[2].endswith("reconstructs B better than A: is it B's?")
+    assert found.lines()[-len(found.notes) :] == list(found.notes)
+    assert found.gain().beside["notes"] == "; ".join(found.notes)
+    right = frontier(folder, "R", anchors, workshop)
+    assert right.notes == ()
+    assert "notes" not in right.gain().beside
+
+
 def test_out_of_memory_says_what_to_lower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -298,6 +333,32 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert found["frontier.rotation_beats_naive"]["label"] == "resid_post_1"
     assert found["frontier.magnitude"]["n"] == 4
     assert "the pair, site by site" in ran.stdout
+    assert "note: the dictionary" not in ran.stdout
+    told = record["run"]["options"]
+    assert told["--pair"] == " ".join(names)
+    assert (told["--schedule"], told["--tokens"]) == ("tiny", "512")
+    assert f"options: --schedule tiny, --pair {names[0]} {names[1]}, " in ran.stdout
+    assert f"options --schedule tiny, --pair {names[0]}" in (tmp_path / "verdicts.md").read_text()
+    assert f"<code>--pair {names[0]} {names[1]}</code>" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize("changed", [{"schedule": "full"}, {"neox_width": 512}])
+def test_the_ledger_is_of_what_a_plain_run_judges(changed: dict[str, Any]) -> None:
+    given = {"update_verdicts": True, "schedule": "shipped", "neox_width": 128}
+    cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**given)))
+    with pytest.raises(pytest.UsageError, match="the ledger is of what a plain run judges"):
+        cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**{**given, **changed})))
+
+
+def test_a_worker_sends_the_table_of_the_pair() -> None:
+    lines = ["naive_ev 0.1"]
+    worker = SimpleNamespace(stash=pytest.Stash(), workerinput={}, workeroutput={})
+    worker.stash[language.FRONTIER] = lines
+    language.pytest_sessionfinish(SimpleNamespace(config=worker))
+    controller = SimpleNamespace(stash=pytest.Stash())
+    for sent in ({}, worker.workeroutput):
+        language.pytest_testnodedown(SimpleNamespace(config=controller, workeroutput=sent))
+    assert controller.stash[language.FRONTIER] == lines
 
 
 def session(scales: tuple[str, ...], **options: object) -> Any:
@@ -312,7 +373,7 @@ def session(scales: tuple[str, ...], **options: object) -> Any:
 
 def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> None:
     a, text = str(folder / "A"), str(folder / "text")
-    with pytest.raises(pytest.UsageError, match="are one model: every weight is the same"):
+    with pytest.raises(pytest.UsageError, match="are one model: their weights differ by less"):
         pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
     with pytest.raises(pytest.UsageError, match="it goes with --pair A B"):
         pytest_sessionstart(session(("paper",), sae=a))

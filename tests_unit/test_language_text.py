@@ -15,6 +15,7 @@ from polyrot.language.loading import Unusable
 from polyrot.language.text import (
     TextMissing,
     TextTooShort,
+    check_there,
     pile_sequences,
     sequences_from_text,
     split_sequences,
@@ -119,5 +120,13 @@ def test_the_pile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_pile_without_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(TextMissing, match=r"`pip install polyrot\[pile\]`, or give a text of your"):
+    with pytest.raises(TextMissing, match=r'`pip install -e "\.\[pile\]"`, or give a text of your'):
         pile_sequences(tokenizer(), 8, SIZES)
+
+
+def test_whether_a_text_is_there(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("words")
+    check_there(tmp_path / "text")
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(TextMissing, match="cannot be read: it is no file"):
+            check_there(path)

@@ -157,6 +157,18 @@ def test_stop_rule_takes_each_seed_at_its_own_step(monkeypatch):
     assert result.stopped_at == [20, 30]
 
 
+def test_a_run_that_stops_early_keeps_where_it_ends(monkeypatch):
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {"train": {"token": [1.0, 1.0]}})
+    schedule = Schedule(steps=64, batch=8, warmup=5, evaluate_every=10, patience=20)
+    kept = training.drift_steps(64)
+    result = training.train([3], schedule, snapshot_at=kept, compiled=False)
+    assert result.stopped_at == [30]
+    assert sorted(result.snapshots) == [*(step for step in kept if step < 30), 30]
+    for name, p in result.snapshots[30].items():
+        torch.testing.assert_close(p, result.params[name])
+    assert not training.train([3], schedule, compiled=False).snapshots
+
+
 def test_accuracy_of_a_perfect_and_of_a_blind_model(monkeypatch):
     def perfect(params, tokens):
         labels = task.label(tokens)

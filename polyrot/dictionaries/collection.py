@@ -127,7 +127,7 @@ def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
     one at the middle site, as the paper."""
     l1 = published_l1(checkpoints)
     if _is_language(checkpoints):
-        early = (nearest(checkpoints.seeds, EARLY), middle(checkpoints.sites))
+        early = (nearest(checkpoints.seeds, EARLY), middle(checkpoints))
         return Group("drift", (Spec(*early, SHARED_START, l1),), schedule)
     models = range(len(checkpoints.seeds) - 1)
     specs = tuple(Spec(m, s, SHARED_START, l1) for m in models for s in checkpoints.sites)
@@ -265,14 +265,16 @@ def trained(
 def training_data(cohort: Cohort, group: Group, specs: Sequence[Spec]) -> tuple[Tensor, list[int]]:
     """What these dictionaries are trained on, [sources, tokens, d], and which source is whose."""
     sources = sorted({(s.model, s.site) for s in specs})
-    parts = []
-    for model, site in sources:
+    out = torch.empty(0)
+    for i, (model, site) in enumerate(sources):
         x = cohort.activations("dictionary", site)[model]
         if group.data == "isotropic noise":
             generator = torch_generator(0, "isotropic noise", model, site, device=x.device)
             x = isotropic_noise(x[None], generator)[0]
-        parts.append(x)
-    return torch.stack(parts), [sources.index((s.model, s.site)) for s in specs]
+        if i == 0:
+            out = x.new_empty(len(sources), *x.shape)
+        out[i] = x  # copied at once: a view would hold the activations of every model
+    return out, [sources.index((s.model, s.site)) for s in specs]
 
 
 def _build(

@@ -108,11 +108,13 @@ class LoadedDictionary(Dictionary):
 @dataclass(frozen=True)
 class Saved:
     """A dictionary from a directory. site: as `polyrot.language.sites` has it. model: the name of
-    the model that it was trained on, as far as it is told."""
+    the model that it was trained on, as far as it is told. otherwise: what it was trained on that
+    is otherwise here, a phrase each."""
 
     dictionary: Dictionary
     site: str
     model: str
+    otherwise: tuple[str, ...] = ()
 
 
 def save_sae(directory: Path | str, dictionary: Dictionary, site: str, model: str = "") -> None:
@@ -180,7 +182,24 @@ def load_sae(directory: Path | str) -> Saved:
         dictionary = _dictionary(configuration, tensors)
     except (BadDictionary, ValueError) as error:
         raise BadDictionary(f"{folder}: {error}") from error
-    return Saved(dictionary, site, str(told.get("model_name") or ""))
+    return Saved(dictionary, site, str(told.get("model_name") or ""), _otherwise(told))
+
+
+def _otherwise(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """How the activations it was trained on differ from those of here, by what SAELens records."""
+    found = []
+    if told.get("prepend_bos"):
+        found.append("sequences that begin with BOS (prepend_bos); here none does")
+    if told.get("exclude_special_tokens"):
+        found.append("no special tokens (exclude_special_tokens); here every token counts")
+    if any(end is not None for end in told.get("seqpos_slice") or ()):
+        found.append(f"positions {told['seqpos_slice']} (seqpos_slice); here every position counts")
+    loaded_with = told.get("model_from_pretrained_kwargs")
+    changed = {k: v for k, v in loaded_with.items() if v} if isinstance(loaded_with, dict) else {}
+    if changed:
+        settings = ", ".join(f"{name}={value}" for name, value in changed.items())
+        found.append(f"a model loaded with {settings}; here it is taken as it is")
+    return tuple(found)
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
@@ -358,7 +377,7 @@ def main(arguments: list[str] | None = None) -> None:
     found = unstack({name: tensor.float() for name, tensor in tensors.items()})
     dictionary = found[specs.index((options.model, options.site))]
     try:
-        save_sae(options.directory, dictionary, options.site, str(head["name"]))
+        save_sae(options.directory, dictionary, options.site)  # a group is of no named model
     except BadDictionary as error:
         parser.error(str(error))
     print(options.directory)

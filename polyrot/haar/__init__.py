@@ -18,6 +18,7 @@ from polyrot.haar.battery import (
 )
 from polyrot.haar.frames import (
     WhitenedContrast,
+    common_rank,
     relative_rotations,
     shuffled_rows,
     split_half_share,
@@ -95,6 +96,7 @@ __all__ = [
     "block_energy_moments",
     "calibrated_ks",
     "class_statistics",
+    "common_rank",
     "determinant_sign",
     "diagonal_energy_variance",
     "eigenphases",

@@ -16,7 +16,12 @@ import torch
 from polyrot.cohort import Cohort
 from polyrot.haar.alternatives import ALTERNATIVES
 from polyrot.haar.battery import BatteryResult, Direction, haar_batteries, holm
-from polyrot.haar.frames import relative_rotations, split_half_share, whitened_contrast
+from polyrot.haar.frames import (
+    common_rank,
+    relative_rotations,
+    split_half_share,
+    whitened_contrast,
+)
 from polyrot.haar.nulls import DEFAULT_DRAWS, Store
 from polyrot.haar.orthogonal import FloatArray, determinant_sign, sample_haar
 from polyrot.haar.permutations import permutation_distances
@@ -312,7 +317,8 @@ def shared_features(
     cohort: Cohort, store: Store | None, sites: Sequence[str], variance: float = 0.99
 ) -> Measured:
     """Share of pairs and sites whose whitened map is rejected as Haar with matched tokens, minus
-    the share with shuffled tokens; each a family of its own for Holm."""
+    the share with shuffled tokens; each a family of its own for Holm. All maps of a site have one
+    rank, with which every model keeps the share `variance`."""
     p_values: dict[Which, list[float]] = {which: [] for which in _BOTH}
     ranks = {}
     # As few as can reject every map after Holm: each rank needs tables of its own.
@@ -320,20 +326,15 @@ def shared_features(
     draws = math.ceil(1.05 * BATTERY_STEPS * maps / LEVEL)
     for site in sites:
         x = cohort.activations("fit", site).cpu()
+        rank = common_rank([each.numpy() for each in x], variance)
+        ranks[f"rank_{site}"] = float(rank)
         anchor = x[0].double().numpy()
         for m in range(1, len(x)):
             rng = numpy_generator(NULL_SEED, "whitened", site, m)
-            found = whitened_contrast(
-                x[m].double().numpy(),
-                anchor,
-                rng,
-                variance=variance,
-                draws=draws,
-                store=store,
-            )
+            sibling = x[m].double().numpy()
+            found = whitened_contrast(sibling, anchor, rng, rank=rank, draws=draws, store=store)
             for which in _BOTH:
                 p_values[which].append(getattr(found, which).p_value)
-            ranks[f"rank_{site}"] = float(found.rank)
     share = {which: float(_rejected(p).mean()) for which, p in p_values.items()}
     return Measured.of(share["matched"] - share["shuffled"]).also(
         matched_rejected=share["matched"],

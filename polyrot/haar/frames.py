@@ -75,8 +75,7 @@ def whitened_map(
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     axes = [_Principal.of(x, "a"), _Principal.of(y, "b")]
     if rank is None:
-        rank = max(axis.rank_for(variance) for axis in axes)
-        rank = min(rank, *(axis.full_rank for axis in axes))
+        rank = _common_rank(axes, variance)
     lowest = min(axis.full_rank for axis in axes)
     if not 1 <= rank <= lowest:
         raise ValueError(f"rank must lie in 1..{lowest}, the rank of the activations; got {rank}")
@@ -87,6 +86,25 @@ def whitened_map(
     cross = scaled[0].T @ (x.T @ y) @ scaled[1]
     signs = rng.integers(0, 2, size=(2, rank)) * 2.0 - 1.0
     return polar(signs[0][:, None] * cross * signs[1])
+
+
+def common_rank(sets: Sequence[ArrayLike], variance: float = 0.99) -> int:
+    """The smallest r with which every set ``[tokens, d]`` keeps the share `variance`; at most the
+    lowest rank among them. One r for many maps, as each r has null tables of its own.
+
+    Raises:
+        ValueError: a constant set, a share outside of (0, 1].
+    """
+    axes = []
+    for i, each in enumerate(sets):
+        x = np.asarray(as_array(each), dtype=np.float64)
+        axes.append(_Principal.of(x - x.mean(axis=0), f"set {i}"))
+    return _common_rank(axes, variance)
+
+
+def _common_rank(axes: Sequence[_Principal], variance: float) -> int:
+    wanted = max(axis.rank_for(variance) for axis in axes)
+    return min(wanted, *(axis.full_rank for axis in axes))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ nearest permutation.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +26,7 @@ from polyrot.haar.statistics import (
     class_statistics,
     entry_statistics,
 )
+from polyrot.progress import Progress, silent
 from polyrot.seeding import numpy_generator
 
 Kind = Literal["class", "entry", "permutation"]
@@ -41,12 +43,16 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "permutation": ("signed",),
 }
 _CHUNK_ENTRIES = 1 << 20
+_WORTH_TELLING = 10.0  # seconds below which a table is drawn without a word
 
 
 class Store(Protocol):
     """What is needed of `polyrot.store.Store`, or of another hashable store like it."""
 
     def __hash__(self) -> int: ...
+
+    @property
+    def progress(self) -> Progress: ...
 
     def get_or_build(
         self, kind: str, recipe: Mapping[str, Any], build: Callable[[Any], Any], name: str = ""
@@ -192,7 +198,7 @@ def _from_store(
     }
 
     def build(_checkpoint: object) -> Artifact:
-        draws = _draw(kind, d, det, n_draws, seed)
+        draws = _draw(kind, d, det, n_draws, seed, store.progress)
         return Artifact(tensors={"draws": torch.from_numpy(draws)}, meta=dict(recipe))
 
     artifact = store.get_or_build(f"haar-null-{kind}", recipe, build, _label(kind, d, det))
@@ -206,11 +212,13 @@ def _label(kind: str, d: int, det: int | None) -> str:
     return f"{kind}-d{d}" + {1: "-so", -1: "-o-minus", None: ""}[det]
 
 
-def _draw(kind: str, d: int, det: int | None, n_draws: int, seed: int) -> FloatArray:
+def _draw(
+    kind: str, d: int, det: int | None, n_draws: int, seed: int, progress: Progress = silent
+) -> FloatArray:
     # one stream per table, whatever else is drawn from the same seed
     rng = numpy_generator(seed, "haar null", _label(kind, d, det))
     chunk = max(1, _CHUNK_ENTRIES // d**2)
-    rows = []
+    rows, began = [], time.monotonic()
     for start in range(0, n_draws, chunk):
         size = min(chunk, n_draws - start)
         if kind == "class":
@@ -220,4 +228,6 @@ def _draw(kind: str, d: int, det: int | None, n_draws: int, seed: int) -> FloatA
             rows.append(entry_statistics(sample_haar(d, size, rng)))
         else:
             rows.append(permutation_distances(sample_haar(d, size, rng))[:, None].round(9))
+        if time.monotonic() - began > _WORTH_TELLING:  # at d = 512 a table takes many minutes
+            progress(f"null table {_label(kind, d, det)}", start + size, n_draws)
     return np.concatenate(rows)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from polyrot.checks import check_matrix
-from polyrot.cohort import Split
+from polyrot.cohort import Split, weights_differ
 from polyrot.device import memory_for
 from polyrot.language.sites import blocks, capture, site_names, width_of
 
@@ -247,21 +247,17 @@ def _check_tokenizers(
         )
 
 
-def same_weights(a: nn.Module, b: nn.Module) -> bool:
-    """Whether two models are one: the same tensors of the same values."""
-    mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(
-        torch.equal(tensor, theirs[name].to(tensor.device)) for name, tensor in mine.items()
-    )
-
-
-def check_different(names: Sequence[str], models: Sequence[nn.Module]) -> None:
-    """No two may be one model. Raises Unusable naming two that are."""
-    for (first, a), (other, b) in combinations(zip(names, models, strict=True), 2):
-        if same_weights(a, b):
+def check_different(names: Sequence[str], models: Sequence[nn.Module], share: float = 0.01) -> None:
+    """No two may be one model: their weights must differ by more than `share` of their norm, which
+    those of a model saved again in half precision do not. Raises Unusable naming two."""
+    weights = [{n: p.detach() for n, p in model.named_parameters()} for model in models]
+    for (first, a), (other, b) in combinations(zip(names, weights, strict=True), 2):
+        alike = [(n, p.shape) for n, p in a.items()] == [(n, p.shape) for n, p in b.items()]
+        if alike and not weights_differ(a, b, share):
+            less = f"differ by less than {share:.0%} of their norm" if share else "are the same"
             raise Unusable(
-                f"{first} and {other} are one model: every weight is the same; give checkpoints "
-                "that were trained apart"
+                f"{first} and {other} are one model: their weights {less}; give checkpoints that "
+                "were trained apart"
             )
 
 
@@ -318,6 +314,5 @@ __all__ = [
     "load_tokenizer",
     "locate",
     "on_device",
-    "same_weights",
     "weights_fingerprint",
 ]

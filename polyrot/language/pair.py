@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 import torch
@@ -158,7 +158,8 @@ class PairCohort:
         self._activations: dict[Split, dict[str, Tensor]] = {}
 
     def activations(self, split: Split, site: str) -> Tensor:
-        """[2, tokens, width], float32: every position, sequence by sequence.
+        """[2, tokens, width], float32: every position, sequence by sequence. Of the split that was
+        asked for last, as more would not fit: GPT-2 small's take 30 GB at 400,000 tokens.
 
         Raises KeyError for an unknown site, BadActivations naming the model and site where a value
         is not finite, torch.OutOfMemoryError saying what to lower.
@@ -167,6 +168,7 @@ class PairCohort:
             raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
         if split not in self._activations:
             n = self._tokens[split].numel()
+            self._activations.clear()
             what = f"keeping the activations of {n} tokens at {len(self.sites)} sites"
             with memory_for(what, self.device, "lower --tokens"):
                 self._activations[split] = self._run(self._tokens[split])
@@ -234,11 +236,12 @@ class Frontier:
     At sites where A has a dictionary: the EVs of `Transfer`, and of the decoders the mean best
     cosine with B's own dictionary and the fraction matched. At all: magnitude ||R - I||_F /
     sqrt(2 d), split_half (the same between fits on two halves of the tokens), det (its sign), ks_p
-    (the published test of R's phases against Haar).
+    (the published test of R's phases against Haar). notes: what may be wrong with A's dictionary.
     """
 
     by_site: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
     def gain(self) -> Measured:
         """Rotated EV - naive EV at every site with a dictionary of A."""
@@ -270,10 +273,10 @@ class Frontier:
                 found = (self.by_site[site].get(name) for site in part)
                 cells = ("-" if value is None else f"{value:.3f}" for value in found)
                 lines.append(f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells))
-        return lines
+        return [*lines, *self.notes]
 
     def _measured(self, values: Mapping[str, float], recorded: Callable[[str], bool]) -> Measured:
-        beside = {
+        beside: dict[str, float | str] = {
             f"{name}_{site}": value
             for site, row in self.by_site.items()
             for name, value in row.items()
@@ -283,7 +286,7 @@ class Frontier:
             np.array(list(values.values())),
             tuple(values),
             None,
-            beside,
+            {**beside, **({"notes": "; ".join(self.notes)} if self.notes else {})},
             {"null draws": NULL_SEED},
             {**self.counts, "sites": len(values)},
         )
@@ -303,13 +306,30 @@ EVS = {
 """Tables of `Transfer`, and what they are called in the record."""
 
 
+def notes_on(sae: Saved, name: str) -> tuple[str, ...]:
+    """What a dictionary's file says that does not go with model A, called `name`, or with how its
+    activations are taken here."""
+    short = PurePath(parted(name)[0]).name.lower()
+    told = sae.model.rpartition("/")[2].lower()
+    other = [f"note: the dictionary names {sae.model} as its model, not {name}"]
+    return (
+        *(other if told and told != short else ()),
+        *(f"note: the dictionary was trained on {text}" for text in sae.otherwise),
+    )
+
+
 def measure(
-    cohort: Cohort, fits: Fits, saes: Mapping[str, Dictionary], others: Mapping[str, Dictionary]
+    cohort: Cohort,
+    fits: Fits,
+    saes: Mapping[str, Dictionary],
+    others: Mapping[str, Dictionary],
+    notes: Sequence[str] = (),
 ) -> Frontier:
     """Everything of one pair.
 
     fits: every map from B to A, at every site. saes: A's dictionaries by site, at one site or more.
-    others: B's own at the same sites.
+    others: B's own at the same sites. notes: see `notes_on`; one is added for every site at which
+    A's dictionary suits B better.
     """
     at = [site for site in fits.sites if site in saes]
     transfer: Transfer = measure_transfer(cohort, fits.at(at), saes)
@@ -333,4 +353,9 @@ def measure(
         for site, value in zip(fits.sites, values, strict=True):
             rows[site][name] = float(value)
     counts = {"pairs": 1, "tokens": int(transfer.self_ev.counts["tokens"])}
-    return Frontier(rows, counts)
+    swapped = [
+        f"note: at {site} the dictionary of A reconstructs B better than A: is it B's?"
+        for site in at
+        if rows[site]["naive_ev"] > rows[site]["self_ev"]
+    ]
+    return Frontier(rows, counts, (*notes, *swapped))

@@ -27,6 +27,7 @@ DICTIONARY_SHARE = 2
 DEAL_SEED = 20261124
 PILE = "NeelNanda/pile-10k"
 """The first 10,000 documents of The Pile, as data alone: the hub's own copy is a script."""
+INSTEAD = "or give a text of your own with --text FILE"
 _CHARACTERS = 2**20
 
 
@@ -107,6 +108,12 @@ def _pieces(path: Path) -> Iterator[str]:
             yield "".join(lines)
 
 
+def check_there(path: Path | str) -> None:
+    """Whether there is such a file, before much is done for it. Raises TextMissing."""
+    if not Path(path).is_file():
+        raise TextMissing(f"{path} cannot be read: it is no file")
+
+
 def pile_sequences(
     tokenizer: PreTrainedTokenizerBase,
     context: int = CONTEXT,
@@ -116,20 +123,19 @@ def pile_sequences(
     """The splits of The Pile (Gao et al. 2020, arXiv 2101.00027), its documents joined by the
     end-of-text token where the tokenizer has one. Raises TextMissing, TextTooShort."""
     sizes = split_sizes(context=context) if sizes is None else sizes
-    instead = "or give a text of your own with --text FILE"
     try:
         from datasets import load_dataset  # only here: an optional extra
     except ImportError as error:
         raise TextMissing(
             f"The Pile ({name}) is read through `datasets`, which is not installed: "
-            f"`pip install polyrot[pile]`, {instead}"
+            f'`pip install -e ".[pile]"`, {INSTEAD}'
         ) from error
     try:
         documents = load_dataset(name, split="train")
     except Exception as error:  # datasets, the hub and the transport each have their own
         raise TextMissing(
             f"The Pile ({name}) is not to be had: {(str(error).splitlines() or [''])[0]}. Download "
-            f"with `hf download --repo-type dataset {name}`, {instead}"
+            f"with `hf download --repo-type dataset {name}`, {INSTEAD}"
         ) from error
     end = tokenizer.eos_token or ""
     texts = (f"{document['text']}{end}" for document in documents)

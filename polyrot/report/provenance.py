@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -49,13 +49,22 @@ def commit(root: Path) -> str:
     return described.stdout.strip() or "unknown"
 
 
-def of_run(root: Path, device: str, scales: Sequence[str], started: float) -> dict[str, Any]:
-    """What a report says of a run that ends now; `started` by time.monotonic()."""
+def options_line(options: Mapping[str, str]) -> str:
+    """ "--schedule shipped, --tokens 65536", or "none"."""
+    return ", ".join(f"{name} {value}" for name, value in options.items()) or "none"
+
+
+def of_run(
+    root: Path, device: str, scales: Sequence[str], options: Mapping[str, str], started: float
+) -> dict[str, Any]:
+    """What a report says of a run that ends now. options: those that decide what was judged, by
+    name; `started` by time.monotonic()."""
     return {
         "versions": versions(),
         "device": device,
         "device_name": device_name(device),
         "scales": list(scales),
+        "options": dict(options),
         "date": date.today().isoformat(),
         "commit": commit(root),
         "duration_s": round(time.monotonic() - started, 1),

@@ -15,10 +15,11 @@ from polyrot.ledger import write_atomically
 from polyrot.registration import Registration
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.gathered import Gathered
+from polyrot.report.provenance import options_line
 from polyrot.report.table import control_words, sentences, words
 from polyrot.verdicts import Conclusion, Verdict
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")
 
 
@@ -126,7 +127,8 @@ def markdown(
     lines += [
         "",
         f"{run['date']}, commit {run['commit']}, {run['device']} ({run['device_name']}), "
-        f"scales {', '.join(run['scales'])}, {run['duration_s']:.0f} s; {versions}; "
+        f"scales {', '.join(run['scales'])}, options {options_line(run['options'])}, "
+        f"{run['duration_s']:.0f} s; {versions}; "
         f"registration {registration.sha256[:12]}",
         "",
     ]

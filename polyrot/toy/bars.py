@@ -273,7 +273,8 @@ def bar_p(found: Alignment, cohort: ToyCohort) -> Measured:
         folded.select(models).to(torch.float64)
         for models in ([0] * (len(folded) - 1), range(1, len(folded)))
     )
-    again = alignment.rescaled(symmetry.act(found.element, siblings), anchors)
+    element = found.element.to(folded.position.device)
+    again = alignment.rescaled(symmetry.act(element, siblings), anchors)
     worst = {found.worst_tensor(i) for i in range(len(found.difference))}
     return _by_pair(found.largest, cohort).also(
         largest_difference=float(found.difference.min()),

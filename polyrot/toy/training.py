@@ -230,7 +230,7 @@ def train(
         optimiser.zero_grad()
         state.after_step(loss, params, snapshot_at)
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
-            state.evaluate(params, schedule)
+            state.evaluate(params, schedule, keep_snapshots=bool(snapshot_at))
         if checkpoint is not None and state.step % checkpoint_every == 0:
             checkpoint.save(state.to_artifact(params, optimiser, trained))
         if state.step % 20 == 0 or state.step == end:
@@ -266,10 +266,10 @@ class _State:
         self.loss = loss
         if len(self.early) < N_EARLY:
             self.early.append(loss.tolist())
-        if self.step in snapshot_at:
+        if self.step in snapshot_at and 0 not in self.final:
             self.snapshots[self.step] = _one(params, 0)
 
-    def evaluate(self, params: Params, schedule: Schedule) -> None:
+    def evaluate(self, params: Params, schedule: Schedule, *, keep_snapshots: bool) -> None:
         if not torch.isfinite(self.loss).all():
             raise FloatingPointError(
                 f"the loss is not finite at step {self.step}: {self.loss.tolist()}; "
@@ -283,6 +283,8 @@ class _State:
             since = self.reached[m]
             if m not in self.final and since is not None and self.step - since >= schedule.patience:
                 self.final[m] = (self.step, _one(params, m))
+                if m == 0 and keep_snapshots:  # where the run ends is the last of its checkpoints
+                    self.snapshots[self.step] = _one(params, 0)
 
     def note(self) -> str:
         text = f"loss {', '.join(f'{x:.4f}' for x in self.loss.tolist())}"
