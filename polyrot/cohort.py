@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
@@ -56,7 +57,7 @@ def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: floa
     """Whether two models' weights differ by more than `share` of the first's norm."""
     gap = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
     norm = sum(float(a[name].double().square().sum()) for name in a)
-    return not gap <= share**2 * norm  # NaN is no likeness
+    return not math.isfinite(gap) or gap > share**2 * norm
 
 
 def pair_labels(cohort: Cohort) -> tuple[str, ...]:
