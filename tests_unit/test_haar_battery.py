@@ -17,6 +17,7 @@ from polyrot.haar import (
     haar_battery,
     holm,
     null_table,
+    nulls,
     power_table,
     sample_haar,
 )
@@ -190,12 +191,21 @@ def test_null_tables_are_kept_in_the_store(tmp_path, monkeypatch):
     assert np.array_equal(first.draws, null_table(8, -1, 200, 99).draws)
     assert null_table(8, -1, 200, 99, store) is first
     # a new process has an empty cache; nothing is drawn again
-    from polyrot.haar import nulls
-
     nulls._cached.cache_clear()
     monkeypatch.setattr(nulls, "_draw", None)
     assert np.array_equal(null_table(8, -1, 200, 99, store).draws, first.draws)
     nulls._cached.cache_clear()
+
+
+def test_a_long_table_tells_how_far_it_is(tmp_path, monkeypatch):
+    heard = []
+    store = Store(tmp_path, progress=lambda stage, done, total: heard.append((stage, done, total)))
+    null_table(6, 1, 40, store=store, kind="entry")
+    assert heard == []  # a short one
+    monkeypatch.setattr(nulls, "_WORTH_TELLING", -1.0)
+    monkeypatch.setattr(nulls, "_CHUNK_ENTRIES", 20 * 25)
+    null_table(5, 1, 40, store=store, kind="entry")
+    assert heard == [("null table entry-d5", n, 40) for n in (20, 40)]
 
 
 def test_power_table_figure_and_text(tmp_path):

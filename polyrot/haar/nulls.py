@@ -43,7 +43,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "permutation": ("signed",),
 }
 _CHUNK_ENTRIES = 1 << 20
-_WORTH_TELLING = 10.0  # seconds below which a table is drawn without a word
+_WORTH_TELLING = 30.0  # seconds below which a table is drawn without a word
 
 
 class Store(Protocol):
@@ -218,7 +218,7 @@ def _draw(
     # one stream per table, whatever else is drawn from the same seed
     rng = numpy_generator(seed, "haar null", _label(kind, d, det))
     chunk = max(1, _CHUNK_ENTRIES // d**2)
-    rows, began = [], time.monotonic()
+    rows, began, expected = [], time.monotonic(), 0.0
     for start in range(0, n_draws, chunk):
         size = min(chunk, n_draws - start)
         if kind == "class":
@@ -228,6 +228,8 @@ def _draw(
             rows.append(entry_statistics(sample_haar(d, size, rng)))
         else:
             rows.append(permutation_distances(sample_haar(d, size, rng))[:, None].round(9))
-        if time.monotonic() - began > _WORTH_TELLING:  # at d = 512 a table takes many minutes
+        if not start:
+            expected = (time.monotonic() - began) * n_draws / size
+        if expected > _WORTH_TELLING:  # at d = 512 a table takes many minutes
             progress(f"null table {_label(kind, d, det)}", start + size, n_draws)
     return np.concatenate(rows)
