@@ -1,5 +1,7 @@
 """Training: schedule, clipping, resumption after a kill, stop rule, the first steps again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -155,6 +157,8 @@ def test_stop_rule_takes_each_seed_at_its_own_step(monkeypatch):
     schedule = Schedule(steps=100, batch=8, warmup=5, evaluate_every=10, patience=10)
     result = training.train([3, 4], schedule, compiled=False)
     assert result.stopped_at == [20, 30]
+    assert [result.reached(m) for m in (0, 1)] == [10, 20]
+    assert replace(result, history=result.history[:1]).reached(1) is None
 
 
 def test_a_run_that_stops_early_keeps_where_it_ends(monkeypatch):

@@ -28,7 +28,7 @@ from polyrot.store import Artifact, Checkpoint, Store
 from polyrot.toy import plan, seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort, untrained
-from polyrot.toy.evaluation import lowest
+from polyrot.toy.evaluation import GOAL, lowest
 from polyrot.toy.training import can_compile
 
 
@@ -204,9 +204,14 @@ def main(given: Sequence[str] | None = None) -> None:
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.SEEDS:
         for each in seeds.trainings(arguments.scale, workshop.profile.toy):
-            accuracies = seeds.trained(workshop.store, each).accuracies
+            result = seeds.trained(workshop.store, each)
             for m, seed in enumerate(each.seeds):
-                progress.say(f"seed {seed}: lowest accuracy {lowest(accuracies, m):.4%}")
+                step = result.reached(m)
+                first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"
+                progress.say(
+                    f"seed {seed}: lowest accuracy {lowest(result.accuracies, m):.4%}; on the way "
+                    f"{first}"
+                )
     for part in parts:
         PARTS[part](workshop, cohort)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from polyrot.store import Artifact
-from polyrot.toy.evaluation import Evaluation
+from polyrot.toy.evaluation import GOAL, Evaluation, lowest
 from polyrot.toy.transformer import Params
 
 
@@ -27,6 +27,14 @@ class Trained:
     accuracies: Evaluation = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
+
+    def reached(self, model: int) -> int | None:
+        """Step of the first evaluation on the way at which a model met the paper's goal, on which
+        the paper's stop rule turns."""
+        for row in self.history:
+            if lowest(row["accuracy"], model) >= GOAL:
+                return int(row["step"])
+        return None
 
     def to_artifact(self) -> Artifact:
         tensors = {f"params.{n}": p for n, p in self.params.items()}
