@@ -135,6 +135,49 @@ def test_late_violations_are_late_and_mostly_hidden():
     assert hidden.float().mean() > 0.2
 
 
+def closers_behind_pairs(body):
+    """Closers of `body` [n, 62] up to the first violation, those that fit the token before left
+    out: tokens from opener to closer, and whether they are of one family."""
+    found = []
+    for row in body.tolist():
+        open_at = []
+        for i, token in enumerate(row):
+            if token % 2:
+                open_at.append(i)
+                continue
+            if not open_at:
+                break
+            right = row[open_at[-1]] + 1 == token
+            if i - open_at[-1] > 1 or not right:
+                found.append((i - open_at[-1], right))
+            if not right:
+                break
+            open_at.pop()
+    return found
+
+
+def test_hidden_closers_lie_behind_pairs_of_every_shape():
+    assert {len(shapes) for shapes in task.PAIRS} == {1, 2, 5}  # Catalan numbers: all there are
+    for k, shapes in enumerate(task.PAIRS, start=1):
+        assert len(set(shapes)) == len(shapes)
+        for shape in shapes:
+            heights = torch.tensor(shape).mul(2).sub(1).cumsum(0)
+            assert (len(shape), int(heights.min()), int(heights[-1])) == (2 * k, 0, 0)
+    n = 3000
+    body = task.content(n, torch_generator(7, "hidden"), 1.0, 1.0)
+    wrong = [distance for distance, right in closers_behind_pairs(body) if not right]
+    for distance, least in ((3, 0.12), (5, 0.2), (7, 0.12)):
+        assert sum(d == distance for d in wrong) / n > least
+    right = [distance for distance, fits in closers_behind_pairs(body) if fits]
+    assert len(right) / n > 0.3  # nor are closers there always wrong
+    plain = task.content(n, torch_generator(7, "hidden"), 1.0)
+    far = [d for d, fits in closers_behind_pairs(plain) if not fits and d >= 5]
+    assert len([d for d in wrong if d >= 5]) > 2 * len(far)
+    none, half = (task.content(n, torch_generator(7, "hidden"), 1.0, p) for p in (0.0, 0.5))
+    assert torch.equal(none, plain)
+    assert not torch.equal(half, plain)
+
+
 def test_the_share_of_late_violations():
     late = []
     for share in (0.0, 0.5, 1.0):

@@ -242,8 +242,42 @@ def test_seeds_are_trained_so_many_at_once():
 
 def test_a_recipe_names_later_fields_only_where_they_are_used():
     assert not set(training.ADDED) & set(seeds.SHIPPED.recipe())
-    assert set(training.ADDED) < set(seeds.LONG.recipe())
+    told = set(training.ADDED) & set(seeds.LONG.recipe())
+    assert told == {"late_violations", "late_violations_until", "full_context", "at_once"}
+    assert "hidden_closers" in seeds.LONG.cycle.recipe()
+    assert replace(seeds.LONG, cycle=None).recipe() == seeds.LONG.recipe()
     assert Schedule(late_violations=0.5).recipe()["late_violations"] == 0.5
+
+
+def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
+    cycle = Schedule(steps=4, batch=8, warmup=2, evaluate_every=4)
+    schedule = replace(cycle, steps=6, at_once=1, cycle=cycle)
+    first, second = seeds.trainings("toy_a", schedule)[:2]
+    plain = seeds.trainings("toy_a", replace(schedule, cycle=None))
+    assert [t.fingerprint for t in plain[:2]] == [first.fingerprint, second.fingerprint]
+    monkeypatch.setattr(training, "evaluate", lambda *_, **__: {"train": {"token": [0.5]}})
+    monkeypatch.setattr(seeds, "MOST_CYCLES", 2)
+    store = Store(tmp_path)
+    last, result = seeds.finished(store, first, compiled=False)
+    assert (last.cycle, last.name, last.goes_on_from.cycle) == (2, "0-0-cycle-2", 1)
+    assert not seeds.at_goal(result)
+    assert not result.snapshots
+    start = seeds.trained(store, first, compiled=False).params
+    for name, p in result.params.items():
+        assert torch.equal(p, start[name]) == (name in transformer.IO_NAMES), name
+    # Its siblings have the input and output of the run, and so has it.
+    sibling = seeds.trained(store, second, compiled=False)
+    for name in transformer.IO_NAMES:
+        assert torch.equal(sibling.params[name], result.params[name])
+    # At the goal after one cycle there is no second.
+    one = seeds.trained(store, last.goes_on_from, compiled=False)
+    good = one.params["w_in_0"]
+    monkeypatch.setattr(seeds, "at_goal", lambda r: torch.equal(r.params["w_in_0"], good))
+    assert seeds.finished(store, first, compiled=False)[0] == last.goes_on_from
+    device = torch.device("cpu")
+    drawn = [next(training.batches([0], cycle, 0, device, s))[0] for s in ("a", "b", "a")]
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
 
 
 def test_late_violations_end_with_their_share_of_the_steps():

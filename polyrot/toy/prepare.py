@@ -65,13 +65,13 @@ class Workshop:
 
     def toy_cohort(self, scale: str) -> ToyCohort:
         """The trained seeds of a toy scale."""
-        trainings = seeds.trainings(scale, self.profile.toy)
-        results = [
-            seeds.trained(self.store, t, device=self.device, progress=self.progress)
-            for t in trainings
+        found = [
+            seeds.finished(self.store, t, device=self.device, progress=self.progress)
+            for t in seeds.trainings(scale, self.profile.toy)
         ]
-        params = {name: p.to(self.device) for name, p in seeds.models(results).items()}
-        return ToyCohort(scale, seeds.SEEDS[scale], params, [t.fingerprint for t in trainings])
+        params = seeds.models([result for _, result in found])
+        moved = {name: p.to(self.device) for name, p in params.items()}
+        return ToyCohort(scale, seeds.SEEDS[scale], moved, [t.fingerprint for t, _ in found])
 
     def untrained(self, cohort: Cohort) -> ToyCohort | LanguageCohort:
         """The cohort's seeds before their first step. Raises ValueError: not trained here."""
@@ -82,7 +82,8 @@ class Workshop:
         raise ValueError(f"the models of scale {cohort.scale} are not trained here")
 
     def checkpoints(self, scale: str) -> Cohort:
-        """The first seed of a scale on its way."""
+        """The first seed of a scale on its way; of a toy up to its first cycle, in which the rate
+        begins anew."""
         plan.tell(self, scale)
         if scale == neox.SCALE:
             return self.neox.checkpoints()
@@ -204,7 +205,7 @@ def main(given: Sequence[str] | None = None) -> None:
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.SEEDS:
         for each in seeds.trainings(arguments.scale, workshop.profile.toy):
-            result = seeds.trained(workshop.store, each)
+            _, result = seeds.finished(workshop.store, each)
             for m, seed in enumerate(each.seeds):
                 step = result.reached(m)
                 first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"

@@ -146,11 +146,76 @@ def _late_violations(n: int, generator: torch.Generator) -> Tensor:
     return out
 
 
-def content(n: int, generator: torch.Generator, late_violations: float = 0.0) -> Tensor:
+PAIRS = (
+    ((1, 0),),
+    ((1, 0, 1, 0), (1, 1, 0, 0)),
+    (
+        (1, 0, 1, 0, 1, 0),
+        (1, 1, 0, 0, 1, 0),
+        (1, 0, 1, 1, 0, 0),
+        (1, 1, 0, 1, 0, 0),
+        (1, 1, 1, 0, 0, 0),
+    ),
+)
+"""One, two and three closed pairs: every shape, 1 where a bracket opens."""
+N_PAIRS_LAW = (0.3, 0.45, 0.25)
+LONGEST_BEFORE = 10
+
+
+def _hidden_closers(n: int, generator: torch.Generator) -> Tensor:
+    """Content [n, 62]: 0 to 10 valid tokens, an opener (in 85 of 100), one to three closed pairs,
+    then a closer that belongs to another family, or in 1 of 3 to the innermost open bracket; then
+    uniform.
+
+    What a model misses last: two layers must see in the first whether a closer fits an opener that
+    lies behind closed brackets. Right ones are among them, so that it is not learnt to mistrust
+    every closer there.
+    """
+    device = generator.device
+
+    def share(p: float) -> Tensor:
+        return torch.rand(n, 1, generator=generator, device=device) < p
+
+    law = torch.tensor(N_PAIRS_LAW, device=device)
+    pairs = 1 + torch.multinomial(law, n, replacement=True, generator=generator)
+    shapes = torch.zeros(n, 2 * len(PAIRS), device=device)
+    for k, known in enumerate(PAIRS, start=1):
+        rows = (pairs == k).nonzero()[:, 0]
+        which = torch.randint(len(known), (len(rows),), generator=generator, device=device)
+        shapes[rows, : 2 * k] = torch.tensor(known, dtype=torch.float32, device=device)[which]
+    before = torch.randint(LONGEST_BEFORE + 1, (n, 1), generator=generator, device=device)
+    length = LONGEST_BEFORE + 2 + 2 * len(PAIRS)
+    position = torch.arange(length, device=device)[None]
+    open_probability = torch.full((n, length), 0.75, device=device)
+    open_probability = open_probability.masked_fill((position == before) & share(0.85), 1.0)
+    inside = position - before - 1
+    shaped = shapes.gather(1, inside.clamp(0, 2 * len(PAIRS) - 1))
+    open_probability = torch.where(
+        (inside >= 0) & (inside < 2 * pairs[:, None]), shaped, open_probability
+    )
+    walks, innermost = _valid_walks(n, length, generator, open_probability)
+    closer_at = before + 1 + 2 * pairs[:, None]
+    top = innermost.gather(1, closer_at - 1)
+    other = torch.randint(1, N_FAMILIES, (n, 1), generator=generator, device=device)
+    right = share(1 / 3) & (top >= 0)
+    family = torch.where(right, top, (top + other) % N_FAMILIES)
+    out = _uniform(n, MAX_CONTENT, generator)
+    out.scatter_(1, closer_at, OPENERS[0] + 2 * family + 1)
+    out[:, :length] = torch.where(position < closer_at, walks, out[:, :length])
+    return out
+
+
+def content(
+    n: int,
+    generator: torch.Generator,
+    late_violations: float = 0.0,
+    hidden_closers: float = 0.0,
+) -> Tensor:
     """Full-length training content [n, 62]: a valid walk with probability 1/2, else uniform.
 
     Any prefix has the law of shorter content, so a sequence of length L takes the first L.
-    late_violations: share of the sequences that are drawn from `_late_violations` instead.
+    late_violations: share of the sequences that are drawn from `_late_violations` instead, and
+    hidden_closers the share of those that come from `_hidden_closers`.
     """
     walks, _ = _valid_walks(n, MAX_CONTENT, generator, OPEN_PROBABILITY)
     uniform = _uniform(n, MAX_CONTENT, generator)
@@ -159,7 +224,11 @@ def content(n: int, generator: torch.Generator, late_violations: float = 0.0) ->
     out = torch.where(stays_valid, walks, uniform)
     if late_violations:
         late = torch.rand(n, 1, generator=generator, device=device) < late_violations
-        out = torch.where(late, _late_violations(n, generator), out)
+        drawn = _late_violations(n, generator)
+        if hidden_closers:
+            hidden = torch.rand(n, 1, generator=generator, device=device) < hidden_closers
+            drawn = torch.where(hidden, _hidden_closers(n, generator), drawn)
+        out = torch.where(late, drawn, out)
     return out
 
 
@@ -239,13 +308,17 @@ PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64,
 
 
 def packed_batch(
-    n: int, generator: torch.Generator, late_violations: float = 0.0, full_context: float = 0.0
+    n: int,
+    generator: torch.Generator,
+    late_violations: float = 0.0,
+    full_context: float = 0.0,
+    hidden_closers: float = 0.0,
 ) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
 
-    late_violations: as for `content`. full_context: share of rows that pair one of the longest with
-    one of the shortest, whatever was drawn; one length in 61 fills the context, and compositional
-    sequences always do.
+    late_violations, hidden_closers: as for `content`. full_context: share of rows that pair one of
+    the longest with one of the shortest, whatever was drawn; one length in 61 fills the context,
+    and compositional sequences always do.
 
     Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
     drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
@@ -260,7 +333,7 @@ def packed_batch(
         longest = torch.rand(rows, generator=generator, device=device) < full_context
         first = first.masked_fill(longest, high)
     lengths = torch.cat([first, low + high - first])
-    padded = frame(content(n, generator, late_violations), lengths)
+    padded = frame(content(n, generator, late_violations, hidden_closers), lengths)
     labels = label(padded)
     position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
     split = (first + 2)[:, None]

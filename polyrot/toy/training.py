@@ -26,7 +26,15 @@ CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for ma
 CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
 
 
-ADDED = ("late_violations", "late_violations_until", "full_context", "at_once")
+ADDED = (
+    "late_violations",
+    "late_violations_until",
+    "full_context",
+    "hidden_closers",
+    "at_once",
+    "cycle",
+)
+"""Fields of a schedule that came after the shipped fingerprints."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,9 @@ class Schedule:
     late_violations: share of the training sequences that are drawn to hold a late violation
     (`task.content`) until that share of the steps is done; 0 is the paper's law throughout.
     full_context: share of the rows that hold a sequence as long as the context (`packed_batch`).
+    hidden_closers: share of the late violations that `task._hidden_closers` draws.
+    cycle: the schedule on which a model that has not met the goal at the end trains on, once and
+    again (see `polyrot.toy.seeds.finished`).
     at_once: models of a cohort trained as one program (default: all that can be).
     """
 
@@ -54,12 +65,15 @@ class Schedule:
     late_violations: float = 0.0
     late_violations_until: float = 1.0
     full_context: float = 0.0
+    hidden_closers: float = 0.0
     at_once: int | None = None
+    cycle: Schedule | None = None
 
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know; fields that came later only where they are used."""
         later = {f.name: f.default for f in fields(self) if f.name in ADDED}
         known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
+        known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
         return {**known, "betas": list(self.betas)}
 
     def rate(self, step: int) -> float:
@@ -88,10 +102,15 @@ def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Ten
 
 
 def batches(
-    seeds: Sequence[int], schedule: Schedule, first_step: int, device: torch.device
+    seeds: Sequence[int],
+    schedule: Schedule,
+    first_step: int,
+    device: torch.device,
+    stream: str = "toy data",
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, dict[str, Tensor]]]:
     """Packed batches from `first_step` on, one independent stream per model.
 
+    stream: names the draws; cycles have their own.
     Yields tokens and positions [model, rows, width], the attention bias, and labels per head.
     """
     batch = schedule.batch
@@ -104,9 +123,10 @@ def batches(
         drawn = [
             task.packed_batch(
                 per_chunk * batch,
-                torch_generator(seed, "toy data", chunk, device=device),
+                torch_generator(seed, stream, chunk, device=device),
                 late,
                 schedule.full_context,
+                schedule.hidden_closers,
             )
             for seed in seeds
         ]
@@ -183,6 +203,8 @@ def train(
     schedule: Schedule,
     *,
     frozen_io: Params | None = None,
+    initial: Params | None = None,
+    stream: str = "toy data",
     snapshot_at: Sequence[int] = (),
     device: torch.device | str = "cpu",
     checkpoint: Checkpoint | None = None,
@@ -195,6 +217,8 @@ def train(
 
     frozen_io: token embedding and unembeddings of one trained model (leading dimension 1),
     copied into every seed and not trained (cohort A, seeds 1 to 4).
+    initial: weights to go on from, one model a seed, in place of the seeds' own starts. stream: see
+    `batches`.
     stop_after: end after this many steps of the same schedule (to compare the first steps of a
     shipped run); such a run has no final accuracies.
     Each seed has its own start and its own stream of data. A seed whose heads reach 99.99 % on
@@ -202,6 +226,8 @@ def train(
     """
     device = torch.device(device)
     params = transformer.initialise(seeds, device)
+    if initial is not None:
+        params = {name: p.to(device).clone() for name, p in initial.items()}
     if frozen_io is not None:
         for name in transformer.IO_NAMES:
             params[name] = frozen_io[name].to(device).expand_as(params[name]).clone()
@@ -220,11 +246,11 @@ def train(
     loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
-    stream = batches(seeds, schedule, state.step, device)
+    drawn = batches(seeds, schedule, state.step, device, stream)
     while state.step < end and not state.all_stopped:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)
-        loss = backward(loss_of, params, *next(stream))
+        loss = backward(loss_of, params, *next(drawn))
         clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
         optimiser.step()
         optimiser.zero_grad()
