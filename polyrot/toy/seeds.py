@@ -38,7 +38,7 @@ LONG = Schedule(
         patience=24_000,
         late_violations=0.5,
         late_violations_until=0.85,
-        full_context=0.1,
+        full_context=0.3,
         hidden_closers=0.6,
     ),
 )
