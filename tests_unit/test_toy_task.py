@@ -178,6 +178,20 @@ def test_hidden_closers_lie_behind_pairs_of_every_shape():
     assert not torch.equal(half, plain)
 
 
+def test_shallow_walks_stay_valid_and_near_the_ground():
+    drawn = []
+    for share in (0.0, 0.5, 1.0):
+        body = task.content(2000, torch_generator(8, "shallow"), shallow_walks=share)
+        labels = task.label(task.frame(body, torch.full((2000,), task.MAX_CONTENT)))
+        valid = labels.validity[:, 62] == 0
+        drawn.append((valid.float().mean(), (labels.depth[:, 62][valid] == 0).float().mean()))
+    assert drawn[0][0] < 0.55
+    assert drawn[0][1] < 0.1
+    assert drawn[0][1] < drawn[1][1] < drawn[2][1]
+    assert drawn[2][0] == 1
+    assert drawn[2][1] > 0.2
+
+
 def test_the_share_of_late_violations():
     late = []
     for share in (0.0, 0.5, 1.0):

@@ -31,18 +31,19 @@ LONG = Schedule(
     full_context=0.2,
     at_once=1,
     cycle=Schedule(
-        steps=24_000,
+        steps=16_000,
         batch=128,
         peak_rate=1.5e-3,
         betas=(0.9, 0.99),
-        patience=24_000,
+        patience=16_000,
         late_violations=0.5,
         late_violations_until=0.85,
-        full_context=0.3,
+        full_context=0.2,
         hidden_closers=0.6,
+        shallow_walks=0.15,
     ),
 )
-"""To the accuracy of the paper's protocol on CPU cores: 40 minutes a seed and core, and 10 for
+"""To the accuracy of the paper's protocol on CPU cores: 40 minutes a seed and core, and 7 for
 every cycle of a seed that has not met it then."""
 MOST_CYCLES = 4
 TINY = Schedule(

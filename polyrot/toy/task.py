@@ -210,12 +210,15 @@ def content(
     generator: torch.Generator,
     late_violations: float = 0.0,
     hidden_closers: float = 0.0,
+    shallow_walks: float = 0.0,
 ) -> Tensor:
     """Full-length training content [n, 62]: a valid walk with probability 1/2, else uniform.
 
     Any prefix has the law of shorter content, so a sequence of length L takes the first L.
     late_violations: share of the sequences that are drawn from `_late_violations` instead, and
-    hidden_closers the share of those that come from `_hidden_closers`.
+    hidden_closers the share of those that come from `_hidden_closers`. shallow_walks: share that
+    are valid walks which open with probability 0.4: those of 0.55 have climbed by the end of the
+    context, where compositional sequences are at depth 0.
     """
     walks, _ = _valid_walks(n, MAX_CONTENT, generator, OPEN_PROBABILITY)
     uniform = _uniform(n, MAX_CONTENT, generator)
@@ -229,6 +232,9 @@ def content(
             hidden = torch.rand(n, 1, generator=generator, device=device) < hidden_closers
             drawn = torch.where(hidden, _hidden_closers(n, generator), drawn)
         out = torch.where(late, drawn, out)
+    if shallow_walks:
+        shallow = torch.rand(n, 1, generator=generator, device=device) < shallow_walks
+        out = torch.where(shallow, _valid_walks(n, MAX_CONTENT, generator, 0.4)[0], out)
     return out
 
 
@@ -313,12 +319,13 @@ def packed_batch(
     late_violations: float = 0.0,
     full_context: float = 0.0,
     hidden_closers: float = 0.0,
+    shallow_walks: float = 0.0,
 ) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
 
-    late_violations, hidden_closers: as for `content`. full_context: share of rows that pair one of
-    the longest with one of the shortest, whatever was drawn; one length in 61 fills the context,
-    and compositional sequences always do.
+    late_violations, hidden_closers, shallow_walks: as for `content`. full_context: share of rows
+    that pair one of the longest with one of the shortest, whatever was drawn; one length in 61
+    fills the context, and compositional sequences always do.
 
     Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
     drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
@@ -333,7 +340,8 @@ def packed_batch(
         longest = torch.rand(rows, generator=generator, device=device) < full_context
         first = first.masked_fill(longest, high)
     lengths = torch.cat([first, low + high - first])
-    padded = frame(content(n, generator, late_violations, hidden_closers), lengths)
+    body = content(n, generator, late_violations, hidden_closers, shallow_walks)
+    padded = frame(body, lengths)
     labels = label(padded)
     position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
     split = (first + 2)[:, None]

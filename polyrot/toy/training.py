@@ -31,6 +31,7 @@ ADDED = (
     "late_violations_until",
     "full_context",
     "hidden_closers",
+    "shallow_walks",
     "at_once",
     "cycle",
 )
@@ -45,6 +46,7 @@ class Schedule:
     (`task.content`) until that share of the steps is done; 0 is the paper's law throughout.
     full_context: share of the rows that hold a sequence as long as the context (`packed_batch`).
     hidden_closers: share of the late violations that `task._hidden_closers` draws.
+    shallow_walks: share of the training sequences that are walks near depth 0 (`task.content`).
     cycle: the schedule on which a model that has not met the goal at the end trains on, once and
     again (see `polyrot.toy.seeds.finished`).
     at_once: models of a cohort trained as one program (default: all that can be).
@@ -66,6 +68,7 @@ class Schedule:
     late_violations_until: float = 1.0
     full_context: float = 0.0
     hidden_closers: float = 0.0
+    shallow_walks: float = 0.0
     at_once: int | None = None
     cycle: Schedule | None = None
 
@@ -127,6 +130,7 @@ def batches(
                 late,
                 schedule.full_context,
                 schedule.hidden_closers,
+                schedule.shallow_walks,
             )
             for seed in seeds
         ]
