@@ -88,6 +88,7 @@ def joined() -> Iterator[Ranks]:
     dist.init_process_group(timeout=PATIENCE)
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size())
+        dist.barrier()  # no rank leaves while another still needs it
     finally:
         dist.destroy_process_group()
 
