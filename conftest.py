@@ -39,20 +39,6 @@ LEDGER = "verdicts.toml"
 UNREGISTERED = "polyrot_unregistered"
 FINDING = pytest.StashKey[Finding]()
 PLUGIN = "polyrot-claims"
-TRAINED = ("toy_a", "toy_b", "neox", "pythia", "pair")
-GIVEN = ("pythia", "pair")
-DECISIVE: Mapping[str, tuple[str, ...]] = {
-    "schedule": TRAINED,
-    "neox_width": ("neox",),
-    "pair": ("pair",),
-    "sae": ("pair",),
-    "pythia_dir": ("pythia",),
-    "pythia_revision": ("pythia",),
-    "text": GIVEN,
-    "tokens": GIVEN,
-    "context": GIVEN,
-}
-"""Options that decide what is judged, and at which scales: every report names them."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -119,23 +105,7 @@ def _scales(config: pytest.Config) -> tuple[str, ...]:
             raise pytest.UsageError(f"--scale: unknown scale {scale!r}; known: {', '.join(SCALES)}")
     if ("pair" in asked) != bool(pair):
         raise pytest.UsageError("scale pair and the option --pair A B need each other")
-    if pair and config.option.update_verdicts:
-        raise pytest.UsageError(
-            "--update-verdicts: the ledger is of models that everyone has, not of one pair; "
-            "--report DIR keeps this run's verdicts"
-        )
     return tuple(scale for scale in SCALES if scale in asked)
-
-
-def _decisive(config: pytest.Config, scales: tuple[str, ...]) -> dict[str, str]:
-    """The options that decide what is judged at these scales, as one would give them."""
-    found = {}
-    for name, at in DECISIVE.items():
-        value = getattr(config.option, name, None)
-        if value is not None and set(at) & set(scales):
-            key = "--" + name.replace("_", "-")
-            found[key] = " ".join(value) if isinstance(value, list | tuple) else str(value)
-    return found
 
 
 def _resolve_device(config: pytest.Config) -> str:
@@ -212,6 +182,7 @@ class ClaimSuite:
     def __init__(self, config: pytest.Config, scales: tuple[str, ...]) -> None:
         self.config = config
         self.scales = scales
+        self.options = provenance.decisive(config.option, scales)
         self.folder = config.rootpath / "claims"
         self.is_worker = hasattr(config, "workerinput")
         self.tests: dict[str, str] = {}  # claim id -> node id of its test
@@ -359,19 +330,13 @@ class ClaimSuite:
         if _asks_for_all_claims(self.config):
             findings += missing(self.findings, self.registration, self.scales, self.tests)
         collector = self.config.pluginmanager.get_plugin("polyrot-figures")
-        device = _resolve_device(self.config)
+        device, root = _resolve_device(self.config), self.config.rootpath
         rewrite = self.config.option.update_verdicts
         self.closing = close_run(
             findings,
             self.registration,
             self.ledger,
-            provenance.of_run(
-                self.config.rootpath,
-                device,
-                self.scales,
-                _decisive(self.config, self.scales),
-                self.started,
-            ),
+            provenance.of_run(root, device, self.scales, self.options, self.started),
             rewrite_ledger=self.folder / LEDGER if rewrite else None,
             report=self.report,
             gathered=collector.gathered() if collector is not None else None,
@@ -387,7 +352,7 @@ class ClaimSuite:
             f"polyrot: {versions}",
             f"device: {device} ({provenance.device_name(device)})",
             f"scales: {', '.join(self.scales)}",
-            f"options: {provenance.options_line(_decisive(self.config, self.scales))}",
+            f"options: {provenance.options_line(self.options)}",
             f"cache: {provenance.cache_state(Path(self.config.option.artifacts))}",
             registered if self.registration.as_registered else self._warning(),
         ]

@@ -25,6 +25,8 @@ from polyrot.language.architecture import neox_config
 from polyrot.toy import seeds as toy_seeds
 from polyrot.toy import training as toy_training
 from polyrot.toy import transformer
+from polyrot.toy.schedule import Schedule as ToySchedule
+from polyrot.toy.schedule import drift_steps
 
 WORTH_TELLING = 30.0
 """Seconds below which work begins without a word."""
@@ -63,7 +65,7 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def toy_step(models: int, schedule: toy_training.Schedule, device: str) -> Callable[[], object]:
+def toy_step(models: int, schedule: ToySchedule, device: str) -> Callable[[], object]:
     """Forward and backward of so many toys on one batch of the task."""
     params = transformer.initialise(range(models), torch.device(device))
     for p in params.values():
@@ -115,7 +117,7 @@ def toys(each: toy_seeds.Training, device: str) -> Piece:
     count, steps = len(each.seeds), each.schedule.steps
     seconds = seconds_a_step(toy_step(count, each.schedule, device), device) * steps
     parameters = sum(math.prod(shape) for shape in transformer.shapes().values())
-    kept = count + (len(toy_training.drift_steps(steps)) if each.keeps_snapshots else 0)
+    kept = count + (len(drift_steps(steps)) if each.keeps_snapshots else 0)
     return Piece("seed", count, steps, seconds, 4 * parameters * kept)
 
 

@@ -9,7 +9,7 @@ from polyrot.dictionaries.collection import LANGUAGE_SCALES
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
 from polyrot.toy import seeds
-from polyrot.toy.training import Schedule
+from polyrot.toy.schedule import Schedule
 
 PYTHIA = dictionary_training.Schedule(steps=4000)
 """The paper's protocol for its language models."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.seeding import torch_generator
 from polyrot.toy import task, training, transformer
+from polyrot.toy.schedule import Schedule
 from tests_unit.plain_transformer import PlainTransformer
 
 
@@ -48,7 +49,7 @@ def suite_step(batch):
     """bf16 autocast, packed, compiled where there is a compiler, fused optimiser."""
     params = {n: p.requires_grad_() for n, p in transformer.initialise([0]).items()}
     optimiser = torch.optim.AdamW(params.values(), lr=1e-3, fused=True)
-    stream = training.batches([0], training.Schedule(batch=batch), 0, torch.device("cpu"))
+    stream = training.batches([0], Schedule(batch=batch), 0, torch.device("cpu"))
     compiled = training.can_compile()
     loss_of = torch.compile(training._loss) if compiled else training._loss
 

@@ -45,7 +45,6 @@ def test_a_scale_that_a_claim_lacks_makes_no_test(suite: Any) -> None:
         (["--scale=toy_a,toy_c"], "*unknown scale 'toy_c'; known: paper, toy_a*"),
         (["--scale=pair"], "*scale pair and the option --pair A B need each other*"),
         (["--pair", "a", "b", "--scale=toy_a"], "*scale pair and the option --pair A B need*"),
-        (["--pair", "a", "b", "--update-verdicts"], "*the ledger is of models that everyone has*"),
         (["--sae=nowhere"], "*--sae: nowhere is not a directory*"),
         (["--report=tox.ini/x"], "*--report: *"),
     ],

@@ -342,11 +342,15 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert f"<code>--pair {names[0]} {names[1]}</code>" in (tmp_path / "index.html").read_text()
 
 
-@pytest.mark.parametrize("changed", [{"schedule": "full"}, {"neox_width": 512}])
+@pytest.mark.parametrize(
+    "changed", [{"schedule": "full"}, {"neox_width": 512}, {"pair": ["a", "b"]}]
+)
 def test_the_ledger_is_of_what_a_plain_run_judges(changed: dict[str, Any]) -> None:
-    given = {"update_verdicts": True, "schedule": "shipped", "neox_width": 128}
+    given = {"update_verdicts": True, "schedule": "shipped", "neox_width": 128, "pair": None}
     cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**given)))
-    with pytest.raises(pytest.UsageError, match="the ledger is of what a plain run judges"):
+    with pytest.raises(
+        pytest.UsageError, match="the ledger is of what everyone's plain run judges"
+    ):
         cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**{**given, **changed})))
 
 

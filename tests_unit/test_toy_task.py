@@ -119,7 +119,7 @@ def test_packed_batch_holds_whole_sequences_and_no_pad():
 
 def first_violations(late_violations):
     generator = torch_generator(6, "late")
-    body = task.content(4000, generator, late_violations)
+    body = task.content(4000, generator, task.Law(late_violations))
     labels = task.label(task.frame(body, torch.full((4000,), task.MAX_CONTENT)))
     return body, (labels.validity == 0).sum(1) - 1  # content tokens before the first violation
 
@@ -164,16 +164,18 @@ def test_hidden_closers_lie_behind_pairs_of_every_shape():
             heights = torch.tensor(shape).mul(2).sub(1).cumsum(0)
             assert (len(shape), int(heights.min()), int(heights[-1])) == (2 * k, 0, 0)
     n = 3000
-    body = task.content(n, torch_generator(7, "hidden"), 1.0, 1.0)
+    body = task.content(n, torch_generator(7, "hidden"), task.Law(1.0, 1.0))
     wrong = [distance for distance, right in closers_behind_pairs(body) if not right]
     for distance, least in ((3, 0.12), (5, 0.2), (7, 0.12)):
         assert sum(d == distance for d in wrong) / n > least
     right = [distance for distance, fits in closers_behind_pairs(body) if fits]
     assert len(right) / n > 0.3  # nor are closers there always wrong
-    plain = task.content(n, torch_generator(7, "hidden"), 1.0)
+    plain = task.content(n, torch_generator(7, "hidden"), task.Law(1.0))
     far = [d for d, fits in closers_behind_pairs(plain) if not fits and d >= 5]
     assert len([d for d in wrong if d >= 5]) > 2 * len(far)
-    none, half = (task.content(n, torch_generator(7, "hidden"), 1.0, p) for p in (0.0, 0.5))
+    none, half = (
+        task.content(n, torch_generator(7, "hidden"), task.Law(1.0, p)) for p in (0.0, 0.5)
+    )
     assert torch.equal(none, plain)
     assert not torch.equal(half, plain)
 
@@ -181,7 +183,7 @@ def test_hidden_closers_lie_behind_pairs_of_every_shape():
 def test_shallow_walks_stay_valid_and_near_the_ground():
     drawn = []
     for share in (0.0, 0.5, 1.0):
-        body = task.content(2000, torch_generator(8, "shallow"), shallow_walks=share)
+        body = task.content(2000, torch_generator(8, "shallow"), task.Law(shallow_walks=share))
         labels = task.label(task.frame(body, torch.full((2000,), task.MAX_CONTENT)))
         valid = labels.validity[:, 62] == 0
         drawn.append((valid.float().mean(), (labels.depth[:, 62][valid] == 0).float().mean()))
@@ -205,7 +207,9 @@ def test_the_share_of_late_violations():
 def test_more_rows_may_hold_the_longest_sequence():
     shares = []
     for share in (0.0, 0.4, 1.0):
-        packed = task.packed_batch(8000, torch_generator(8, "longest"), full_context=share)
+        packed = task.packed_batch(
+            8000, torch_generator(8, "longest"), task.Law(full_context=share)
+        )
         assert packed.tokens.shape == (4000, 68)
         lengths = (packed.segments == 0).sum(1)
         assert ((packed.positions == 0).sum(1) == 2).all(), "still two whole sequences to a row"

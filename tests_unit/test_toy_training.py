@@ -7,8 +7,8 @@ import torch
 
 from polyrot.store import Artifact, Store, StoreWarning
 from polyrot.toy import seeds, task, training, transformer
+from polyrot.toy.schedule import ADDED, Schedule, drift_steps
 from polyrot.toy.trained import Trained
-from polyrot.toy.training import Schedule
 
 TINY = Schedule(
     steps=30, batch=16, warmup=5, evaluate_every=10, evaluation_sequences=8, patience=1000
@@ -164,7 +164,7 @@ def test_stop_rule_takes_each_seed_at_its_own_step(monkeypatch):
 def test_a_run_that_stops_early_keeps_where_it_ends(monkeypatch):
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: {"train": {"token": [1.0, 1.0]}})
     schedule = Schedule(steps=64, batch=8, warmup=5, evaluate_every=10, patience=20)
-    kept = training.drift_steps(64)
+    kept = drift_steps(64)
     result = training.train([3], schedule, snapshot_at=kept, compiled=False)
     assert result.stopped_at == [30]
     assert sorted(result.snapshots) == [*(step for step in kept if step < 30), 30]
@@ -218,7 +218,7 @@ def test_cohort_a_depends_on_its_first_seed():
 
 
 def test_drift_steps_are_geometric_with_half_way_and_end():
-    steps = training.drift_steps(18_000)
+    steps = drift_steps(18_000)
     assert len(steps) == 9
     assert steps[-2:] == [9000, 18_000]
 
@@ -241,8 +241,8 @@ def test_seeds_are_trained_so_many_at_once():
 
 
 def test_a_recipe_names_later_fields_only_where_they_are_used():
-    assert not set(training.ADDED) & set(seeds.SHIPPED.recipe())
-    told = set(training.ADDED) & set(seeds.LONG.recipe())
+    assert not set(ADDED) & set(seeds.SHIPPED.recipe())
+    told = set(ADDED) & set(seeds.LONG.recipe())
     assert told == {"late_violations", "late_violations_until", "full_context", "at_once"}
     assert "hidden_closers" in seeds.LONG.cycle.recipe()
     assert replace(seeds.LONG, cycle=None).recipe() == seeds.LONG.recipe()

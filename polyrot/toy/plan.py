@@ -18,8 +18,9 @@ from polyrot.estimate import Piece
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
-from polyrot.toy import seeds, training, transformer
+from polyrot.toy import seeds, transformer
 from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.schedule import drift_steps
 
 if TYPE_CHECKING:
     from polyrot.toy.prepare import Workshop
@@ -105,6 +106,6 @@ def _stand_ins(workshop: Workshop, scale: str) -> tuple[Cohort, Cohort]:
         params = transformer.initialise(numbers)
         return ToyCohort(scale, tuple(numbers), params, ["a plan"], trained=False)
 
-    steps = training.drift_steps(workshop.profile.toy.steps)
+    steps = drift_steps(workshop.profile.toy.steps)
     make: Callable[[Sequence[int]], Cohort] = untrained
     return make(seeds.SEEDS[scale]), make(steps)

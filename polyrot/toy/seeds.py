@@ -11,8 +11,8 @@ from polyrot.progress import Progress, silent
 from polyrot.store import Checkpoint, Store, fingerprint
 from polyrot.toy import task, training, transformer
 from polyrot.toy.evaluation import GOAL, lowest
+from polyrot.toy.schedule import Schedule, drift_steps
 from polyrot.toy.trained import Trained
-from polyrot.toy.training import Schedule
 from polyrot.toy.transformer import Params
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
@@ -143,9 +143,7 @@ def trained(
             frozen_io=io,
             initial=initial,
             stream=f"toy data, cycle {training_.cycle}" if training_.cycle else "toy data",
-            snapshot_at=training.drift_steps(training_.schedule.steps)
-            if training_.keeps_snapshots
-            else (),
+            snapshot_at=drift_steps(training_.schedule.steps) if training_.keeps_snapshots else (),
             device=device,
             checkpoint=checkpoint,
             progress=progress,

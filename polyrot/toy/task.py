@@ -205,35 +205,46 @@ def _hidden_closers(n: int, generator: torch.Generator) -> Tensor:
     return out
 
 
-def content(
-    n: int,
-    generator: torch.Generator,
-    late_violations: float = 0.0,
-    hidden_closers: float = 0.0,
-    shallow_walks: float = 0.0,
-) -> Tensor:
+@dataclass(frozen=True)
+class Law:
+    """What training sequences are drawn from, as shares; all 0 is the paper's law.
+
+    late_violations: of the sequences, drawn by `_late_violations`. hidden_closers: of those, drawn
+    by `_hidden_closers` instead. shallow_walks: of the sequences, valid walks that open with
+    probability 0.4: those of 0.55 have climbed by the end of the context, where compositional
+    sequences are at depth 0. full_context: of the rows of a batch, those that pair one of the
+    longest sequences with one of the shortest; one length in 61 fills the context, and
+    compositional sequences always do.
+    """
+
+    late_violations: float = 0.0
+    hidden_closers: float = 0.0
+    shallow_walks: float = 0.0
+    full_context: float = 0.0
+
+
+PAPERS = Law()
+
+
+def content(n: int, generator: torch.Generator, law: Law = PAPERS) -> Tensor:
     """Full-length training content [n, 62]: a valid walk with probability 1/2, else uniform.
 
     Any prefix has the law of shorter content, so a sequence of length L takes the first L.
-    late_violations: share of the sequences that are drawn from `_late_violations` instead, and
-    hidden_closers the share of those that come from `_hidden_closers`. shallow_walks: share that
-    are valid walks which open with probability 0.4: those of 0.55 have climbed by the end of the
-    context, where compositional sequences are at depth 0.
     """
     walks, _ = _valid_walks(n, MAX_CONTENT, generator, OPEN_PROBABILITY)
     uniform = _uniform(n, MAX_CONTENT, generator)
     device = generator.device
     stays_valid = torch.rand(n, 1, generator=generator, device=device) < 0.5
     out = torch.where(stays_valid, walks, uniform)
-    if late_violations:
-        late = torch.rand(n, 1, generator=generator, device=device) < late_violations
+    if law.late_violations:
+        late = torch.rand(n, 1, generator=generator, device=device) < law.late_violations
         drawn = _late_violations(n, generator)
-        if hidden_closers:
-            hidden = torch.rand(n, 1, generator=generator, device=device) < hidden_closers
+        if law.hidden_closers:
+            hidden = torch.rand(n, 1, generator=generator, device=device) < law.hidden_closers
             drawn = torch.where(hidden, _hidden_closers(n, generator), drawn)
         out = torch.where(late, drawn, out)
-    if shallow_walks:
-        shallow = torch.rand(n, 1, generator=generator, device=device) < shallow_walks
+    if law.shallow_walks:
+        shallow = torch.rand(n, 1, generator=generator, device=device) < law.shallow_walks
         out = torch.where(shallow, _valid_walks(n, MAX_CONTENT, generator, 0.4)[0], out)
     return out
 
@@ -313,19 +324,8 @@ class Packed:
 PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64, paired to 68
 
 
-def packed_batch(
-    n: int,
-    generator: torch.Generator,
-    late_violations: float = 0.0,
-    full_context: float = 0.0,
-    hidden_closers: float = 0.0,
-    shallow_walks: float = 0.0,
-) -> Packed:
+def packed_batch(n: int, generator: torch.Generator, law: Law = PAPERS) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
-
-    late_violations, hidden_closers, shallow_walks: as for `content`. full_context: share of rows
-    that pair one of the longest with one of the shortest, whatever was drawn; one length in 61
-    fills the context, and compositional sequences always do.
 
     Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
     drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
@@ -336,12 +336,11 @@ def packed_batch(
     rows, device = n // 2, generator.device
     low, high = CONTENT_RANGE["train"]
     first = torch.randint(low, high + 1, (rows,), generator=generator, device=device)
-    if full_context:
-        longest = torch.rand(rows, generator=generator, device=device) < full_context
+    if law.full_context:
+        longest = torch.rand(rows, generator=generator, device=device) < law.full_context
         first = first.masked_fill(longest, high)
     lengths = torch.cat([first, low + high - first])
-    body = content(n, generator, late_violations, hidden_closers, shallow_walks)
-    padded = frame(body, lengths)
+    padded = frame(content(n, generator, law), lengths)
     labels = label(padded)
     position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
     split = (first + 2)[:, None]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -19,73 +17,12 @@ from polyrot.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
 from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
+from polyrot.toy.schedule import Schedule
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
 CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for many as for few
 CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
-
-
-ADDED = (
-    "late_violations",
-    "late_violations_until",
-    "full_context",
-    "hidden_closers",
-    "shallow_walks",
-    "at_once",
-    "cycle",
-)
-"""Fields of a schedule that came after the shipped fingerprints."""
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long, how fast, and on what. The defaults are the paper's protocol.
-
-    late_violations: share of the training sequences that are drawn to hold a late violation
-    (`task.content`) until that share of the steps is done; 0 is the paper's law throughout.
-    full_context: share of the rows that hold a sequence as long as the context (`packed_batch`).
-    hidden_closers: share of the late violations that `task._hidden_closers` draws.
-    shallow_walks: share of the training sequences that are walks near depth 0 (`task.content`).
-    cycle: the schedule on which a model that has not met the goal at the end trains on, once and
-    again (see `polyrot.toy.seeds.finished`).
-    at_once: models of a cohort trained as one program (default: all that can be).
-    """
-
-    steps: int = 60_000
-    batch: int = 512
-    warmup: int = 500
-    peak_rate: float = 3e-3
-    final_share: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.95)
-    weight_decay: float = 1e-4
-    clip: float = 1.0
-    precision: str = "bf16 autocast, fp32 weights"
-    patience: int = 10_000
-    evaluate_every: int = 500
-    evaluation_sequences: int = 512
-    late_violations: float = 0.0
-    late_violations_until: float = 1.0
-    full_context: float = 0.0
-    hidden_closers: float = 0.0
-    shallow_walks: float = 0.0
-    at_once: int | None = None
-    cycle: Schedule | None = None
-
-    def recipe(self) -> dict[str, Any]:
-        """What a fingerprint needs to know; fields that came later only where they are used."""
-        later = {f.name: f.default for f in fields(self) if f.name in ADDED}
-        known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
-        known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
-        return {**known, "betas": list(self.betas)}
-
-    def rate(self, step: int) -> float:
-        """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""
-        if step < self.warmup:
-            return self.peak_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        floor = self.final_share
-        return self.peak_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Tensor) -> Tensor:
@@ -122,15 +59,12 @@ def batches(
     while True:
         chunk, offset = divmod(step, per_chunk)
         begun = chunk * per_chunk / schedule.steps
-        late = schedule.late_violations if begun < schedule.late_violations_until else 0.0
+        law = schedule.law(begun)
         drawn = [
             task.packed_batch(
                 per_chunk * batch,
                 torch_generator(seed, stream, chunk, device=device),
-                late,
-                schedule.full_context,
-                schedule.hidden_closers,
-                schedule.shallow_walks,
+                law,
             )
             for seed in seeds
         ]
@@ -190,11 +124,6 @@ def clip_per_model(gradients: Sequence[Tensor], limit: float) -> None:
     scale = (limit / (squares.sqrt() + 1e-6)).clamp(max=1.0)
     for g in gradients:
         g.mul_(scale.reshape(-1, *[1] * (g.ndim - 1)))
-
-
-def drift_steps(steps: int) -> list[int]:
-    """Nine checkpoints of a run: 1/256 of it, doubling, to half-way and the end."""
-    return sorted({max(1, round(steps / 2**k)) for k in range(9)})
 
 
 def can_compile() -> bool:

@@ -1,0 +1,77 @@
+"""How long, how fast and on what toy models train, and what of it a fingerprint knows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from polyrot.toy.task import Law
+
+ADDED = (
+    "late_violations",
+    "late_violations_until",
+    "full_context",
+    "hidden_closers",
+    "shallow_walks",
+    "at_once",
+    "cycle",
+)
+"""Fields of a schedule that came after the shipped fingerprints."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, how fast, and on what. The defaults are the paper's protocol.
+
+    late_violations, full_context, hidden_closers, shallow_walks: see `task.Law`; late violations
+    are drawn until the share `late_violations_until` of the steps is done.
+    cycle: the schedule on which a model that has not met the goal at the end trains on, once and
+    again (see `polyrot.toy.seeds.finished`).
+    at_once: models of a cohort trained as one program (default: all that can be).
+    """
+
+    steps: int = 60_000
+    batch: int = 512
+    warmup: int = 500
+    peak_rate: float = 3e-3
+    final_share: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    precision: str = "bf16 autocast, fp32 weights"
+    patience: int = 10_000
+    evaluate_every: int = 500
+    evaluation_sequences: int = 512
+    late_violations: float = 0.0
+    late_violations_until: float = 1.0
+    full_context: float = 0.0
+    hidden_closers: float = 0.0
+    shallow_walks: float = 0.0
+    at_once: int | None = None
+    cycle: Schedule | None = None
+
+    def recipe(self) -> dict[str, Any]:
+        """What a fingerprint needs to know; fields that came later only where they are used."""
+        later = {f.name: f.default for f in fields(self) if f.name in ADDED}
+        known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
+        known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
+        return {**known, "betas": list(self.betas)}
+
+    def law(self, begun: float) -> Law:
+        """What the data are drawn from once the share `begun` of the steps is done."""
+        late = self.late_violations if begun < self.late_violations_until else 0.0
+        return Law(late, self.hidden_closers, self.shallow_walks, self.full_context)
+
+    def rate(self, step: int) -> float:
+        """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""
+        if step < self.warmup:
+            return self.peak_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(1, self.steps - self.warmup)
+        floor = self.final_share
+        return self.peak_rate * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def drift_steps(steps: int) -> list[int]:
+    """Nine checkpoints of a run: 1/256 of it, doubling, to half-way and the end."""
+    return sorted({max(1, round(steps / 2**k)) for k in range(9)})
