@@ -260,8 +260,8 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     store = Store(tmp_path)
     last, result = seeds.finished(store, first, compiled=False)
     assert (last.cycle, last.name, last.goes_on_from.cycle) == (2, "0-0-cycle-2", 1)
-    assert not seeds.at_goal(result)
-    assert not result.snapshots
+    assert seeds.below_goal(result) == (0,)
+    assert sorted(result.snapshots) == sorted(drift_steps(6))  # of the run before its cycles
     start = seeds.trained(store, first, compiled=False).params
     for name, p in result.params.items():
         assert torch.equal(p, start[name]) == (name in transformer.IO_NAMES), name
@@ -272,12 +272,34 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     # At the goal after one cycle there is no second.
     one = seeds.trained(store, last.goes_on_from, compiled=False)
     good = one.params["w_in_0"]
-    monkeypatch.setattr(seeds, "at_goal", lambda r: torch.equal(r.params["w_in_0"], good))
+    monkeypatch.setattr(
+        seeds, "below_goal", lambda r: () if torch.equal(r.params["w_in_0"], good) else r.seeds
+    )
     assert seeds.finished(store, first, compiled=False)[0] == last.goes_on_from
     device = torch.device("cpu")
     drawn = [next(training.batches([0], cycle, 0, device, s))[0] for s in ("a", "b", "a")]
     assert torch.equal(drawn[0], drawn[2])
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_of_seeds_trained_at_once_only_those_below_the_goal_train_on(tmp_path, monkeypatch):
+    cycle = Schedule(steps=4, batch=8, warmup=2, evaluate_every=4)
+    first = seeds.trainings("toy_b", replace(cycle, steps=6, cycle=cycle))[0]
+    found = iter([[1.0, 0.5, 1.0, 0.4, 1.0], [1.0, 0.6], [1.0]])
+    final = {"train": {"token": [0.5] * 5}}
+
+    def evaluate(params, *_, purpose="", **__):
+        return {"train": {"token": next(found)}} if purpose == "final evaluation" else final
+
+    monkeypatch.setattr(training, "evaluate", evaluate)
+    store = Store(tmp_path)
+    last, result = seeds.finished(store, first, compiled=False)
+    assert (last.seeds, last.cycle, last.goes_on_from.seeds) == ((103,), 2, (101, 103))
+    assert result.accuracies == {"train": {"token": [1.0] * 5}}
+    parts = [seeds.trained(store, t) for t in (first, last.goes_on_from, last)]
+    for name, p in result.params.items():
+        one, two, three = (part.params[name] for part in parts)
+        assert torch.equal(p, torch.stack([one[0], two[0], one[2], three[0], one[4]])), name
 
 
 def test_late_violations_end_with_their_share_of_the_steps():

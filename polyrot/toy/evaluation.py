@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
+from torch import Tensor
 
 from polyrot.seeding import torch_generator
 from polyrot.toy import task, transformer
@@ -27,9 +30,8 @@ def evaluate(
     device = params["embed"].device
     out: Evaluation = {}
     for name in task.DISTRIBUTIONS:
-        generator = torch_generator(seed, purpose, name, device=device)
-        tokens = task.sequences(n_sequences, generator, name)
-        labels, keep = task.label(tokens), tokens != task.PAD
+        tokens, labels = _held_out(name, n_sequences, seed, purpose, str(device))
+        keep = tokens != task.PAD
         right = {h: torch.zeros(params["embed"].shape[0], device=device) for h in task.HEADS}
         with torch.no_grad():
             for part in torch.arange(n_sequences, device=device).split(chunk):
@@ -40,6 +42,15 @@ def evaluate(
         n = keep.sum()
         out[name] = {h: (right[h].double() / n).tolist() for h in task.HEADS}
     return out
+
+
+@lru_cache(maxsize=2 * len(task.DISTRIBUTIONS))
+def _held_out(
+    name: task.Distribution, n: int, seed: int, purpose: str, device: str
+) -> tuple[Tensor, task.Labels]:
+    """Sequences and their labels; a training asks for the same ones again and again."""
+    tokens = task.sequences(n, torch_generator(seed, purpose, name, device=device), name)
+    return tokens, task.label(tokens)
 
 
 def lowest(evaluation: Evaluation, model: int) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import copy
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from polyrot.store import Artifact
@@ -35,6 +36,19 @@ class Trained:
             if lowest(row["accuracy"], model) >= GOAL:
                 return int(row["step"])
         return None
+
+    def replaced(self, by: Trained) -> Trained:
+        """With the models and accuracies of `by`, a further training of some of these seeds."""
+        params = {name: p.clone() for name, p in self.params.items()}
+        accuracies = copy.deepcopy(self.accuracies)
+        for m, seed in enumerate(by.seeds):
+            here = self.seeds.index(seed)
+            for name, p in params.items():
+                p[here] = by.params[name][m]
+            for distribution, heads in accuracies.items():
+                for head, values in heads.items():
+                    values[here] = by.accuracies[distribution][head][m]
+        return replace(self, params=params, accuracies=accuracies)
 
     def to_artifact(self) -> Artifact:
         tensors = {f"params.{n}": p for n, p in self.params.items()}

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from polyrot.captured import Captured
 from polyrot.progress import Progress, silent
 from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
@@ -21,7 +22,8 @@ from polyrot.toy.schedule import Schedule
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
-CHUNK_SEQUENCES = 8192  # drawn at once; the stack machine costs the same for many as for few
+CHUNK_SEQUENCES = {"cpu": 8192, "cuda": 262_144}
+"""Drawn at once; the stack machine costs the same for many as for few."""
 CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
 
 
@@ -54,7 +56,7 @@ def batches(
     Yields tokens and positions [model, rows, width], the attention bias, and labels per head.
     """
     batch = schedule.batch
-    per_chunk = max(1, CHUNK_SEQUENCES // batch)
+    per_chunk = max(1, CHUNK_SEQUENCES[device.type] // batch)
     step = first_step
     while True:
         chunk, offset = divmod(step, per_chunk)
@@ -166,27 +168,43 @@ def train(
             params[name] = frozen_io[name].to(device).expand_as(params[name]).clone()
     frozen = transformer.IO_NAMES if frozen_io is not None else ()
     trained = {n: p.requires_grad_() for n, p in params.items() if n not in frozen}
+    if compiled is None:
+        compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
+    captured = compiled and device.type == "cuda"
+    rate = torch.tensor(schedule.rate(0), device=device)
     optimiser = torch.optim.AdamW(
-        trained.values(), betas=schedule.betas, weight_decay=schedule.weight_decay, fused=True
+        trained.values(),
+        lr=rate if captured else schedule.rate(0),
+        betas=schedule.betas,
+        weight_decay=schedule.weight_decay,
+        fused=True,
+        capturable=captured,
     )
     state = _State(len(seeds))
     saved = resume(checkpoint, device=device.type)  # data are drawn there, and not alike elsewhere
     if saved is not None:
         state.restore(saved, params, optimiser, trained)
 
-    if compiled is None:
-        compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
-    loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
+    loss_of = torch.compile(_loss, dynamic=False) if compiled else _loss
+
+    def step(tokens: Tensor, positions: Tensor, bias: Tensor, *labels: Tensor) -> Tensor:
+        optimiser.zero_grad()
+        by_head = dict(zip(task.HEADS, labels, strict=True))
+        loss = backward(loss_of, params, tokens, positions, bias, by_head)
+        clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
+        optimiser.step()
+        return loss
+
+    take = Captured(step) if captured else step
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
     drawn = batches(seeds, schedule, state.step, device, stream)
     while state.step < end and not state.all_stopped:
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.rate(state.step)
-        loss = backward(loss_of, params, *next(drawn))
-        clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
-        optimiser.step()
-        optimiser.zero_grad()
+        rate.fill_(schedule.rate(state.step))
+        if not captured:
+            optimiser.param_groups[0]["lr"] = schedule.rate(state.step)
+        tokens, positions, bias, labels = next(drawn)
+        loss = take(tokens, positions, bias, *(labels[head] for head in task.HEADS))
         state.after_step(loss, params, snapshot_at)
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
             state.evaluate(params, schedule, keep_snapshots=bool(snapshot_at))

@@ -91,7 +91,7 @@ def select(params: Mapping[str, Tensor], models: Sequence[int]) -> Params:
 
 def position_buffer(device: torch.device | str = "cpu") -> Tensor:
     """The fixed position features, [context, d_model], nonzero in the first six dimensions."""
-    t = torch.arange(task.CONTEXT, dtype=torch.float64)
+    t = torch.arange(task.CONTEXT, dtype=torch.float64, device=device)
     angle = 2 * math.pi * t / task.CONTEXT
     columns = [
         t / task.CONTEXT,
@@ -101,9 +101,9 @@ def position_buffer(device: torch.device | str = "cpu") -> Tensor:
         torch.cos(angle),
         torch.sin(angle),
     ]
-    out = torch.zeros(task.CONTEXT, D_MODEL, dtype=torch.float64)
+    out = torch.zeros(task.CONTEXT, D_MODEL, dtype=torch.float64, device=device)
     out[:, :N_POSITION_DIMS] = torch.stack(columns, dim=1)
-    return out.float().to(device)
+    return out.float()
 
 
 @dataclass(frozen=True)
