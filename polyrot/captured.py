@@ -24,24 +24,24 @@ class Captured(Generic[Result]):
         self._step = step
         self._stream = torch.cuda.Stream()
         self._calls = 0
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._graph = torch.cuda.CUDAGraph()
         self._inputs: list[Tensor] = []
         self._result: Result
 
     def __call__(self, *inputs: Tensor) -> Result:
-        self._calls += 1
-        if self._calls <= WARM_UP:
-            self._stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._stream):
-                result = self._step(*inputs)
-            torch.cuda.current_stream().wait_stream(self._stream)
-            return result
-        if self._graph is None:
-            self._inputs = [x.clone() for x in inputs]
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._result = self._step(*self._inputs)
+        if not self._inputs:  # held from the first call on: other strides would compile anew
+            self._inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
         for held, x in zip(self._inputs, inputs, strict=True):
             held.copy_(x)
-        self._graph.replay()
+        if self._calls < WARM_UP:
+            self._stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self._stream):
+                self._result = self._step(*self._inputs)
+            torch.cuda.current_stream().wait_stream(self._stream)
+        elif self._calls == WARM_UP:
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._result = self._step(*self._inputs)
+        if self._calls >= WARM_UP:
+            self._graph.replay()
+        self._calls += 1
         return self._result

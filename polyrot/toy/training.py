@@ -171,10 +171,9 @@ def train(
     if compiled is None:
         compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
     captured = compiled and device.type == "cuda"
-    rate = torch.tensor(schedule.rate(0), device=device)
     optimiser = torch.optim.AdamW(
         trained.values(),
-        lr=rate if captured else schedule.rate(0),
+        lr=torch.tensor(schedule.rate(0), device=device) if captured else schedule.rate(0),
         betas=schedule.betas,
         weight_decay=schedule.weight_decay,
         fused=True,
@@ -200,9 +199,8 @@ def train(
     end = min(schedule.steps, stop_after or schedule.steps)
     drawn = batches(seeds, schedule, state.step, device, stream)
     while state.step < end and not state.all_stopped:
-        rate.fill_(schedule.rate(state.step))
-        if not captured:
-            optimiser.param_groups[0]["lr"] = schedule.rate(state.step)
+        group, rate = optimiser.param_groups[0], schedule.rate(state.step)
+        group["lr"] = group["lr"].fill_(rate) if captured else rate
         tokens, positions, bias, labels = next(drawn)
         loss = take(tokens, positions, bias, *(labels[head] for head in task.HEADS))
         state.after_step(loss, params, snapshot_at)
