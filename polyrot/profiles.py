@@ -35,7 +35,13 @@ class Profile:
 
 PROFILES = {
     "shipped": Profile(
-        seeds.SHIPPED,
+        seeds.SHORT,
+        dictionary_training.Schedule(batch=1024),
+        language_seeds.SHIPPED,
+        dictionary_training.Schedule(steps=2000, batch=1024),
+    ),
+    "short": Profile(
+        seeds.SHORT,
         dictionary_training.Schedule(batch=1024),
         language_seeds.SHIPPED,
         dictionary_training.Schedule(steps=2000, batch=1024),
