@@ -134,7 +134,7 @@ def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
     return Group("drift", specs, schedule)
 
 
-L1_GRID = (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2)
+L1_GRID = tuple(2e-3 * 2**i for i in range(9))  # to 0.512
 RELATIVE_GRID = (0.05, 0.1, 0.14, 0.2, 0.28)
 
 
