@@ -34,8 +34,8 @@ class EVSums:
         wide = x.detach().double()
         mean = wide.mean(0)
         # Both sums are taken alike, so that predicting `mean` gives their exact quotient 1.
-        spread = (wide - mean).square().sum(0)
-        error = (wide - x_hat.detach().double()).square().sum(0)
+        spread = (wide - mean).square_().sum(0)
+        error = (wide - x_hat.detach()).square_().sum(0)
         return cls(x.shape[0], mean, spread, float(error.sum()))
 
     def __add__(self, other: EVSums) -> EVSums:

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from polyrot.artifact_file import Damaged, read
 from polyrot.dictionaries.collection import KIND
-from polyrot.dictionaries.sae import Dictionary, unstack
+from polyrot.dictionaries.sae import CHUNK, Dictionary, unstack
 
 CONFIGURATION = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -60,7 +60,7 @@ class LoadedDictionary(Dictionary):
         self._check_width(x)
         return self._features(self._normed(x)[0])
 
-    def __call__(self, x: Tensor, chunk: int = 8192) -> Tensor:
+    def __call__(self, x: Tensor, chunk: int = CHUNK) -> Tensor:
         """See `Dictionary.__call__`."""
         self._check_width(x)
         return torch.cat([self._reconstruct(part) for part in x.split(chunk)])

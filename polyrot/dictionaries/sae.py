@@ -10,6 +10,9 @@ from torch import Tensor
 
 from polyrot.explained_variance import explained_variance
 
+CHUNK = 2048
+"""Tokens at a time: large arrays are mapped anew at each use, which takes longer than the sums."""
+
 
 @dataclass(frozen=True)
 class Dictionary:
@@ -65,11 +68,13 @@ class Dictionary:
                 f"this dictionary reads width {self.d_in}, the activations have {x.shape[-1]}: "
                 "it belongs to another model or site"
             )
-        return torch.relu((x - self.b_in) @ self.w_enc + self.b_enc)
+        return torch.addmm(self.b_enc, x - self.b_in, self.w_enc).relu_()
 
-    def __call__(self, x: Tensor, chunk: int = 8192) -> Tensor:
+    def __call__(self, x: Tensor, chunk: int = CHUNK) -> Tensor:
         """Reconstruct x [tokens, d_in] as [tokens, d_out], a chunk of tokens at a time."""
-        return torch.cat([self.encode(part) @ self.w_dec + self.b_out for part in x.split(chunk)])
+        return torch.cat(
+            [torch.addmm(self.b_out, self.encode(part), self.w_dec) for part in x.split(chunk)]
+        )
 
     def to(self, device: torch.device | str) -> Dictionary:
         return Dictionary(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
@@ -90,7 +95,7 @@ class Quality:
 
 
 def quality(
-    dictionary: Dictionary, x: Tensor, target: Tensor | None = None, chunk: int = 8192
+    dictionary: Dictionary, x: Tensor, target: Tensor | None = None, chunk: int = CHUNK
 ) -> Quality:
     """Judge a dictionary on x [tokens, d_in] (target [tokens, d_out], default x)."""
     active = torch.zeros(dictionary.n_features, dtype=torch.float64, device=x.device)
