@@ -41,7 +41,7 @@ def test_whole_cost_of_a_scale_is_told_once_and_counts_what_is_trained(tmp_path:
     steps = TINY.dictionaries.steps
     # Anchor and untrained anchor: 5 sites each; grid: 6 at 4 sites; own: 4 x 5; sparse: 5 x 4.
     assert heard[0].startswith(
-        f"to build at toy_b: 5 x seed (40 steps), 74 x dictionary at 8x ({steps} steps): about "
+        f"to build at toy_b: 5 x seed (40 steps), 86 x dictionary at 8x ({steps} steps): about "
     )
     assert str(tmp_path) in heard[0]
     assert duration(40 + 74 * steps) in heard[0]
