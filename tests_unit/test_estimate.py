@@ -44,7 +44,7 @@ def test_whole_cost_of_a_scale_is_told_once_and_counts_what_is_trained(tmp_path:
         f"to build at toy_b: 5 x seed (40 steps), 86 x dictionary at 8x ({steps} steps): about "
     )
     assert str(tmp_path) in heard[0]
-    assert duration(40 + 74 * steps) in heard[0]
+    assert duration(40 + 86 * steps) in heard[0]
     # What was told as a whole is not told again, group by group.
     cohort = ToyCohort("toy_b", (1, 2), training.transformer.initialise((1, 2)), ["none"])
     group = collection.anchor(cohort, TINY.dictionaries)
