@@ -20,7 +20,8 @@ from polyrot.toy.transformer import Params
 DATA_SEED = 20260605
 N_SEQUENCES: dict[str, int] = {"dictionary": 4096, "fit": 1024, "score": 1024}
 CONTENT = (2, 48)  # of the sequences that activations are taken on
-CHUNK = 512
+CHUNK = {"cpu": 32, "cuda": 512}
+"""Sequences run at once, by kind of device: the patterns of so few stay in a CPU's cache."""
 N_POPULATION = 2048  # sequences of the dictionary split that directions are taken on, beside "fit"
 
 
@@ -97,7 +98,7 @@ class ToyCohort:
         n = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
         for i, name in enumerate(task.DISTRIBUTIONS):
             generator = torch_generator(DATA_SEED, "agreement", name)
-            for chunk in task.sequences(2048, generator, name).to(device).split(CHUNK):
+            for chunk in task.sequences(2048, generator, name).to(device).split(CHUNK[device.type]):
                 keep = chunk != task.PAD
                 logits = transformer.forward(self.params, chunk).logits
                 for j, head in enumerate(task.HEADS):
@@ -177,7 +178,7 @@ class ToyCohort:
     @torch.no_grad()
     def _run(self, tokens: Tensor) -> dict[str, Tensor]:
         parts: dict[str, list[Tensor]] = {site: [] for site in self.sites}
-        for chunk in tokens.split(CHUNK):
+        for chunk in tokens.split(CHUNK[tokens.device.type]):
             captured = transformer.forward(self.params, chunk, capture=self.sites).captured
             keep = chunk != task.PAD
             for site, x in captured.items():
