@@ -199,6 +199,17 @@ def test_sparsity_is_the_best_ev_within_range(monkeypatch):
     assert (none.l1, none.admissible) == (1e-2, False)
 
 
+def test_reads_activations_of_any_leading_shape():
+    def drawn(*shape):
+        return torch.randn(shape, generator=torch_generator(0, "leading", *shape))
+
+    sae = Dictionary(drawn(4, 8), drawn(8), drawn(8, 6), drawn(4), drawn(6))
+    x = drawn(3, 5, 4)
+    features = torch.relu((x - sae.b_in) @ sae.w_enc + sae.b_enc)
+    torch.testing.assert_close(sae.encode(x), features)
+    torch.testing.assert_close(sae(x, chunk=2), features @ sae.w_dec + sae.b_out)
+
+
 def test_bad_input():
     x = torch.randn(1, 20, 4, generator=torch_generator(0, "x"))
     x[0, 3, 2] = float("nan")

@@ -39,7 +39,7 @@ def test_whole_cost_of_a_scale_is_told_once_and_counts_what_is_trained(tmp_path:
     made, heard = workshop(tmp_path)
     plan.tell(made, "toy_b")
     steps = TINY.dictionaries.steps
-    # Anchor and untrained anchor: 5 sites each; grid: 6 at 4 sites; own: 4 x 5; sparse: 5 x 4.
+    # Anchor and untrained anchor: 5 sites each; grid: 9 at 4 sites; own: 4 x 5; sparse: 5 x 4.
     assert heard[0].startswith(
         f"to build at toy_b: 5 x seed (40 steps), 86 x dictionary at 8x ({steps} steps): about "
     )

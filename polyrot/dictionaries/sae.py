@@ -7,11 +7,13 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from polyrot.explained_variance import explained_variance
 
 CHUNK = 2048
-"""Tokens at a time: large arrays are mapped anew at each use, which takes longer than the sums."""
+"""Tokens at a time. Larger arrays of features are mapped into memory anew at each use, which takes
+a CPU longer than computing them."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,12 @@ class Dictionary:
                 f"this dictionary reads width {self.d_in}, the activations have {x.shape[-1]}: "
                 "it belongs to another model or site"
             )
-        return torch.addmm(self.b_enc, x - self.b_in, self.w_enc).relu_()
+        return linear(x - self.b_in, self.w_enc.T, self.b_enc).relu_()
 
     def __call__(self, x: Tensor, chunk: int = CHUNK) -> Tensor:
         """Reconstruct x [tokens, d_in] as [tokens, d_out], a chunk of tokens at a time."""
         return torch.cat(
-            [torch.addmm(self.b_out, self.encode(part), self.w_dec) for part in x.split(chunk)]
+            [linear(self.encode(part), self.w_dec.T, self.b_out) for part in x.split(chunk)]
         )
 
     def to(self, device: torch.device | str) -> Dictionary:
