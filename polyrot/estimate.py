@@ -26,7 +26,6 @@ from polyrot.toy import seeds as toy_seeds
 from polyrot.toy import training as toy_training
 from polyrot.toy import transformer
 from polyrot.toy.schedule import Schedule as ToySchedule
-from polyrot.toy.schedule import drift_steps
 
 WORTH_TELLING = 30.0
 """Seconds below which work begins without a word."""
@@ -117,7 +116,7 @@ def toys(each: toy_seeds.Training, device: str) -> Piece:
     count, steps = len(each.seeds), each.schedule.steps
     seconds = seconds_a_step(toy_step(count, each.schedule, device), device) * steps
     parameters = sum(math.prod(shape) for shape in transformer.shapes().values())
-    kept = count + (len(drift_steps(steps)) if each.keeps_snapshots else 0)
+    kept = count + len(each.snapshot_at)
     return Piece("seed", count, steps, seconds, 4 * parameters * kept)
 
 

@@ -43,6 +43,8 @@ PROFILES = {
     "shipped": _SHIPPED,
     "short": replace(_SHIPPED, toy=seeds.SHORT),
     "long": replace(_SHIPPED, toy=seeds.LONG),
+    "text": replace(_SHIPPED, toy=seeds.TEXT),
+    "pipeline": replace(_SHIPPED, toy=seeds.PIPELINE),
     "full": Profile(
         seeds.FULL,
         dictionary_training.Schedule(),

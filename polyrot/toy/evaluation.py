@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from polyrot.seeding import torch_generator
@@ -25,13 +26,16 @@ def evaluate(
     seed: int = 0,
     purpose: str = "evaluation",
     chunk: int = 256,
-) -> Evaluation:
-    """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32."""
+) -> tuple[Evaluation, list[float]]:
+    """Accuracy of each head on each distribution over held-out sequences, PAD left out, fp32; and
+    each model's mean cross-entropy over positions, in nats, summed over heads and distributions."""
     device = params["embed"].device
     out: Evaluation = {}
+    loss = torch.zeros(params["embed"].shape[0], dtype=torch.float64, device=device)
     for name in task.DISTRIBUTIONS:
         tokens, labels = _held_out(name, n_sequences, seed, purpose, str(device))
         keep = tokens != task.PAD
+        total = torch.zeros_like(loss)
         right = {h: torch.zeros(params["embed"].shape[0], device=device) for h in task.HEADS}
         with torch.no_grad():
             for part in torch.arange(n_sequences, device=device).split(chunk):
@@ -39,9 +43,16 @@ def evaluate(
                 for head in task.HEADS:
                     hit = (logits[head].argmax(-1) == labels.head(head)[part]) & keep[part]
                     right[head] += hit.sum((1, 2))
+                    entropy = F.cross_entropy(
+                        logits[head].movedim(-1, 1),
+                        labels.head(head)[part].expand(len(loss), -1, -1),
+                        reduction="none",
+                    )
+                    total += (entropy * keep[part]).sum((1, 2)).double()
         n = keep.sum()
+        loss += total / n
         out[name] = {h: (right[h].double() / n).tolist() for h in task.HEADS}
-    return out
+    return out, loss.tolist()
 
 
 @lru_cache(maxsize=2 * len(task.DISTRIBUTIONS))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
+from polyrot.device import BF16
 from polyrot.toy.task import Law
 
 ADDED = (
@@ -16,6 +17,8 @@ ADDED = (
     "shallow_walks",
     "at_once",
     "cycle",
+    "choose",
+    "keep",
 )
 """Fields of a schedule that came after the shipped fingerprints."""
 
@@ -29,6 +32,10 @@ class Schedule:
     cycle: the schedule on which a model that has not met the goal at the end trains on, once and
     again (see `polyrot.toy.seeds.finished`).
     at_once: models of a cohort trained as one program (default: all that can be).
+    choose: which of a run's weights are its model: the "last", or the "best" of those that were
+    evaluated, which have the highest lowest accuracy, and of equals the lowest loss.
+    keep: steps whose weights are kept beside, of a training of one seed.
+    precision: see `polyrot.device`.
     """
 
     steps: int = 60_000
@@ -39,7 +46,7 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 1e-4
     clip: float = 1.0
-    precision: str = "bf16 autocast, fp32 weights"
+    precision: str = BF16
     patience: int = 10_000
     evaluate_every: int = 500
     evaluation_sequences: int = 512
@@ -50,13 +57,16 @@ class Schedule:
     shallow_walks: float = 0.0
     at_once: int | None = None
     cycle: Schedule | None = None
+    choose: Literal["last", "best"] = "last"
+    keep: tuple[int, ...] = ()
 
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know; fields that came later only where they are used."""
         later = {f.name: f.default for f in fields(self) if f.name in ADDED}
         known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
         known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
-        return {**known, "betas": list(self.betas)}
+        lists: dict[str, Any] = {n: list(known[n]) for n in ("betas", "keep") if n in known}
+        return {**known, **lists}
 
     def law(self, begun: float) -> Law:
         """What the data are drawn from once the share `begun` of the steps is done."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from polyrot.device import BY_HARDWARE
 from polyrot.progress import Progress, silent
 from polyrot.store import Checkpoint, Store, fingerprint
 from polyrot.toy import task, training, transformer
@@ -19,6 +20,36 @@ RECIPE_VERSION = 1  # raise when a change of code changes what a training produc
 
 FULL = Schedule()
 """The paper's protocol, for a GPU: that of the shipped seeds."""
+TEXT = Schedule(
+    precision=BY_HARDWARE,
+    evaluation_sequences=2048,
+    at_once=1,
+    choose="best",
+    keep=(
+        1000,
+        1500,
+        2000,
+        3000,
+        4000,
+        6000,
+        8000,
+        12_000,
+        18_000,
+        24_000,
+        30_000,
+        40_000,
+        50_000,
+        58_000,
+    ),
+)
+"""The paper's protocol as its text has it: steps, patience, stop rule and choice of the seeds."""
+PIPELINE = replace(
+    TEXT,
+    steps=30_000,
+    patience=3000,
+    keep=(1000, 1500, 2000, 3000, 4000, 6000, 8000, 11_000, 15_000, 20_000, 25_000),
+)
+"""The same as its public pipeline runs it."""
 SHORT = Schedule(steps=18_000, batch=128)
 """For two CPU cores: two hours for both cohorts."""
 LONG = Schedule(
@@ -95,9 +126,12 @@ class Training:
         return 0 if self.goes_on_from is None else self.goes_on_from.cycle + 1
 
     @property
-    def keeps_snapshots(self) -> bool:
-        """Seed 0 is kept on its way, for drift."""
-        return self.seeds[0] == 0 and not self.cycle
+    def snapshot_at(self) -> tuple[int, ...]:
+        """Steps whose weights are kept: those the schedule names, and of seed 0 those for drift."""
+        drift = self.seeds[0] == 0 and not self.cycle
+        return tuple(
+            sorted({*self.schedule.keep, *(drift_steps(self.schedule.steps) if drift else ())})
+        )
 
 
 def trainings(scale: str, schedule: Schedule) -> list[Training]:
@@ -147,7 +181,7 @@ def trained(
             frozen_io=io,
             initial=initial,
             stream=f"toy data, cycle {training_.cycle}" if training_.cycle else "toy data",
-            snapshot_at=drift_steps(training_.schedule.steps) if training_.keeps_snapshots else (),
+            snapshot_at=training_.snapshot_at,
             device=device,
             checkpoint=checkpoint,
             progress=progress,

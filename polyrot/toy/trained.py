@@ -17,6 +17,8 @@ class Trained:
 
     params: one model per seed. snapshots: step -> params of the first model.
     history: the evaluations, oldest first, each with "step" and "loss" (per model).
+    chosen: the step whose weights `params` are, per model. precision: [first step, precision] of
+    each stretch of the run.
     """
 
     seeds: tuple[int, ...]
@@ -28,6 +30,8 @@ class Trained:
     accuracies: Evaluation = field(default_factory=dict)
     seconds: float = 0.0
     device: str = "cpu"
+    chosen: list[int] = field(default_factory=list)
+    precision: list[list[Any]] = field(default_factory=list)
 
     def reached(self, model: int) -> int | None:
         """Step of the first evaluation on the way at which a model met the paper's goal, on which
@@ -62,6 +66,8 @@ class Trained:
             "accuracies": self.accuracies,
             "seconds": self.seconds,
             "device": self.device,
+            "chosen": self.chosen,
+            "precision": self.precision,
         }
         return Artifact(tensors, meta)
 
@@ -87,4 +93,6 @@ class Trained:
             meta["accuracies"],
             meta["seconds"],
             meta["device"],
+            meta.get("chosen", meta["stopped_at"]),
+            meta.get("precision", []),
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -12,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polyrot.captured import Captured
+from polyrot.device import BF16, precision_of
 from polyrot.progress import Progress, silent
 from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
@@ -24,7 +27,7 @@ from polyrot.toy.transformer import Params
 
 CHUNK_SEQUENCES = {"cpu": 8192, "cuda": 262_144}
 """Drawn at once; the stack machine costs the same for many as for few."""
-CPU_ROWS = 80  # forward and backward at once, over all models: more fall out of a CPU's cache
+CPU_ROWS = 32  # forward and backward at once, over all models: more fall out of a CPU's cache
 
 
 def losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], keep: Tensor) -> Tensor:
@@ -85,9 +88,14 @@ def batches(
 
 
 def _loss(
-    params: Params, tokens: Tensor, positions: Tensor, bias: Tensor, labels: dict[str, Tensor]
+    params: Params,
+    tokens: Tensor,
+    positions: Tensor,
+    bias: Tensor,
+    labels: dict[str, Tensor],
+    bf16: bool = True,
 ) -> Tensor:
-    with torch.autocast(tokens.device.type, torch.bfloat16):
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
         run = transformer.forward(params, tokens, positions=positions, bias=bias)
     return losses(run.logits, labels, torch.ones_like(tokens, dtype=torch.bool))
 
@@ -157,7 +165,8 @@ def train(
     stop_after: end after this many steps of the same schedule (to compare the first steps of a
     shipped run); such a run has no final accuracies.
     Each seed has its own start and its own stream of data. A seed whose heads reach 99.99 % on
-    all distributions is taken as it stands `patience` steps later; the others train on.
+    all distributions ends `patience` steps later; the others train on. What is taken of it is
+    what the schedule's `choose` says.
     """
     device = torch.device(device)
     params = transformer.initialise(seeds, device)
@@ -184,7 +193,18 @@ def train(
     if saved is not None:
         state.restore(saved, params, optimiser, trained)
 
-    loss_of = torch.compile(_loss, dynamic=False) if compiled else _loss
+    drawn = batches(seeds, schedule, state.step, device, stream)
+    first = next(drawn)
+
+    def trial(precision: str) -> None:
+        weights = {n: p.detach().clone().requires_grad_() for n, p in params.items()}
+        backward(partial(_loss, bf16=precision == BF16), weights, *first)
+
+    precision = precision_of(schedule.precision, device, trial)
+    state.works_in(precision)
+    loss_of = partial(
+        torch.compile(_loss, dynamic=False) if compiled else _loss, bf16=precision == BF16
+    )
 
     def step(tokens: Tensor, positions: Tensor, bias: Tensor, *labels: Tensor) -> Tensor:
         optimiser.zero_grad()
@@ -197,11 +217,11 @@ def train(
     take = Captured(step) if captured else step
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
-    drawn = batches(seeds, schedule, state.step, device, stream)
+    coming = chain([first], drawn)
     while state.step < end and not state.all_stopped:
         group, rate = optimiser.param_groups[0], schedule.rate(state.step)
         group["lr"] = group["lr"].fill_(rate) if captured else rate
-        tokens, positions, bias, labels = next(drawn)
+        tokens, positions, bias, labels = next(coming)
         loss = take(tokens, positions, bias, *(labels[head] for head in task.HEADS))
         state.after_step(loss, params, snapshot_at)
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
@@ -227,6 +247,8 @@ class _State:
         self.history: list[dict[str, Any]] = []
         self.reached: list[int | None] = [None] * n_models
         self.final: dict[int, tuple[int, Params]] = {}
+        self.best: dict[int, tuple[list[float], int, Params]] = {}
+        self.precision: list[list[Any]] = []
         self.snapshots: dict[int, Params] = {}
         self.n_models = n_models
         self.seconds = 0.0
@@ -235,6 +257,11 @@ class _State:
     @property
     def all_stopped(self) -> bool:
         return len(self.final) == self.n_models
+
+    def works_in(self, precision: str) -> None:
+        """From here on; a run that is gone on with may find other hardware than it began on."""
+        if not self.precision or self.precision[-1][1] != precision:
+            self.precision.append([self.step, precision])
 
     def after_step(self, loss: Tensor, params: Params, snapshot_at: Sequence[int]) -> None:
         self.step += 1
@@ -250,11 +277,16 @@ class _State:
                 f"the loss is not finite at step {self.step}: {self.loss.tolist()}; "
                 "lower the peak rate"
             )
-        accuracy = evaluate(params, schedule.evaluation_sequences)
+        accuracy, held_out = evaluate(params, schedule.evaluation_sequences)
         self.history.append({"step": self.step, "loss": self.loss.tolist(), "accuracy": accuracy})
         for m in range(self.n_models):
             if self.reached[m] is None and lowest(accuracy, m) >= GOAL:
                 self.reached[m] = self.step
+            rank = [lowest(accuracy, m), -held_out[m]]
+            first = m not in self.best
+            running = schedule.choose == "best" and m not in self.final
+            if running and (first or rank > self.best[m][0]):
+                self.best[m] = rank, self.step, _one(params, m)
             since = self.reached[m]
             if m not in self.final and since is not None and self.step - since >= schedule.patience:
                 self.final[m] = (self.step, _one(params, m))
@@ -288,12 +320,16 @@ class _State:
             tensors |= {f"snapshot.{step}.{n}": p for n, p in snapshot.items()}
         for m, (step, model) in self.final.items():
             tensors |= {f"final.{m}.{step}.{n}": p for n, p in model.items()}
+        for m, (_, step, model) in self.best.items():
+            tensors |= {f"best.{m}.{step}.{n}": p for n, p in model.items()}
         meta = {
             "step": self.step,
             "loss": self.loss.tolist(),
             "early": self.early,
             "history": self.history,
             "reached": self.reached,
+            "ranks": {str(m): rank for m, (rank, _, _) in self.best.items()},
+            "precision": self.precision,
             "seconds": self.clock(),
             "device": params["embed"].device.type,
         }
@@ -306,6 +342,7 @@ class _State:
         self.history, self.reached = saved.meta["history"], saved.meta["reached"]
         self.loss = torch.tensor(saved.meta["loss"])
         self.seconds = saved.meta["seconds"]
+        self.precision = saved.meta.get("precision", [])
         with torch.no_grad():
             for name, p in params.items():
                 p.copy_(saved.tensors[f"params.{name}"])
@@ -323,26 +360,36 @@ class _State:
             elif kind == "final":
                 model, step, key = rest.split(".", 2)
                 self.final.setdefault(int(model), (int(step), {}))[1][key] = tensor
+            elif kind == "best":
+                model, step, key = rest.split(".", 2)
+                found = saved.meta["ranks"][model], int(step), dict[str, Tensor]()
+                self.best.setdefault(int(model), found)[2][key] = tensor
 
     def finish(self, seeds: tuple[int, ...], params: Params, schedule: Schedule) -> Trained:
         out = {n: p.detach().clone() for n, p in params.items()}
-        for m, (_, model) in self.final.items():
+        stopped = [self.final[m][0] if m in self.final else self.step for m in range(self.n_models)]
+        chosen = [self.best[m][1] if m in self.best else stopped[m] for m in range(self.n_models)]
+        taken = {m: model for m, (_, model) in self.final.items()}
+        taken |= {m: model for m, (_, _, model) in self.best.items()}
+        for m, model in taken.items():
             for name, p in model.items():
                 out[name][m] = p[0].to(out[name].device)
         accuracy: Evaluation = {}
         if self.step == schedule.steps or self.all_stopped:
             n = FINAL_TIMES * schedule.evaluation_sequences
-            accuracy = evaluate(out, n, purpose="final evaluation")
+            accuracy, _ = evaluate(out, n, purpose="final evaluation")
         return Trained(
             seeds,
             {n: p.cpu() for n, p in out.items()},
             {s: {n: p.cpu() for n, p in model.items()} for s, model in self.snapshots.items()},
             self.early,
             self.history,
-            [self.final[m][0] if m in self.final else self.step for m in range(self.n_models)],
+            stopped,
             accuracy,
             self.clock(),
             params["embed"].device.type,
+            chosen,
+            self.precision,
         )
 
 
