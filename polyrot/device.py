@@ -64,6 +64,16 @@ def precision_of(asked: str, device: torch.device, trial: Callable[[str], Any]) 
     return min(seconds, key=lambda p: seconds[p])
 
 
+Stretches = list[list[Any]]
+"""[first step, precision] of each stretch of a run, which may be gone on with on other hardware."""
+
+
+def begin_stretch(stretches: Stretches, step: int, precision: str) -> None:
+    """Note, in place, that a run works in `precision` from `step` on."""
+    if not stretches or stretches[-1][1] != precision:
+        stretches.append([step, precision])
+
+
 @contextlib.contextmanager
 def memory_for(what: str, device: torch.device | str, remedy: str) -> Iterator[None]:
     """Where the memory of `device` runs out inside, say what did not fit, and the remedy.

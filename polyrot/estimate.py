@@ -25,7 +25,6 @@ from polyrot.language.architecture import neox_config
 from polyrot.toy import seeds as toy_seeds
 from polyrot.toy import training as toy_training
 from polyrot.toy import transformer
-from polyrot.toy.schedule import Schedule as ToySchedule
 
 WORTH_TELLING = 30.0
 """Seconds below which work begins without a word."""
@@ -64,47 +63,11 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def toy_step(models: int, schedule: ToySchedule, device: str) -> Callable[[], object]:
-    """Forward and backward of so many toys on one batch of the task."""
-    params = transformer.initialise(range(models), torch.device(device))
-    for p in params.values():
-        p.requires_grad_()
-    batch = next(toy_training.batches([0], schedule, 0, torch.device(device)))
-    tokens, positions, bias, labels = batch
-    n = models
-    wide = (tokens.expand(n, -1, -1), positions.expand(n, -1, -1), bias)
-    targets = {head: label.expand(n, -1, -1) for head, label in labels.items()}
-    return lambda: toy_training.backward(toy_training._loss, params, *wide, targets)
-
-
-def dictionary_step(
-    count: int, width: int, features: int, schedule: dictionary_training.Schedule, device: str
-) -> Callable[[], object]:
-    """Forward and backward of so many dictionaries at once on one batch."""
-    weights = {
-        name: w.to(device).requires_grad_()
-        for name, w in dictionary_training.initialise(range(count), width, width, features).items()
-    }
-    x = torch.randn(count, schedule.batch, width, device=device)
-    l1 = torch.full((count,), 1e-3, device=device)
-    return lambda: dictionary_training._autocast_loss(weights, x, x, l1).sum().backward()
-
-
-def language_step(
-    width: int, schedule: language_training.Schedule, device: str
-) -> Callable[[], object]:
-    """Forward and backward of one language model on one batch."""
-    model = language_training.model_of(width, corpus.VOCABULARY, corpus.CONTEXT, device=device)
-    model.train().requires_grad_(True)
-    tokens = torch.zeros(schedule.batch, corpus.CONTEXT, dtype=torch.int64, device=device)
-    return lambda: language_training._loss(model, tokens).backward()
-
-
 def dictionaries(group: Group, width: int, device: str, at_once: int | None = None) -> Piece:
     """The dictionaries of one group, so many at once (default: as they are trained)."""
     count, features = len(group.specs), group.expansion * width
     at_once = min(at_once or count, AT_ONCE[device])
-    step = dictionary_step(at_once, width, features, group.schedule, device)
+    step = dictionary_training.trial_step(at_once, width, features, group.schedule, device)
     seconds = seconds_a_step(step, device) * group.schedule.steps * count / at_once
     floats = 2 * width * features + features + 2 * width
     what = f"dictionary at {group.expansion}x"
@@ -113,8 +76,8 @@ def dictionaries(group: Group, width: int, device: str, at_once: int | None = No
 
 def toys(each: toy_seeds.Training, device: str) -> Piece:
     """One training of toy seeds, all of them at once; the first seed is kept on its way."""
-    count, steps = len(each.seeds), each.schedule.steps
-    seconds = seconds_a_step(toy_step(count, each.schedule, device), device) * steps
+    count, steps, trial = len(each.seeds), each.schedule.steps, toy_training.trial_step
+    seconds = seconds_a_step(trial(count, each.schedule, torch.device(device)), device) * steps
     parameters = sum(math.prod(shape) for shape in transformer.shapes().values())
     kept = count + len(each.snapshot_at)
     return Piece("seed", count, steps, seconds, 4 * parameters * kept)
@@ -123,7 +86,7 @@ def toys(each: toy_seeds.Training, device: str) -> Piece:
 def language_models(each: Sequence[language_seeds.Training], device: str) -> Piece:
     """Language models of one width and schedule, one after another."""
     width, schedule = each[0].width, each[0].schedule
-    step = language_step(width, schedule, device)
+    step = language_training.trial_step(width, corpus.VOCABULARY, corpus.CONTEXT, schedule, device)
     seconds = seconds_a_step(step, device) * schedule.steps * len(each)
     with torch.device("meta"):
         config = neox_config(width, corpus.VOCABULARY, corpus.CONTEXT)

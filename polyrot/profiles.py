@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from polyrot.device import BF16
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.dictionaries.collection import LANGUAGE_SCALES
 from polyrot.language import seeds as language_seeds
@@ -35,9 +36,9 @@ class Profile:
 
 _SHIPPED = Profile(
     seeds.FULL,
-    dictionary_training.Schedule(batch=1024),
+    dictionary_training.Schedule(batch=1024, precision=BF16),
     language_seeds.SHIPPED,
-    dictionary_training.Schedule(steps=2000, batch=1024),
+    dictionary_training.Schedule(steps=2000, batch=1024, precision=BF16),
 )
 PROFILES = {
     "shipped": _SHIPPED,

@@ -4,11 +4,13 @@ Deselect with `-m "not benchmark"` or `--benchmark-skip`.
 """
 
 import time
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from polyrot.device import cpu_has_bf16
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.seeding import torch_generator
 from polyrot.toy import task, training, transformer
@@ -46,12 +48,14 @@ def plain_step(batch):
 
 
 def suite_step(batch):
-    """bf16 autocast, packed, compiled where there is a compiler, fused optimiser."""
+    """Packed, in the precision of this hardware, compiled where it can be, fused optimiser."""
     params = {n: p.requires_grad_() for n, p in transformer.initialise([0]).items()}
     optimiser = torch.optim.AdamW(params.values(), lr=1e-3, fused=True)
     stream = training.batches([0], Schedule(batch=batch), 0, torch.device("cpu"))
     compiled = training.can_compile()
-    loss_of = torch.compile(training._loss) if compiled else training._loss
+    loss_of = partial(
+        torch.compile(training._loss) if compiled else training._loss, bf16=cpu_has_bf16()
+    )
 
     def step():
         training.backward(loss_of, params, *next(stream))

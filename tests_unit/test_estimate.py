@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,10 +15,13 @@ from fixtures.cohorts import SHIPPED
 from polyrot import estimate
 from polyrot.cohort import Cohort
 from polyrot.dictionaries import collection
+from polyrot.dictionaries import training as dictionary_training
 from polyrot.estimate import Piece, duration, notice, seconds_a_step
+from polyrot.language import training as language_training
 from polyrot.profiles import PROFILES
 from polyrot.store import Artifact, Store
 from polyrot.toy import plan, seeds, training
+from polyrot.toy import training as toy_training
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.prepare import PARTS, Workshop
 
@@ -172,9 +176,9 @@ def test_a_trial_is_the_mean_of_all_steps_but_the_first(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("kind", ["toy", "dictionary", "language"])
 def test_trials_run_the_programs_that_train(kind: str) -> None:
     step = {
-        "toy": lambda: estimate.toy_step(2, TINY.toy, "cpu"),
-        "dictionary": lambda: estimate.dictionary_step(2, 8, 16, TINY.dictionaries, "cpu"),
-        "language": lambda: estimate.language_step(64, TINY.language, "cpu"),
+        "toy": lambda: toy_training.trial_step(2, TINY.toy, torch.device("cpu")),
+        "dictionary": lambda: dictionary_training.trial_step(2, 8, 16, TINY.dictionaries, "cpu"),
+        "language": lambda: language_training.trial_step(64, 97, 32, TINY.language, "cpu"),
     }[kind]()
     step()
     step()

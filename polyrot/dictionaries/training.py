@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from polyrot.checks import check_finite
+from polyrot.device import BF16, FLOAT32
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.progress import Progress, silent
 from polyrot.relu import relu
@@ -25,7 +26,7 @@ class Schedule:
     steps: int = 6000
     batch: int = 4096
     rate: float = 5e-4
-    precision: str = "bf16 autocast, fp32 weights"
+    precision: str = FLOAT32
 
     def recipe(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,9 +68,25 @@ def loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
     return error.float().square().mean((1, 2)) + l1 * f.float().sum(2).mean(1)
 
 
-def _autocast_loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
-    with torch.autocast(x.device.type, torch.bfloat16):
+def _autocast_loss(
+    weights: Weights, x: Tensor, target: Tensor, l1: Tensor, bf16: bool = False
+) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
         return loss(weights, x, target, l1)
+
+
+def trial_step(
+    count: int, width: int, features: int, schedule: Schedule, device: torch.device | str
+) -> Callable[[], object]:
+    """Forward and backward of so many dictionaries at once on one batch."""
+    weights = {
+        name: w.to(device).requires_grad_()
+        for name, w in initialise(range(count), width, width, features).items()
+    }
+    x = torch.randn(count, schedule.batch, width, device=device)
+    l1 = torch.full((count,), 1e-3, device=device)
+    bf16 = schedule.precision == BF16
+    return lambda: _autocast_loss(weights, x, x, l1, bf16).sum().backward()
 
 
 def project_gradient(w_dec: Tensor, gradient: Tensor) -> Tensor:
@@ -123,6 +140,7 @@ def train(
     penalties = torch.tensor(l1, dtype=torch.float32, device=device)
     orders = [torch_generator(s, "batches", device=device) for s in starts]
     loss_of: Callable[..., Tensor] = torch.compile(_autocast_loss) if compiled else _autocast_loss
+    bf16 = schedule.precision == BF16
     early: list[list[float]] = []
     end = min(schedule.steps, stop_after or schedule.steps)
     for step in range(end):
@@ -133,7 +151,7 @@ def train(
         wanted = batch
         if target is not None:
             wanted = torch.stack([target[s][r] for s, r in zip(source, rows, strict=True)])
-        losses = loss_of(weights, batch, wanted, penalties)
+        losses = loss_of(weights, batch, wanted, penalties, bf16)
         losses.sum().backward()
         with torch.no_grad():
             decoder = weights["w_dec"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.device import memory_for, resolve_device
+from polyrot.device import BY_HARDWARE, memory_for, resolve_device
 from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
@@ -20,11 +20,11 @@ from polyrot.store import Artifact, Checkpoint, Store, fingerprint
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 KIND = "language-seeds"
 
-FULL = Schedule(steps=12_000, batch=64)
+FULL = Schedule(steps=12_000, batch=64, precision=BY_HARDWARE)
 """For a GPU."""
 SHIPPED = Schedule(steps=3000)
 """The schedule of the shipped seeds, for two CPU cores."""
-TINY = Schedule(steps=30, batch=4, evaluate_every=15)
+TINY = Schedule(steps=30, batch=4, evaluate_every=15, precision=BY_HARDWARE)
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
 
 LOWER = (

@@ -6,7 +6,8 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXForCausalLM
 
+from polyrot.device import BF16, Stretches, begin_stretch, precision_of
 from polyrot.language.architecture import neox_config
 from polyrot.language.eight_bit import pack, unpack
 from polyrot.progress import Progress, silent
@@ -37,7 +39,7 @@ class Schedule:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0
-    precision: str = "bf16 autocast, fp32 weights"
+    precision: str = BF16
     evaluate_every: int = 250
 
     def recipe(self) -> dict[str, Any]:
@@ -80,6 +82,7 @@ class Trained:
     loss_before: float
     seconds: float
     device: str
+    precision: Stretches = field(default_factory=list)
 
     def to_artifact(self) -> Artifact:
         tensors = {f"weights.{n}": w for n, w in pack(self.weights).items()}
@@ -134,10 +137,24 @@ def crops(tokens: Tensor, seed: int, batch: int, context: int, first: int) -> It
         step += 1
 
 
-def _loss(model: nn.Module, tokens: Tensor) -> Tensor:
-    with torch.autocast(tokens.device.type, torch.bfloat16):
+def _loss(model: nn.Module, tokens: Tensor, bf16: bool = True) -> Tensor:
+    with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
         logits = model(input_ids=tokens, use_cache=False).logits
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), tokens[:, 1:].flatten())
+
+
+def trial_step(
+    width: int, vocabulary: int, context: int, schedule: Schedule, device: torch.device | str
+) -> Callable[[], object]:
+    """Forward and backward of one language model on one batch, in the precision it trains in."""
+    model = model_of(width, vocabulary, context, device=device)
+    model.train().requires_grad_(True)
+    tokens = torch.zeros(schedule.batch, context, dtype=torch.int64, device=device)
+
+    def step(precision: str) -> None:
+        _loss(model, tokens, precision == BF16).backward()
+
+    return partial(step, precision_of(schedule.precision, torch.device(device), step))
 
 
 @torch.no_grad()
@@ -195,11 +212,19 @@ def train(
     held_out = held_out.to(device)
     end = min(schedule.steps, stop_after or schedule.steps)
     loss_of: Callable[..., Tensor] = torch.compile(_loss) if compiled else _loss
+    first = next(crops(tokens, seed, schedule.batch, context, state.step)).to(device)
+
+    def trial(precision: str) -> None:
+        _loss(model, first, precision == BF16).backward()
+        optimiser.zero_grad()
+
+    precision = precision_of(schedule.precision, device, trial)
+    begin_stretch(state.precision, state.step, precision)
     stream = crops(tokens, seed, schedule.batch, context, state.step)
     while state.step < end:
         for group in optimiser.param_groups:
             group["lr"] = schedule.rate(state.step)
-        loss = loss_of(model, next(stream).to(device))
+        loss = loss_of(model, next(stream).to(device), precision == BF16)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimiser.step()
@@ -228,6 +253,7 @@ class _State:
         self.history: list[dict[str, float]] = []
         self.snapshots: dict[int, Weights] = {}
         self.resumed = time.monotonic()
+        self.precision: Stretches = []
 
     def weights(self) -> Weights:
         return {n: w.detach().cpu().clone() for n, w in self.model.state_dict().items()}
@@ -277,13 +303,14 @@ class _State:
             "early": self.early,
             "history": self.history,
             "seconds": self.clock(),
+            "precision": self.precision,
         }
         return Artifact({n: t.cpu().contiguous() for n, t in tensors.items()}, meta)
 
     def restore(self, saved: Artifact) -> None:
         meta, tensors = saved.meta, saved.tensors
         self.step, self.early, self.history = meta["step"], meta["early"], meta["history"]
-        self.seconds = meta["seconds"]
+        self.seconds, self.precision = meta["seconds"], meta.get("precision", [])
         device = next(self.model.parameters()).device
         found: dict[str, Weights] = {}
         for name, tensor in tensors.items():
@@ -316,4 +343,5 @@ class _State:
             before,
             self.clock(),
             held_out.device.type,
+            self.precision,
         )

@@ -50,12 +50,13 @@ PIPELINE = replace(
     keep=(1000, 1500, 2000, 3000, 4000, 6000, 8000, 11_000, 15_000, 20_000, 25_000),
 )
 """The same as its public pipeline runs it."""
-SHORT = Schedule(steps=18_000, batch=128)
+SHORT = Schedule(steps=18_000, batch=128, precision=BY_HARDWARE)
 """For two CPU cores: two hours for both cohorts."""
 LONG = Schedule(
     steps=96_000,
     batch=128,
     peak_rate=2e-3,
+    precision=BY_HARDWARE,
     patience=96_000,
     late_violations=0.5,
     late_violations_until=0.85,
@@ -65,6 +66,7 @@ LONG = Schedule(
         steps=16_000,
         batch=128,
         peak_rate=1.5e-3,
+        precision=BY_HARDWARE,
         betas=(0.9, 0.99),
         patience=16_000,
         late_violations=0.5,
@@ -78,7 +80,13 @@ LONG = Schedule(
 cycle of a seed that has not met it then."""
 MOST_CYCLES = 4
 TINY = Schedule(
-    steps=40, batch=32, warmup=5, evaluate_every=20, evaluation_sequences=16, patience=40
+    steps=40,
+    batch=32,
+    warmup=5,
+    precision=BY_HARDWARE,
+    evaluate_every=20,
+    evaluation_sequences=16,
+    patience=40,
 )
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
 

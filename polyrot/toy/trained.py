@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from polyrot.device import Stretches
 from polyrot.store import Artifact
 from polyrot.toy.evaluation import GOAL, Evaluation, lowest
 from polyrot.toy.transformer import Params
@@ -31,7 +32,7 @@ class Trained:
     seconds: float = 0.0
     device: str = "cpu"
     chosen: list[int] = field(default_factory=list)
-    precision: list[list[Any]] = field(default_factory=list)
+    precision: Stretches = field(default_factory=list)
 
     def reached(self, model: int) -> int | None:
         """Step of the first evaluation on the way at which a model met the paper's goal, on which

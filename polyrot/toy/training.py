@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polyrot.captured import Captured
-from polyrot.device import BF16, precision_of
+from polyrot.device import BF16, Stretches, begin_stretch, precision_of
 from polyrot.progress import Progress, silent
 from polyrot.resuming import resume
 from polyrot.seeding import torch_generator
@@ -136,6 +136,22 @@ def clip_per_model(gradients: Sequence[Tensor], limit: float) -> None:
         g.mul_(scale.reshape(-1, *[1] * (g.ndim - 1)))
 
 
+def trial_step(models: int, schedule: Schedule, device: torch.device) -> Callable[[], object]:
+    """Forward and backward of so many models on one batch, in the precision they will train in."""
+    params = {
+        n: p.requires_grad_() for n, p in transformer.initialise(range(models), device).items()
+    }
+    tokens, positions, bias, labels = next(batches([0], schedule, 0, device))
+    n = models
+    wide = (tokens.expand(n, -1, -1), positions.expand(n, -1, -1), bias)
+    targets = {head: label.expand(n, -1, -1) for head, label in labels.items()}
+
+    def step(precision: str) -> Tensor:
+        return backward(partial(_loss, bf16=precision == BF16), params, *wide, targets)
+
+    return partial(step, precision_of(schedule.precision, device, step))
+
+
 def can_compile() -> bool:
     """Whether torch.compile has the C++ compiler that it needs on a CPU."""
     return shutil.which("g++") is not None or shutil.which("clang++") is not None
@@ -201,7 +217,7 @@ def train(
         backward(partial(_loss, bf16=precision == BF16), weights, *first)
 
     precision = precision_of(schedule.precision, device, trial)
-    state.works_in(precision)
+    begin_stretch(state.precision, state.step, precision)
     loss_of = partial(
         torch.compile(_loss, dynamic=False) if compiled else _loss, bf16=precision == BF16
     )
@@ -248,7 +264,7 @@ class _State:
         self.reached: list[int | None] = [None] * n_models
         self.final: dict[int, tuple[int, Params]] = {}
         self.best: dict[int, tuple[list[float], int, Params]] = {}
-        self.precision: list[list[Any]] = []
+        self.precision: Stretches = []
         self.snapshots: dict[int, Params] = {}
         self.n_models = n_models
         self.seconds = 0.0
@@ -257,11 +273,6 @@ class _State:
     @property
     def all_stopped(self) -> bool:
         return len(self.final) == self.n_models
-
-    def works_in(self, precision: str) -> None:
-        """From here on; a run that is gone on with may find other hardware than it began on."""
-        if not self.precision or self.precision[-1][1] != precision:
-            self.precision.append([self.step, precision])
 
     def after_step(self, loss: Tensor, params: Params, snapshot_at: Sequence[int]) -> None:
         self.step += 1
