@@ -16,12 +16,18 @@ from typing import Any
 import platformdirs
 import pytest
 
-from polyrot.ledger import Ledger, LedgerError
+from polyrot.judge.ledger import Ledger, LedgerError
+from polyrot.judge.registration import (
+    DEFAULT_SCALES,
+    SCALES,
+    Claim,
+    Registration,
+    RegistrationError,
+)
+from polyrot.judge.verdicts import ClaimRefuted, Finding, NotRun, Verdict, judge
 from polyrot.measured import Measured
-from polyrot.registration import DEFAULT_SCALES, SCALES, Claim, Registration, RegistrationError
 from polyrot.report import junit, provenance, table
 from polyrot.report.closing import Closing, close_run, missing
-from polyrot.verdicts import ClaimRefuted, Finding, NotRun, Verdict, judge
 
 pytest_plugins = [
     "pytester",
@@ -110,7 +116,7 @@ def _scales(config: pytest.Config) -> tuple[str, ...]:
 
 def _resolve_device(config: pytest.Config) -> str:
     # Only here: `pytest --help` and xdist workers need not wait for torch.
-    from polyrot.device import NoDevice, resolve_device
+    from polyrot.runtime.device import NoDevice, resolve_device
 
     try:
         return resolve_device(config.option.device)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot import attribution
+from polyrot.measures import attribution
 
 
 @pytest.mark.claim("attribution.patching_anticorrelates")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.toy import bars
+from polyrot.measures.bars import bars
 
 
 @pytest.mark.claim("bars.behavioural")

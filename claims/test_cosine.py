@@ -3,7 +3,7 @@
 import pytest
 
 from polyrot.dictionaries import collection
-from polyrot.dictionaries.agreement import match_with_noise
+from polyrot.measures.cosine import match_with_noise
 
 
 @pytest.mark.claim("cosine.matched_fraction")

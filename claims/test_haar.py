@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.haar import cohort as haar
+from polyrot.measures import haar
 
 
 @pytest.mark.claim("haar.frobenius_language_model")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.toy import lenses as lens
+from polyrot.measures.lenses import lenses as lens
 
 
 @pytest.mark.claim("lenses.folding_is_exact")

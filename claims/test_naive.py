@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.transfer import site_means
+from polyrot.measures.transfer import site_means
 
 
 @pytest.mark.claim("naive.input_site_transfers")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.transfer import rank_of, site_means
+from polyrot.measures.transfer import rank_of, site_means
 
 
 @pytest.mark.claim("procrustes.recovers")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from polyrot.transfer import misled_fraction
+from polyrot.measures.transfer import misled_fraction
 
 
 @pytest.mark.claim("triplet.cosine_hides_failure")

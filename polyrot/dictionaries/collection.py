@@ -15,15 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from polyrot.cohort import Cohort
-from polyrot.device import memory_for
+from polyrot.cohorts.cohort import Cohort
+from polyrot.cohorts.run import EARLY, middle, nearest
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
-from polyrot.drift import EARLY, middle, nearest
-from polyrot.progress import Progress, silent
-from polyrot.resuming import resume
-from polyrot.seeding import torch_generator
+from polyrot.runtime.device import memory_for
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.store.resuming import resume
 
 KIND = "dictionaries"
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces

@@ -25,9 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from polyrot.artifact_file import Damaged, read
 from polyrot.dictionaries.collection import KIND
 from polyrot.dictionaries.sae import CHUNK, Dictionary, unstack
+from polyrot.store.file import Damaged, read
 
 CONFIGURATION = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from polyrot.explained_variance import explained_variance
+from polyrot.maps.explained_variance import explained_variance
 
 CHUNK = 2048
 """Tokens at a time. Larger arrays of features are mapped into memory anew at each use, which takes

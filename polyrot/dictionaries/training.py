@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from polyrot.checks import check_finite
-from polyrot.device import BF16, FLOAT32
 from polyrot.dictionaries.sae import Dictionary
-from polyrot.progress import Progress, silent
-from polyrot.relu import relu
-from polyrot.seeding import torch_generator
+from polyrot.maps.checks import check_finite
+from polyrot.runtime.device import BF16, FLOAT32
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.relu import relu
+from polyrot.runtime.seeding import torch_generator
 
 Weights = dict[str, Tensor]
 

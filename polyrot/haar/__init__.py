@@ -9,13 +9,7 @@ shared features: the polar factor of pure noise is exactly Haar. See `whitened_c
 """
 
 from polyrot.haar.alternatives import ALTERNATIVES
-from polyrot.haar.battery import (
-    BatteryResult,
-    StatisticResult,
-    haar_batteries,
-    haar_battery,
-    holm,
-)
+from polyrot.haar.battery import BatteryResult, StatisticResult, haar_batteries, haar_battery, holm
 from polyrot.haar.frames import (
     WhitenedContrast,
     common_rank,

@@ -14,7 +14,7 @@ from polyrot.haar.battery import haar_batteries, holm
 from polyrot.haar.figure import write_power_figure
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED
 from polyrot.haar.power import power_table
-from polyrot.progress import ConsoleProgress
+from polyrot.runtime.progress import ConsoleProgress
 
 _POWER = """Estimate by simulation how often each test rejects orthogonal matrices that are not
 Haar: the seven statistics of the battery, the battery itself, and the published criteria. The row

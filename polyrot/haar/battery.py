@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED, NullTable, Store, null_table
-from polyrot.haar.orthogonal import (
-    FloatArray,
-    as_one_orthogonal,
-    as_orthogonal,
-    determinant_sign,
-)
+from polyrot.haar.orthogonal import FloatArray, as_one_orthogonal, as_orthogonal, determinant_sign
 from polyrot.haar.spectrum import Coset, angles
 from polyrot.haar.statistics import (
     BATTERY_NAMES,

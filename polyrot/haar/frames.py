@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from polyrot.checks import check_pair
 from polyrot.haar.battery import BatteryResult, haar_battery
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED, Store
 from polyrot.haar.orthogonal import FloatArray, as_array, as_one_orthogonal, as_orthogonal, polar
+from polyrot.maps.checks import check_pair
 
 #: Principal directions whose variance is below this share of the largest are rounding noise.
 _RANK_TOLERANCE = 1e-10

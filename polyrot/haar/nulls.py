@@ -26,8 +26,8 @@ from polyrot.haar.statistics import (
     class_statistics,
     entry_statistics,
 )
-from polyrot.progress import Progress, silent
-from polyrot.seeding import numpy_generator
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import numpy_generator
 
 Kind = Literal["class", "entry", "permutation"]
 #: Raise when a statistic or a sampler changes, so that stored tables of the old one are not used.

@@ -16,8 +16,8 @@ from polyrot.haar.orthogonal import FloatArray, determinant_sign
 from polyrot.haar.permutations import permutation_distances
 from polyrot.haar.spectrum import Coset, angles, fold, ks_distance_to_haar, sample_angles
 from polyrot.haar.statistics import BATTERY_NAMES
-from polyrot.progress import Progress, silent
-from polyrot.seeding import numpy_generator
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import numpy_generator
 
 #: Criteria in the order of the columns, with what "rejects" means.
 CRITERIA: Mapping[str, str] = {

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.cohort import Split
+from polyrot.cohorts.cohort import Split
 from polyrot.language.cohort import LanguageCohort
 
 

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.checks import check_matrix
-from polyrot.cohort import Split, pair_labels, weights_differ
-from polyrot.device import memory_for
-from polyrot.interventions import Target
+from polyrot.cohorts.cohort import Split, pair_labels, weights_differ
+from polyrot.cohorts.interventions import Target
 from polyrot.language.directions import Tokenised, difference_of_means, known
 from polyrot.language.run import HEAD, LOGITS, LanguageRun
 from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.maps.checks import check_matrix
 from polyrot.measured import Measured
+from polyrot.runtime.device import memory_for
 from polyrot.store import fingerprint
 
 KEPT = (torch.float16, torch.float32)
@@ -35,7 +35,7 @@ LOWER = {"neox": "--neox-width", "pythia": "--tokens"}
 
 
 class LanguageCohort:
-    """See `polyrot.cohort.Cohort` and `polyrot.interventions.InterventionCohort`.
+    """See `polyrot.cohorts.cohort.Cohort` and `polyrot.cohorts.interventions.InterventionCohort`.
 
     models: one for each of `seeds`, the anchor first, all on one device; they are put into
     evaluation mode and their weights frozen. tokens: the sequences of each split, int64 [sequences,
@@ -184,11 +184,11 @@ class LanguageCohort:
         )
 
     def distinct_fraction(self) -> float:
-        """See `polyrot.cohort.Cohort`."""
+        """See `polyrot.cohorts.cohort.Cohort`."""
         first, *others = (model.state_dict() for model in self.models)
         return float(np.mean([weights_differ(first, other) for other in others]))
 
-    # ------------------------------------------------- see polyrot.interventions.InterventionCohort
+    # ----------------------------------------- see polyrot.cohorts.interventions.InterventionCohort
 
     def clean_run(
         self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32

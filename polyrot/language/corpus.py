@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
-from polyrot.cohort import SPLITS, Split
+from polyrot.cohorts.cohort import SPLITS, Split
 from polyrot.store import Artifact, Store, fingerprint
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is made

@@ -21,10 +21,10 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, R
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from polyrot.checks import check_matrix
-from polyrot.cohort import Split, weights_differ
-from polyrot.device import memory_for
+from polyrot.cohorts.cohort import Split, weights_differ
 from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.maps.checks import check_matrix
+from polyrot.runtime.device import memory_for
 
 SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")

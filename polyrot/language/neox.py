@@ -10,7 +10,7 @@ from polyrot.language.cohort import LanguageCohort
 from polyrot.language.corpus import Evaluation
 from polyrot.language.directions import PYTHON, tokenise
 from polyrot.language.training import Schedule, Trained
-from polyrot.progress import Progress, silent
+from polyrot.runtime.progress import Progress, silent
 from polyrot.store import Store
 
 SCALE = "neox"

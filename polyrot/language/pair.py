@@ -10,33 +10,22 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from polyrot.checks import check_matrix
-from polyrot.cohort import Cohort, Split, pair_labels, weights_differ
-from polyrot.device import memory_for
-from polyrot.dictionaries.collection import EXPANSION, Group, Spec, own_start, published_l1
+from polyrot.cohorts.cohort import Split, pair_labels, weights_differ
 from polyrot.dictionaries.loading import BadDictionary, Saved
-from polyrot.dictionaries.sae import Dictionary
-from polyrot.dictionaries.training import Schedule
-from polyrot.haar import cohort as haar
-from polyrot.haar.orthogonal import determinant_sign
-from polyrot.haar.published import published_ks
 from polyrot.language import loading
 from polyrot.language.sites import blocks, capture, site_names, width_of
-from polyrot.matching import matched_fraction, max_cosine
+from polyrot.maps.checks import check_matrix
 from polyrot.measured import Measured
-from polyrot.progress import Progress, silent
-from polyrot.rotations import NULL_SEED, Fits
-from polyrot.seeding import numpy_generator
+from polyrot.runtime.device import memory_for
+from polyrot.runtime.progress import Progress, silent
 from polyrot.store import fingerprint
-from polyrot.transfer import Transfer
-from polyrot.transfer import measure as measure_transfer
 
 POSITIONS = 4096  # run at once
 LOGITS = 2**27  # held at once
@@ -119,7 +108,7 @@ def check_dictionary(sae: Saved, name: str, model: nn.Module) -> None:
 
 
 class PairCohort:
-    """See `polyrot.cohort.Cohort`: two models, the anchor A first.
+    """See `polyrot.cohorts.cohort.Cohort`: two models, the anchor A first.
 
     tokens: int64 [sequences, position] of each split. keep: the dtype in which activations are
     kept; they are handed out as float32.
@@ -215,147 +204,3 @@ class PairCohort:
 def _digest(ids: Tensor) -> str:
     data = ids.cpu().contiguous().numpy().tobytes()
     return hashlib.sha256(str(list(ids.shape)).encode() + data).hexdigest()
-
-
-def sibling_group(
-    cohort: Cohort, schedule: Schedule, sites: Sequence[str], expansion: int = EXPANSION
-) -> Group:
-    """B's own dictionaries, each from its own start, to compare A's decoder with."""
-    l1 = published_l1(cohort)
-    specs = tuple(Spec(1, site, own_start(1), l1) for site in sites)
-    return Group("own", specs, schedule, expansion)
-
-
-OF_R = ("magnitude", "split_half", "det", "ks_p")
-
-
-@dataclass(frozen=True)
-class Frontier:
-    """What is measured of one pair: figures by site and name.
-
-    At sites where A has a dictionary: the EVs of `Transfer`, and of the decoders the mean best
-    cosine with B's own dictionary and the fraction matched. At all: magnitude ||R - I||_F /
-    sqrt(2 d), split_half (the same between fits on two halves of the tokens), det (its sign), ks_p
-    (the published test of R's phases against Haar). notes: what may be wrong with A's dictionary.
-    """
-
-    by_site: Mapping[str, Mapping[str, float]]
-    counts: Mapping[str, int]
-    notes: tuple[str, ...] = ()
-
-    def gain(self) -> Measured:
-        """Rotated EV - naive EV at every site with a dictionary of A."""
-        return self._measured(
-            {
-                site: row["rotated_ev"] - row["naive_ev"]
-                for site, row in self.by_site.items()
-                if "naive_ev" in row
-            },
-            lambda name: name not in OF_R,
-        )
-
-    def magnitude(self) -> Measured:
-        """||R - I||_F / sqrt(2 d) at every site."""
-        return self._measured(
-            {site: row["magnitude"] for site, row in self.by_site.items()},
-            lambda name: name in OF_R[1:],
-        )
-
-    def lines(self, at_once: int = 7) -> list[str]:
-        """A table of everything: a line for each figure, a column for each site, `at_once` sites
-        beside each other."""
-        names, sites = max(map(list, self.by_site.values()), key=len), list(self.by_site)
-        lines = []
-        for start in range(0, len(sites), at_once):
-            part = sites[start : start + at_once]
-            lines.append(" " * 18 + "".join(f"{site:>14}" for site in part))
-            for name in names:
-                found = (self.by_site[site].get(name) for site in part)
-                cells = ("-" if value is None else f"{value:.3f}" for value in found)
-                lines.append(f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells))
-        return [*lines, *self.notes]
-
-    def _measured(self, values: Mapping[str, float], recorded: Callable[[str], bool]) -> Measured:
-        beside: dict[str, float | str] = {
-            f"{name}_{site}": value
-            for site, row in self.by_site.items()
-            for name, value in row.items()
-            if recorded(name)
-        }
-        return Measured(
-            np.array(list(values.values())),
-            tuple(values),
-            None,
-            {**beside, **({"notes": "; ".join(self.notes)} if self.notes else {})},
-            {"null draws": NULL_SEED},
-            {**self.counts, "sites": len(values)},
-        )
-
-
-EVS = {
-    "self_ev": "self_ev",
-    "naive_ev": "naive_ev",
-    "shifted_ev": "mean_shift_ev",
-    "rotated_ev": "rotated_ev",
-    "shuffled_ev": "shuffled_ev",
-    "principal_ev": "principal_axes_ev",
-    "noise_ev": "noise_ev",
-    "pointwise_ev": "pointwise_ev",
-    "affine_ev": "affine_ev",
-}
-"""Tables of `Transfer`, and what they are called in the record."""
-
-
-def notes_on(sae: Saved, name: str) -> tuple[str, ...]:
-    """What a dictionary's file says that does not go with model A, called `name`, or with how its
-    activations are taken here."""
-    short = PurePath(parted(name)[0]).name.lower()
-    told = sae.model.rpartition("/")[2].lower()
-    other = [f"note: the dictionary names {sae.model} as its model, not {name}"]
-    return (
-        *(other if told and told != short else ()),
-        *(f"note: the dictionary was trained on {text}" for text in sae.otherwise),
-    )
-
-
-def measure(
-    cohort: Cohort,
-    fits: Fits,
-    saes: Mapping[str, Dictionary],
-    others: Mapping[str, Dictionary],
-    notes: Sequence[str] = (),
-) -> Frontier:
-    """Everything of one pair.
-
-    fits: every map from B to A, at every site. saes: A's dictionaries by site, at one site or more.
-    others: B's own at the same sites. notes: see `notes_on`; one is added for every site at which
-    A's dictionary suits B better.
-    """
-    at = [site for site in fits.sites if site in saes]
-    transfer: Transfer = measure_transfer(cohort, fits.at(at), saes)
-    rows: dict[str, dict[str, float]] = {site: {} for site in fits.sites}
-    for j, site in enumerate(at):
-        for name, called in EVS.items():
-            rows[site][called] = float(getattr(transfer, name).values[0, j])
-        mine, theirs = saes[site].decoder, others[site].decoder
-        given = mine.norm(dim=0).cpu() > 0  # someone else's may have columns of zeros
-        cosines = max_cosine(mine, theirs, given)
-        rows[site]["mean_cosine"] = float(cosines.mean())
-        rows[site]["matched"] = matched_fraction(cosines)
-    rs = haar.rotation_stack(fits)
-    found = {
-        "magnitude": haar.distances(fits).values[0] / (2 * cohort.width) ** 0.5,
-        "split_half": haar.half_gap(fits).values[0],
-        "det": determinant_sign(rs),
-        "ks_p": published_ks(rs, numpy_generator(NULL_SEED, "published reference")).p_values,
-    }
-    for name, values in found.items():
-        for site, value in zip(fits.sites, values, strict=True):
-            rows[site][name] = float(value)
-    counts = {"pairs": 1, "tokens": int(transfer.self_ev.counts["tokens"])}
-    swapped = [
-        f"note: at {site} the dictionary of A reconstructs B better than A: is it B's?"
-        for site in at
-        if rows[site]["naive_ev"] > rows[site]["self_ev"]
-    ]
-    return Frontier(rows, counts, (*notes, *swapped))

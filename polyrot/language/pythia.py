@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
-from polyrot.cohort import Split
+from polyrot.cohorts.cohort import Split
+from polyrot.judge.verdicts import NotRun
 from polyrot.language import loading
 from polyrot.language.checkpoints import checkpoints as cohort_of_run
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import PYTHIA, Tokenised, tokenise
 from polyrot.language.loading import Unusable, WeightsMissing
-from polyrot.progress import Progress, silent
-from polyrot.verdicts import NotRun
+from polyrot.runtime.progress import Progress, silent
 
 SEEDS = tuple(range(1, 10))
 NAME = "EleutherAI/pythia-70m-seed{}"

@@ -1,4 +1,4 @@
-"""One GPT-NeoX model on one batch, open to interventions: see `polyrot.interventions.CleanRun`.
+"""One GPT-NeoX model on one batch: a `polyrot.cohorts.interventions.CleanRun`.
 
 The components are the residual stream itself at each block's output (protocol, section 9). A
 variant differs from the clean run only after the site of the intervention, so that it is computed

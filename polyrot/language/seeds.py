@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.device import BY_HARDWARE, memory_for, resolve_device
 from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
-from polyrot.progress import ConsoleProgress, Progress, silent
+from polyrot.runtime.device import BY_HARDWARE, memory_for, resolve_device
+from polyrot.runtime.progress import ConsoleProgress, Progress, silent
 from polyrot.store import Artifact, Checkpoint, Store, fingerprint
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from polyrot.cohort import SPLITS, Split
+from polyrot.cohorts.cohort import SPLITS, Split
 from polyrot.language.loading import Unusable
-from polyrot.seeding import torch_generator
+from polyrot.runtime.seeding import torch_generator
 
 CONTEXT = 256
 TOKENS = 65_536

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.device import BF16, Stretches, begin_stretch, precision_of
 from polyrot.language.architecture import neox_config
 from polyrot.language.eight_bit import pack, unpack
-from polyrot.progress import Progress, silent
-from polyrot.resuming import resume
-from polyrot.seeding import derive, torch_generator
+from polyrot.runtime.device import BF16, Stretches, begin_stretch, precision_of
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import derive, torch_generator
 from polyrot.store import Artifact, Checkpoint
+from polyrot.store.resuming import resume
 
 Weights = dict[str, Tensor]
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
-from polyrot.progress import ConsoleProgress
+from polyrot.runtime.progress import ConsoleProgress
 
 _COMPARE = """What changed between two runs, verdict by verdict, as Markdown. Exit status: 0 no
 verdict changed, 1 one did (also: one that was judged in one run only), 2 a file that is no record

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from polyrot.ledger import Ledger
-from polyrot.registration import Registration
+from polyrot.judge.ledger import Ledger
+from polyrot.judge.registration import Registration
+from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude
 from polyrot.report.gathered import Gathered
 from polyrot.report.record import markdown, run_record, write_record
 from polyrot.report.table import wrapped
-from polyrot.verdicts import Conclusion, Finding, Verdict, conclude
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _write(
     write_record(folder, record, markdown(conclusions, registration, run))
     lines = [f"report written to {folder}"]
     if gathered is not None:
-        from polyrot.report.html import write_page  # only now: matplotlib is slow to import
+        from polyrot.report.html import write_page
 
         failures = write_page(folder, record, gathered.figures, gathered.failures)
         lines += [f"figure left out: {text}" for text in failures]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polyrot.registration import Bar
+from polyrot.judge.registration import Bar
 
 JUDGED = ("held", "refuted", "not diagnostic")
 SAME = 1e-9  # relative; below it two figures are one

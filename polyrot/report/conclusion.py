@@ -12,9 +12,9 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from polyrot.judge.registration import SCALES, Claim, Registration
+from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.measured import Figure
-from polyrot.registration import SCALES, Claim, Registration
-from polyrot.verdicts import Conclusion, Verdict
 
 JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.NOT_DIAGNOSTIC)
 _ANY_L0 = {"least": 0.0, "largest": math.inf}

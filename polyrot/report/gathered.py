@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from polyrot.cohort import Cohort
+from polyrot.cohorts.cohort import Cohort
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from polyrot.ledger import write_atomically
-from polyrot.registration import Bar
+from polyrot.judge.registration import Bar
+from polyrot.judge.verdicts import ControlFinding, Verdict
 from polyrot.report import figures
 from polyrot.report.figures import Drawn
 from polyrot.report.record import read_record
 from polyrot.report.strip import strip
 from polyrot.report.table import CONTROL_WORDS, control_words
-from polyrot.verdicts import ControlFinding, Verdict
+from polyrot.runtime.files import write_atomically
 
 FIGURES = "figures.json"
 UNJUDGED = (Verdict.NOT_RUN.value, Verdict.NOT_WRITTEN.value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from polyrot.ledger import Ledger
+from polyrot.judge.ledger import Ledger
+from polyrot.judge.registration import Registration
+from polyrot.judge.verdicts import Finding, conclude
 from polyrot.measured import Measured
-from polyrot.registration import Registration
 from polyrot.report.table import words
-from polyrot.verdicts import Finding, conclude
 
 
 def properties(

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from polyrot.ledger import Entry, Ledger, write_atomically
-from polyrot.registration import SCALES, Claim, Registration
+from polyrot.judge.ledger import Entry, Ledger
+from polyrot.judge.registration import SCALES, Claim, Registration
+from polyrot.judge.verdicts import Conclusion, Finding, Verdict
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.table import CONTROL_WORDS
-from polyrot.verdicts import Conclusion, Finding, Verdict
+from polyrot.runtime.files import write_atomically
 
 BEGIN = "<!-- made from claims/verdicts.toml by `python -m polyrot.report readme`: begin -->"
 END = "<!-- made from claims/verdicts.toml: end -->"

@@ -11,13 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from polyrot.ledger import write_atomically
-from polyrot.registration import Registration
+from polyrot.judge.registration import Registration
+from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.gathered import Gathered
 from polyrot.report.provenance import options_line
 from polyrot.report.table import control_words, sentences, words
-from polyrot.verdicts import Conclusion, Verdict
+from polyrot.runtime.files import write_atomically
 
 SCHEMA_VERSION = 3
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")

@@ -6,8 +6,8 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from polyrot.registration import STATUSES, Registration
-from polyrot.verdicts import Conclusion, ControlFinding, Verdict
+from polyrot.judge.registration import STATUSES, Registration
+from polyrot.judge.verdicts import Conclusion, ControlFinding, Verdict
 
 WIDTH = 120
 HEADINGS = ("claim", "scale", "measured", "bar", "paper", "control", "verdict")

@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from polyrot.cohort import SPLITS, Split, pair_labels, weights_differ
-from polyrot.interventions import Target
+from polyrot.cohorts.cohort import SPLITS, Split, pair_labels, weights_differ
+from polyrot.cohorts.interventions import Target
 from polyrot.measured import Measured
-from polyrot.seeding import torch_generator
+from polyrot.runtime.seeding import torch_generator
 from polyrot.store import fingerprint
-from polyrot.toy import directions, interventions, task, transformer
+from polyrot.toy import directions, task, transformer
+from polyrot.toy import run as interventions
 from polyrot.toy.folding import Folded, fold
 from polyrot.toy.transformer import Params
 
@@ -42,8 +43,8 @@ def split_tokens(device: torch.device | str = "cpu") -> dict[Split, Tensor]:
 
 
 class ToyCohort:
-    """See `polyrot.cohort.Cohort`. `params` has the anchor first; `trained` is False for siblings
-    as they were before their first step."""
+    """See `polyrot.cohorts.cohort.Cohort`. `params` has the anchor first; `trained` is False for
+    siblings as they were before their first step."""
 
     def __init__(
         self,
@@ -123,7 +124,7 @@ class ToyCohort:
         models = [transformer.select(self.params, [m]) for m in range(len(self.seeds))]
         return float(np.mean([weights_differ(models[0], other) for other in models[1:]]))
 
-    # ------------------------------------------------- see polyrot.interventions.InterventionCohort
+    # ----------------------------------------- see polyrot.cohorts.interventions.InterventionCohort
 
     components = transformer.COMPONENTS
     contrasts = tuple(directions.PAPER)

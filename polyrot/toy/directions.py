@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from polyrot.interventions import Target
+from polyrot.cohorts.interventions import Target
 from polyrot.toy import task
-from polyrot.toy.interventions import cropped
+from polyrot.toy.run import cropped
 
 STEERING_SITE = "resid_mid_1"
 DEPTH = 4

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyrot.seeding import torch_generator
+from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import task, transformer
 from polyrot.toy.transformer import Params
 

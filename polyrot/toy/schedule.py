@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from polyrot.device import BF16
+from polyrot.runtime.device import BF16
 from polyrot.toy.task import Law
 
 ADDED = (
@@ -35,7 +35,7 @@ class Schedule:
     choose: which of a run's weights are its model: the "last", or the "best" of those that were
     evaluated, which have the highest lowest accuracy, and of equals the lowest loss.
     keep: steps whose weights are kept beside, of a training of one seed.
-    precision: see `polyrot.device`.
+    precision: see `polyrot.runtime.device`.
     """
 
     steps: int = 60_000

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from polyrot.device import BY_HARDWARE
-from polyrot.progress import Progress, silent
+from polyrot.runtime.device import BY_HARDWARE
+from polyrot.runtime.progress import Progress, silent
 from polyrot.store import Checkpoint, Store, fingerprint
 from polyrot.toy import task, training, transformer
 from polyrot.toy.evaluation import GOAL, lowest

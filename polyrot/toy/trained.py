@@ -6,7 +6,7 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from polyrot.device import Stretches
+from polyrot.runtime.device import Stretches
 from polyrot.store import Artifact
 from polyrot.toy.evaluation import GOAL, Evaluation, lowest
 from polyrot.toy.transformer import Params

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyrot.captured import Captured
-from polyrot.device import BF16, Stretches, begin_stretch, precision_of
-from polyrot.progress import Progress, silent
-from polyrot.resuming import resume
-from polyrot.seeding import torch_generator
+from polyrot.runtime.cuda_graph import Captured
+from polyrot.runtime.device import BF16, Stretches, begin_stretch, precision_of
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint
+from polyrot.store.resuming import resume
 from polyrot.toy import task, transformer
 from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
 from polyrot.toy.schedule import Schedule

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyrot.relu import relu
+from polyrot.runtime.relu import relu
 from polyrot.toy import task
 
 N_LAYERS = 2

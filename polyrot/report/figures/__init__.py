@@ -15,7 +15,6 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from polyrot.ledger import write_atomically
 from polyrot.report.figures import (
     cosine,
     effects,
@@ -28,6 +27,7 @@ from polyrot.report.figures import (
     tradeoff,
 )
 from polyrot.report.figures.values import Words, decode, encode
+from polyrot.runtime.files import write_atomically
 
 Value = Any
 """A frozen dataclass with `scale`, `words()` and `merged(other)`."""

@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from polyrot.cohort import Cohort
-from polyrot.matching import matched_fraction, max_cosine
+from polyrot.cohorts.cohort import Cohort
+from polyrot.maps.matching import matched_fraction, max_cosine
+from polyrot.measures.fits import NULL_SEED
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Row, Words, by_name, row
-from polyrot.rotations import NULL_SEED
-from polyrot.seeding import torch_generator
+from polyrot.runtime.seeding import torch_generator
 
 EDGES = np.linspace(0, 1, 51)
 THRESHOLD = 0.5  # a column above it counts as matched

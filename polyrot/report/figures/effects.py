@@ -10,13 +10,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.attribution import PUBLISHED_BLOCKS, PUBLISHED_R, published_correlations
-from polyrot.attribution_table import Table as Attributions
-from polyrot.cohort import Cohort, pair_labels
+from polyrot.cohorts.cohort import Cohort, pair_labels
+from polyrot.measures.attribution import PUBLISHED_BLOCKS, PUBLISHED_R, published_correlations
+from polyrot.measures.attribution import Table as Attributions
+from polyrot.measures.bars.causal import Causal
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.values import Row, Table, Words, by_name, row, table
-from polyrot.toy.causal import Causal
 
 MARKERS = "osv^D*PXhd"
 COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)

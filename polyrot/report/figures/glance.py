@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.registration import Bar
+from polyrot.judge.registration import Bar
+from polyrot.judge.verdicts import Verdict
 from polyrot.report.figures import style
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Words
 from polyrot.report.table import CONTROL_WORDS
-from polyrot.verdicts import Verdict
 
 LOOKS: Mapping[str, Look] = {
     "held": Look(style.BLUE, "o"),

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 
 from polyrot.haar.figure import power_figure
 from polyrot.haar.power import CRITERIA, PUBLISHED, PowerTable
-from polyrot.ledger import write_atomically
 from polyrot.report.figures import style
 from polyrot.report.figures.values import Table, Words, decode, encode, table
+from polyrot.runtime.files import write_atomically
 
 SHIPPED = Path(__file__).with_name("power.json")
 

@@ -10,12 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from polyrot.cohort import Cohort
+from polyrot.cohorts.cohort import Cohort
+from polyrot.measures.transfer import Transfer
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Table, Words, by_name, table
-from polyrot.transfer import Transfer
 
 SERIES = {
     "self": ("self_ev", Look(style.INK, "s")),

@@ -9,16 +9,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from polyrot.cohort import Cohort
-from polyrot.haar.cohort import distances, rotation_stack
+from polyrot.cohorts.cohort import Cohort
 from polyrot.haar.orthogonal import FloatArray, determinant_sign
 from polyrot.haar.published import frobenius_distance
 from polyrot.haar.spectrum import Coset, angles, expected_count
+from polyrot.measures.fits import Fits
+from polyrot.measures.haar import distances, rotation_stack
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Row, Table, Words, row, table
-from polyrot.rotations import Fits
 
 PER_BIN = 40  # phases that a bin holds in the mean: enough to tell a bump from scatter
 MATCHED = Look(style.BLUE, "o")

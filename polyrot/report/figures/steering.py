@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.dose_curves import Steering
+from polyrot.measures.effects import DOSES, N_RANDOM
+from polyrot.measures.steering import Steering
 from polyrot.report.figures import style
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Row, Table, Words, row, table
-from polyrot.steering import DOSES, N_RANDOM
 
 LOOKS = {
     "anchor": ("within", Look(style.INK, "s")),

@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.cohort import Cohort, pair_labels
+from polyrot.cohorts.cohort import Cohort, pair_labels
+from polyrot.measures.bars.joint import ENDS, PUBLISHED_WEIGHTINGS, WEIGHTINGS, Joint
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.values import Row, Table, Words, row, table
-from polyrot.toy.joint import ENDS, PUBLISHED_WEIGHTINGS, WEIGHTINGS, Joint
 
 BAR_P = 1e-3
 COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)

@@ -1,0 +1,193 @@
+"""What the four bars are measured from: each step that costs minutes goes through the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from polyrot.measures.bars import alignment, behaviour, causal, joint
+from polyrot.measures.bars.alignment import Alignment
+from polyrot.measures.bars.behaviour import Behaviour
+from polyrot.measures.bars.causal import Causal
+from polyrot.measures.bars.joint import Joint
+from polyrot.measures.bars.overlap import activation_overlap
+from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.seeding import torch_generator
+from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.toy import symmetry, transformer
+from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.folding import Folded, fold
+from polyrot.toy.symmetry import Element
+
+RECIPE_VERSION = 1  # raise when a change of code changes a figure
+
+
+POSITIONS = 1_000_000
+"""Positions of Bar B, at least; the paper takes 1e7."""
+
+
+FEW_POSITIONS = 140_000
+"""Positions for decoys and for the specification: what they show are orders of magnitude."""
+
+
+STARTS, ROUNDS, STEPS, RATE = 16, 6, 400, 5e-2
+
+
+ALIGNMENT_SEED = 20260610
+
+
+@dataclass(frozen=True)
+class Decoys:
+    """Bar B of the anchor (first), of the decoy with averaged depth rows and of the one with
+    swapped layers, all on the same positions; `mse`: [2], the decoys' largest per-tensor MSE
+    against the anchor; `specification`: [models], KL from the folded anchor to every model."""
+
+    labels: Behaviour
+    mse: Tensor
+    specification: Behaviour
+
+
+def behaviours(
+    store: Store, cohort: ToyCohort, positions: int = POSITIONS, progress: Progress = silent
+) -> Behaviour:
+    """Bar B of every seed from the exact labels."""
+
+    def build(_: Checkpoint) -> Artifact:
+        found = behaviour.measure(cohort.params, positions, progress=progress)
+        return Artifact(found.to_tensors(), {})
+
+    recipe = {"positions": positions, "seed": behaviour.DATA_SEED}
+    return Behaviour(**_stored(store, cohort, "bar-b", recipe, build).tensors)
+
+
+def decoys(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Decoys:
+    """Bar B of the decoys, and of every seed from the specification."""
+
+    def build(_: Checkpoint) -> Artifact:
+        anchor = transformer.select(cohort.params, [0])
+        made = [behaviour.averaged_depth(anchor), behaviour.swapped_layers(anchor)]
+        three = {n: torch.cat([m[n] for m in (anchor, *made)]) for n in anchor}
+        labels = behaviour.measure(three, FEW_POSITIONS, progress=progress)
+        specification = behaviour.measure(
+            cohort.params, FEW_POSITIONS, specification=fold(anchor), progress=progress
+        )
+        mse = [alignment.tensor_mse(fold(m), fold(anchor)).amax(1) for m in made]
+        tensors = {f"labels.{n}": t for n, t in labels.to_tensors().items()}
+        tensors |= {f"specification.{n}": t for n, t in specification.to_tensors().items()}
+        return Artifact({**tensors, "mse": torch.cat(mse)}, {})
+
+    recipe = {"positions": FEW_POSITIONS, "seed": behaviour.DATA_SEED}
+    tensors = _stored(store, cohort, "bar-b-decoys", recipe, build).tensors
+    labels, specification = (
+        Behaviour(**{n: tensors[f"{part}.{n}"] for n in ("kl", "positions", "draws")})
+        for part in ("labels", "specification")
+    )
+    return Decoys(labels, tensors["mse"], specification)
+
+
+def alignments(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Alignment:
+    """The best alignment of every sibling with the anchor."""
+
+    def build(_: Checkpoint) -> Artifact:
+        siblings, anchor = siblings_and_anchor(cohort)
+        progress("alignment", 0, 1)
+        found = alignment.align(
+            siblings,
+            anchor,
+            torch_generator(ALIGNMENT_SEED, "head permutations"),
+            starts=STARTS,
+            rounds=ROUNDS,
+            steps=STEPS,
+            rate=RATE,
+        )
+        progress("alignment", 1, 1)
+        tensors = {n: getattr(found, n) for n in _FIGURES}
+        # Permutations as int64 and scales are a few hundred KiB; the rest of an element is small.
+        tensors |= {f"element.{n}": getattr(found.element, n) for n in symmetry.PARTS}
+        return Artifact(tensors, {})
+
+    recipe = {
+        "seed": ALIGNMENT_SEED,
+        "starts": STARTS,
+        "rounds": ROUNDS,
+        "steps": STEPS,
+        "rate": RATE,
+        "sharpness": alignment.SHARPNESS,
+        "polish": alignment.POLISH,
+    }
+    tensors = _stored(store, cohort, "toy-alignment", recipe, build).tensors
+    element = Element(**{n: tensors[f"element.{n}"] for n in symmetry.PARTS})
+    return Alignment(element, **{n: tensors[n] for n in _FIGURES})
+
+
+_FIGURES = tuple(f.name for f in fields(Alignment) if f.name != "element")
+
+
+def joint_alignments(
+    store: Store, cohort: ToyCohort, aligned: Alignment, progress: Progress = silent
+) -> Joint:
+    """Joint alignment of weights and activations of every pair, both losses."""
+
+    def build(_: Checkpoint) -> Artifact:
+        siblings, anchor = siblings_and_anchor(cohort)
+        device = siblings.position.device
+        activations = [cohort.activations("fit", site) for site in cohort.internal]
+        progress("joint alignment", 0, 1)
+        found = joint.align_jointly(
+            siblings,
+            anchor.select([0] * len(siblings)),
+            aligned.element.to(device),
+            activation_overlap(cohort.internal, activations),
+            [float(x[0].double().var(0, correction=0).mean()) for x in activations],
+            steps=STEPS,
+            rate=RATE,
+        )
+        progress("joint alignment", 1, 1)
+        return Artifact({n: t.contiguous() for n, t in found.to_tensors().items()}, {})
+
+    recipe = {
+        "weightings": list(joint.WEIGHTINGS),
+        "published": list(joint.PUBLISHED_WEIGHTINGS),
+        "steps": STEPS,
+        "rate": RATE,
+        "sites": list(cohort.internal),
+        "from": [ALIGNMENT_SEED, STARTS, ROUNDS],
+    }
+    return Joint.from_tensors(_stored(store, cohort, "toy-joint", recipe, build).tensors)
+
+
+def effects(
+    store: Store, cohort: ToyCohort, aligned: Alignment, progress: Progress = silent
+) -> Causal:
+    """Predicted and measured effects of every model."""
+
+    def build(_: Checkpoint) -> Artifact:
+        return Artifact(causal.measure(cohort, aligned.element, progress=progress).to_tensors(), {})
+
+    recipe = {
+        "sequences": causal.SEQUENCES,
+        "steps": causal.STEPS,
+        "convergence": [causal.CONVERGENCE_SEQUENCES, *causal.CONVERGENCE],
+        "from": [ALIGNMENT_SEED, STARTS, ROUNDS, STEPS],
+    }
+    return Causal.from_tensors(_stored(store, cohort, "toy-causal", recipe, build).tensors)
+
+
+def siblings_and_anchor(cohort: ToyCohort) -> tuple[Folded, Folded]:
+    """All models folded: the siblings, and the anchor."""
+    folded = fold(cohort.params)
+    return folded.select(range(1, len(folded))), folded.select([0])
+
+
+def _stored(
+    store: Store,
+    cohort: ToyCohort,
+    kind: str,
+    recipe: Mapping[str, object],
+    build: Callable[[Checkpoint], Artifact],
+) -> Artifact:
+    whole = {"version": RECIPE_VERSION, "cohort": cohort.fingerprint, **recipe}
+    return store.get_or_build(kind, whole, build, name=cohort.scale)

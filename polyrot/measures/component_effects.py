@@ -1,0 +1,262 @@
+"""Which components matter: mean ablation, attribution patching, integrated gradients.
+
+The effect of a component is the rise of the loss when its write is replaced by its dataset mean,
+one vector for all positions, and everything after it recomputed. Attribution patching predicts it
+by the gradient at the clean run; integrated gradients by the gradient averaged over the straight
+path from mean to clean (Sundararajan, Taly and Yan 2017, arXiv 1703.01365). For any cohort: the
+cohort names its components.
+
+By the fundamental theorem of calculus integrated gradients with ever more steps *are* the effect,
+for any network whose loss has a gradient almost everywhere along the path: their agreement with the
+measurement says nothing about what was learnt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from polyrot.cohorts.interventions import CleanRun, InterventionCohort
+from polyrot.maps.checks import BadActivations
+
+STEPS = 32
+FRACTIONS = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
+BATCH = 16
+"""Sequences that one program handles, with `AT_ONCE` variants of each."""
+AT_ONCE = 10
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Integrated gradients of one model.
+
+    effects: [components], predicted rise of the loss, nats. measured: [components], the rise.
+    completeness_error: [components], |effects - measured|. steps: points of the path. curve:
+    [components, steps], the prediction's density along the path from clean (first) to mean; its
+    mean over steps is `effects`.
+    """
+
+    components: tuple[str, ...]
+    effects: Tensor
+    measured: Tensor
+    completeness_error: Tensor
+    steps: int
+    curve: Tensor
+
+
+@dataclass(frozen=True)
+class Path:
+    """The loss along the straight path from each component's clean write to its mean.
+
+    fractions: [points] of the way. rise: [components, points], loss minus clean loss, nats.
+    slope: [components], what attribution patching predicts for the whole way.
+    """
+
+    components: tuple[str, ...]
+    fractions: Tensor
+    rise: Tensor
+    slope: Tensor
+
+    @property
+    def remainder(self) -> Tensor:
+        """[components, points]: |rise - fraction * slope|, the error of the first-order guess."""
+        return (self.rise - self.fractions * self.slope[:, None]).abs()
+
+    def orders(self) -> Tensor:
+        """[components]: log-log slope of the remainder against the fraction; 2 where quadratic.
+
+        Raises ValueError naming components whose remainder is 0 somewhere (a linear model).
+        """
+        flat = [n for n, r in zip(self.components, self.remainder, strict=True) if not r.all()]
+        if flat:
+            raise ValueError(f"no remainder to take the order of: {', '.join(flat)}")
+        x = self.fractions.double().log()
+        y = self.remainder.double().log()
+        x = x - x.mean()
+        return (y - y.mean(1, keepdim=True)) @ x / x.square().sum()
+
+
+def mean_ablation_effects(
+    cohort: InterventionCohort, model: int, tokens: Tensor, *, means: Tensor | None = None
+) -> Tensor:
+    """[components]: rise of the loss, nats, when each component writes its mean.
+
+    tokens: [batch, position]. means: [components, width], default those of the fit split.
+    Raises ValueError (shape of means), BadActivations (means or loss not finite).
+    """
+    to = _means(cohort, model, means)
+    return _over_batch(cohort, model, tokens, torch.float32, lambda run: _rises(run, to, [1.0]))[
+        :, 0
+    ]
+
+
+def attribution_patching(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    *,
+    means: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """[components]: gradient at the clean run times (mean - clean), summed over the batch.
+
+    Predicts the rise of the loss, nats (Nanda 2023; Syed, Rager and Conmy, arXiv 2310.10348).
+    Exact where the loss is linear in the write. Arguments and errors as `mean_ablation_effects`.
+    """
+    to = _means(cohort, model, means)
+    return _over_batch(cohort, model, tokens, dtype, lambda run: _densities(run, to, [0.0]))[:, 0]
+
+
+def integrated_gradients(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    steps: int = STEPS,
+    *,
+    means: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Attribution:
+    """The gradient averaged over `steps` midpoints of the path from mean to clean, times
+    (mean - clean), one component moved at a time and later ones recomputed.
+
+    Arguments and errors as `mean_ablation_effects`; ValueError unless steps >= 1.
+    """
+    if steps < 1:
+        raise ValueError(f"integrated gradients need at least one step, not {steps}")
+    to = _means(cohort, model, means)
+    middles = [(i + 0.5) / steps for i in range(steps)]
+
+    def both(run: CleanRun) -> Tensor:
+        return torch.cat([_densities(run, to, middles), _rises(run, to, [1.0])], dim=1)
+
+    found = _over_batch(cohort, model, tokens, dtype, both)
+    curve, measured = found[:, :-1], found[:, -1]
+    effects = curve.mean(1)
+    return Attribution(
+        cohort.components, effects, measured, (effects - measured).abs(), steps, curve
+    )
+
+
+def loss_along_path(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    fractions: Sequence[float] = FRACTIONS,
+    *,
+    means: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Path:
+    """The loss at `fractions` of the way from each component's clean write to its mean.
+
+    In float64 by default: at 1/64 of the way a converged model's remainder is below float32's
+    rounding.
+    Arguments and errors as `mean_ablation_effects`.
+    """
+    to = _means(cohort, model, means)
+    rise = _over_batch(cohort, model, tokens, dtype, lambda run: _rises(run, to, fractions))
+    slope = attribution_patching(cohort, model, tokens, means=to, dtype=dtype)
+    at = torch.tensor(fractions, dtype=torch.float64, device=rise.device)
+    return Path(cohort.components, at, rise, slope)
+
+
+def step_convergence(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    steps: Sequence[int] = (4, 8, 16, 32, 64),
+    *,
+    means: Tensor | None = None,
+) -> dict[int, float]:
+    """Steps -> largest completeness error over components, relative to the largest effect."""
+    out = {}
+    for n in steps:
+        ig = integrated_gradients(cohort, model, tokens, n, means=means)
+        out[n] = float(ig.completeness_error.max() / ig.measured.abs().max())
+    return out
+
+
+# ---------------------------------------------------------------------------- agreement
+
+
+# ---------------------------------------------------------------------------- the published table
+
+
+# -------------------------------------------------------------------------------- one batch
+
+
+def _means(cohort: InterventionCohort, model: int, means: Tensor | None) -> Tensor:
+    found = cohort.mean_writes(model) if means is None else means
+    if found.ndim != 2 or len(found) != len(cohort.components):
+        raise ValueError(
+            f"means {list(found.shape)} for {len(cohort.components)} components: one row for each"
+        )
+    if not bool(found.isfinite().all()):
+        raise BadActivations("the components' means are not finite; check the model's weights")
+    return found
+
+
+def _over_batch(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    dtype: torch.dtype,
+    measure: Callable[[CleanRun], Tensor],
+) -> Tensor:
+    """What `measure` finds on a few sequences at a time, averaged over kept positions."""
+    if tokens.ndim != 2 or not len(tokens):
+        raise ValueError(f"tokens must be [batch, position], not {list(tokens.shape)}")
+    total, kept = torch.zeros((), dtype=torch.float64, device=tokens.device), 0
+    for part in tokens.split(BATCH):
+        run = cohort.clean_run(model, part, dtype)
+        n = int(run.kept.sum())
+        if n:
+            total, kept = total + n * measure(run), kept + n
+    if not kept:
+        raise BadActivations("attribution: no position of the batch is kept; check the padding")
+    return total / kept
+
+
+def _variants(run: CleanRun, fractions: Sequence[float]) -> list[tuple[int, float]]:
+    # Neighbours share a component, and so the site from which they are recomputed.
+    return [(c, f) for c in range(len(run.writes)) for f in fractions]
+
+
+def _densities(run: CleanRun, means: Tensor, fractions: Sequence[float]) -> Tensor:
+    """[components, fractions]: derivative of the loss along the way from clean to mean."""
+    way = means.to(run.writes)[:, None, None, :] - run.writes
+    found = []
+    variants = _variants(run, fractions)
+    for i in range(0, len(variants), AT_ONCE):
+        part = variants[i : i + AT_ONCE]
+        components = [c for c, _ in part]
+        at = torch.tensor([f for _, f in part]).to(way).requires_grad_()
+        writes = run.writes[components] + at[:, None, None, None] * way[components]
+        # Along a straight way the summed product of gradient and way is a scalar's derivative.
+        (density,) = torch.autograd.grad(run.loss(components, writes).sum(), at)
+        found.append(density.double())
+    return _finite(torch.cat(found), "gradient").unflatten(0, (len(run.writes), len(fractions)))
+
+
+@torch.no_grad()
+def _rises(run: CleanRun, means: Tensor, fractions: Sequence[float]) -> Tensor:
+    """[components, fractions]: loss minus clean loss."""
+    way = means.to(run.writes)[:, None, None, :] - run.writes
+    clean = run.loss([0], run.writes[:1])[0].double()
+    found = []
+    variants = _variants(run, fractions)
+    for i in range(0, len(variants), AT_ONCE):
+        part = variants[i : i + AT_ONCE]
+        components = [c for c, _ in part]
+        at = torch.tensor([f for _, f in part]).to(way)
+        writes = run.writes[components] + at[:, None, None, None] * way[components]
+        found.append(run.loss(components, writes).double() - clean)
+    return _finite(torch.cat(found), "loss").unflatten(0, (len(run.writes), len(fractions)))
+
+
+def _finite(x: Tensor, what: str) -> Tensor:
+    if not bool(x.isfinite().all()):
+        raise BadActivations(f"attribution: the {what} is not finite; check the model's weights")
+    return x

@@ -1,0 +1,238 @@
+"""How far one training run turns the basis: rotations between its own checkpoints.
+
+A run's checkpoints are a cohort whose "seeds" are its steps, earliest first, so whatever is said of
+siblings can be said of them. Throughout a is the earlier checkpoint and b the later, a @ r ~ b.
+(arXiv 2605.24577, sections 7 and 11.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from polyrot.cohorts.cohort import Cohort
+from polyrot.cohorts.run import EARLY, middle, nearest
+from polyrot.dictionaries.sae import Dictionary
+from polyrot.maps.explained_variance import explained_variance
+from polyrot.maps.moments import check_fit
+from polyrot.maps.procrustes import (
+    fit_from_moments,
+    fit_rotation,
+    frobenius_distance,
+    nearest_to_identity,
+    pair_moments,
+    principal_basis,
+    restricted_distance,
+)
+from polyrot.measured import Measured
+from polyrot.store import Artifact
+
+SHARE = 0.999
+"""Of the variance, held by the directions that a restricted distance is taken on."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Distances between every two checkpoints of one run, by site.
+
+    middle: see the function of that name. distance: [steps, steps, sites], ||r - I||_F, symmetric.
+    restricted: the same on the principal directions of the earlier checkpoint that hold 99.9 % of
+    its variance, per dimension. dimensions: [steps, sites], how many those are. closest: as
+    `distance`, of the r nearest to the identity among all that fit as well, and rank: [steps,
+    steps, sites], of the fit; where it is full the two distances are one.
+    """
+
+    steps: tuple[int, ...]
+    sites: tuple[str, ...]
+    middle: str
+    width: int
+    distance: np.ndarray
+    restricted: np.ndarray
+    dimensions: np.ndarray
+    closest: np.ndarray
+    rank: np.ndarray
+    tokens: int
+
+    def haar_share(self) -> Measured:
+        """||r - I||_F / sqrt(2 d), early checkpoint to the last, middle site: 1 is expected of a
+        Haar draw."""
+        i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
+        value = self.distance[i, -1, j] / (2 * self.width) ** 0.5
+        return self._measured(value, early_step=float(self.steps[i]))
+
+    def toward_output(self, restricted: bool = False) -> Measured:
+        """Spearman correlation of a site's depth with the distance from the half-way checkpoint to
+        the last; `restricted`, with the distance per identifiable dimension."""
+        i = nearest(self.steps, 0.5)
+        row = (self.restricted if restricted else self.distance)[i, -1]
+        by_site = dict(zip(self.sites, row.tolist(), strict=True))
+        if not restricted:
+            closest = self.closest[i, -1]
+            by_site["with_the_closest_fits"] = _spearman(np.arange(len(row)), closest)
+            for site, d, r in zip(self.sites, closest, self.rank[i, -1], strict=True):
+                by_site |= {f"closest_{site}": float(d), f"rank_{site}": float(r)}
+        else:
+            by_site |= {
+                f"dimensions_{site}": float(n)
+                for site, n in zip(self.sites, self.dimensions[i], strict=True)
+            }
+        value = _spearman(np.arange(len(row)), row)
+        return self._measured(value, half_way_step=float(self.steps[i]), **by_site)
+
+    def monotone(self) -> Measured:
+        """Spearman correlation of the step gap with the distance over all pairs of checkpoints,
+        middle site. (A rank correlation does not see the logarithm.)
+
+        Raises ValueError for fewer than five checkpoints.
+        """
+        if len(self.steps) < 5:
+            raise ValueError(f"a curve over step gaps needs 5 checkpoints, not {len(self.steps)}")
+        first, second = np.triu_indices(len(self.steps), k=1)
+        steps = np.array(self.steps)
+        gaps = np.log(steps[second] - steps[first])
+        by_site = self.distance[first, second]
+        found = {site: _spearman(gaps, by_site[:, j]) for j, site in enumerate(self.sites)}
+        last, middle = second == len(steps) - 1, self.sites.index(self.middle)
+        to_last = _spearman(gaps[last], by_site[last, middle])
+        return self._measured(found[self.middle], to_the_last_only=to_last, **found)
+
+    def _measured(self, value: float, **beside: float) -> Measured:
+        counts = {"checkpoints": len(self.steps), "tokens": self.tokens}
+        return Measured(
+            np.array([float(value)]), ("",), None, beside, {"steps": list(self.steps)}, counts
+        )
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    # With five sites -0.9 is one of few possible values, and a bar: rounding must not decide it.
+    return round(float(spearmanr(x, y).statistic), 12)
+
+
+def measure(checkpoints: Cohort) -> Drift:
+    """Fit every pair of checkpoints at every site, on the fit split.
+
+    Raises ValueError: fewer than two checkpoints, steps not increasing; as `fit_from_moments`.
+    """
+    steps = tuple(checkpoints.seeds)
+    if len(steps) < 2 or list(steps) != sorted(set(steps)):
+        raise ValueError(f"drift is measured between two or more steps, increasing, not {steps}")
+    sites = tuple(checkpoints.sites)
+    distance = np.zeros((len(steps), len(steps), len(sites)))
+    restricted, closest = np.zeros_like(distance), np.zeros_like(distance)
+    rank, dimensions = np.zeros(distance.shape, int), np.zeros((len(steps), len(sites)), int)
+    tokens = 0
+    for j, site in enumerate(sites):
+        x = checkpoints.activations("fit", site)
+        tokens = x.shape[1]
+        dimensions[-1, j] = principal_basis(_covariance(x[-1]), SHARE).shape[1]
+        for late in range(1, len(steps)):
+            moments = pair_moments(list(x[:late]), x[late], auto=True)
+            for step, each in zip(steps, moments, strict=False):
+                check_fit(each, f"drift at {site}", (f"step {step}", f"step {steps[late]}"))
+            for early, (m, fit) in enumerate(zip(moments, fit_from_moments(moments), strict=True)):
+                assert m.auto_a is not None
+                basis = principal_basis(m.auto_a, SHARE)
+                dimensions[early, j] = basis.shape[1]
+                for table, value in (
+                    (distance, frobenius_distance(fit.r)),
+                    (restricted, restricted_distance(fit.r, basis)),
+                    (closest, frobenius_distance(nearest_to_identity(m.cross, fit.rank))),
+                    (rank, fit.rank),
+                ):
+                    table[early, late, j] = table[late, early, j] = value
+    return Drift(
+        steps,
+        sites,
+        middle(checkpoints),
+        checkpoints.width,
+        distance,
+        restricted,
+        dimensions,
+        closest,
+        rank,
+        tokens,
+    )
+
+
+def _covariance(x: Tensor) -> Tensor:
+    centred = x.double() - x.double().mean(0)
+    return centred.T @ centred / len(x)
+
+
+@dataclass(frozen=True)
+class Reconstructions:
+    """Earlier checkpoints' dictionaries on later ones, explained variances on the score split.
+
+    Each [steps, steps, sites], earlier by later; NaN where the first has no dictionary or is not
+    earlier. naive: on the later as it is. rotated: centred, rotated back by what was fitted on the
+    fit split, with the earlier's mean. own: [steps, sites], on the earlier itself.
+    """
+
+    steps: tuple[int, ...]
+    sites: tuple[str, ...]
+    middle: str
+    own: np.ndarray
+    naive: np.ndarray
+    rotated: np.ndarray
+
+    def to_artifact(self) -> Artifact:
+        tables = {"own": self.own, "naive": self.naive, "rotated": self.rotated}
+        meta = {"steps": list(self.steps), "sites": list(self.sites)}
+        return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, middle: str) -> Reconstructions:
+        tables = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+        steps, sites = (tuple(artifact.meta[name]) for name in ("steps", "sites"))
+        return cls(steps, sites, middle, **tables)
+
+    def early(self, which: Literal["naive", "rotated"]) -> Measured:
+        """The early checkpoint's dictionary on the last checkpoint, middle site."""
+        i, site = nearest(self.steps, EARLY), self.middle
+        j = self.sites.index(site)
+        beside: dict[str, float | str] = {
+            "self_ev": float(self.own[i, j]),
+            "naive_ev": float(self.naive[i, -1, j]),
+            "rotated_ev": float(self.rotated[i, -1, j]),
+            "early_step": float(self.steps[i]),
+            "site": site,
+        }
+        return Measured.of(float(getattr(self, which)[i, -1, j])).also(**beside)
+
+    def half_way(self) -> dict[str, float]:
+        """Scores of the half-way checkpoint's dictionaries on the last, by site."""
+        i = nearest(self.steps, 0.5)
+        return {
+            f"{name}_ev_{site}": float(row[j])
+            for name, row in (
+                ("self", self.own[i]),
+                ("naive", self.naive[i, -1]),
+                ("rotated", self.rotated[i, -1]),
+            )
+            for j, site in enumerate(self.sites)
+        }
+
+
+def reconstruct(
+    checkpoints: Cohort, dictionaries: Mapping[tuple[int, str], Dictionary]
+) -> Reconstructions:
+    """Score dictionaries, by checkpoint number and site, on their own and on later checkpoints."""
+    steps, sites = tuple(checkpoints.seeds), tuple(checkpoints.sites)
+    own = np.full((len(steps), len(sites)), np.nan)
+    naive = np.full((len(steps), len(steps), len(sites)), np.nan)
+    rotated = naive.copy()
+    for (early, site), dictionary in dictionaries.items():
+        j = sites.index(site)
+        fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
+        own[early, j] = explained_variance(score[early], dictionary(score[early]))
+        for late in range(early + 1, len(steps)):
+            turned = fit_rotation(fit[late], fit[early]).apply(score[late])
+            naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
+            rotated[early, late, j] = explained_variance(turned, dictionary(turned))
+    return Reconstructions(steps, sites, middle(checkpoints), own, naive, rotated)

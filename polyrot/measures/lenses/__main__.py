@@ -1,0 +1,54 @@
+"""`python -m polyrot.measures.lenses --seed 0`: one toy seed through the five lenses."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import platformdirs
+
+from polyrot.measures.lenses.account import account
+from polyrot.measures.lenses.lenses import measure, transcoder_quality
+from polyrot.runtime.device import resolve_device
+from polyrot.runtime.progress import ConsoleProgress
+from polyrot.store import Store
+from polyrot.toy import seeds
+from polyrot.workshop.profiles import PROFILES
+from polyrot.workshop.workshop import Workshop
+
+SHIPPED = Path(__file__).parents[3] / "fixtures" / "shipped"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m polyrot.measures.lenses",
+        description="Look at one toy seed through the five lenses and print what they show. Seeds "
+        "and transcoders that are neither shipped nor cached are trained first.",
+    )
+    known = [seed for cohort in seeds.SEEDS.values() for seed in cohort]
+    parser.add_argument("--seed", type=int, choices=known, default=0)
+    parser.add_argument(
+        "--artifacts",
+        type=Path,
+        default=Path(platformdirs.user_cache_dir("polyrot")),
+        help="the store (default: the user's cache)",
+    )
+    parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
+    parser.add_argument(
+        "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
+    )
+    parser.add_argument("--no-transcoders", action="store_true", help="train no transcoders")
+    asked = parser.parse_args(arguments)
+    scale = next(name for name, cohort in seeds.SEEDS.items() if asked.seed in cohort)
+    store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
+    workshop = Workshop(store, PROFILES[asked.schedule], asked.device, ConsoleProgress())
+    cohort = workshop.toy_cohort(scale)
+    model = cohort.seeds.index(asked.seed)
+    found = measure(workshop, cohort, model)
+    quality = None if asked.no_transcoders else transcoder_quality(workshop, cohort, model)
+    print(account(found, quality))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,28 @@
+"""Artifacts on disk: what is shipped, what is cached, and what is built where neither is there."""
+
+from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
+from polyrot.store.shipped import (
+    SHIPPED_BUDGET,
+    DamagedArtifact,
+    read_manifest,
+    ship,
+    verify,
+    write_manifest,
+)
+from polyrot.store.store import Checkpoint, Store, StoreWarning
+
+__all__ = [
+    "JSON",
+    "SHIPPED_BUDGET",
+    "Artifact",
+    "Checkpoint",
+    "DamagedArtifact",
+    "Store",
+    "StoreFull",
+    "StoreWarning",
+    "fingerprint",
+    "read_manifest",
+    "ship",
+    "verify",
+    "write_manifest",
+]

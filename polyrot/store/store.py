@@ -1,0 +1,230 @@
+"""Artifacts on disk: trained seeds, dictionaries, whatever is dear to make.
+
+One artifact is one `.safetensors` file, `<kind>/<name>-<first 16 of its fingerprint>.safetensors`.
+Its header holds kind, fingerprint, recipe, meta and a sha256 over all of them and the tensors, so
+that a damaged file, or one made for something else, is never used unseen.
+
+Where an artifact is looked for, in order:
+
+1. the shipped directory, read-only (damage there is an error: `DamagedArtifact`);
+2. the cache (damage there is a `StoreWarning`, and the artifact is built again);
+3. else it is built, under a lock per key, so that two processes build it once.
+
+With `retrain` the directory `retrain/` below the cache stands in for both, and it begins empty.
+What one run builds there is found again by its other processes (pytest-xdist), and by the next
+`--retrain` run if this one was killed. `Store.finish_retrain`, called once at the end of a run that
+was not interrupted, moves it into the cache, so that the `--retrain` after that begins anew. What
+is unfinished stays: checkpoints, and, while another run is building there, everything.
+
+`python -m polyrot.store --help` lists, verifies and ships artifacts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from polyrot.runtime.progress import Progress, silent
+from polyrot.store.file import (
+    SUFFIX,
+    Artifact,
+    Damaged,
+    fingerprint,
+    from_stored,
+    on_cpu,
+    plain,
+    read,
+    store_full,
+    write,
+)
+from polyrot.store.shipped import DamagedArtifact, _artifacts, _remedy, read_manifest
+
+_log = logging.getLogger(__name__)
+
+
+class StoreWarning(UserWarning):
+    """A file of the store could not be used; the message names it and says what happens."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where an unfinished build of one artifact keeps its progress. Deleted when it is finished."""
+
+    path: Path
+    head: Mapping[str, Any]
+
+    def load(self) -> Artifact | None:
+        """The last state saved for this very recipe, or None."""
+        if not self.path.exists():
+            return None
+        try:
+            return from_stored(*read(self.path, self.head["fingerprint"], role="checkpoint"))
+        except Damaged as damage:
+            _warn(self.path, damage, "the build starts from its beginning")
+            return None
+
+    def save(self, state: Artifact) -> None:
+        """Replace the saved state, atomically. Raises StoreFull, keeping the previous one."""
+        meta = plain(state.meta, "meta")
+        write(self.path, {**self.head, "role": "checkpoint", "meta": meta}, on_cpu(state.tensors))
+
+
+def _warn(path: Path, damage: Damaged, then: str) -> None:
+    warnings.warn(f"{path} is not used: {damage}; {then}", StoreWarning, stacklevel=2)
+
+
+@dataclass(frozen=True)
+class Store:
+    """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`.
+    progress: told by builds that have no other way to be heard."""
+
+    root: Path
+    shipped: Path | None = None
+    retrain: bool = False
+    progress: Progress = field(default=silent, compare=False)
+
+    @property
+    def directory(self) -> Path:
+        """Where this run reads and writes its cache."""
+        return Path(self.root) / "retrain" if self.retrain else Path(self.root)
+
+    def get_or_build(
+        self,
+        kind: str,
+        recipe: Mapping[str, Any],
+        build: Callable[[Checkpoint], Artifact],
+        name: str = "",
+    ) -> Artifact:
+        """The artifact that `recipe` describes: shipped, cached, or built now.
+
+        `recipe` must name everything that decides the result; `name` is for people and decides
+        nothing. `build(checkpoint)` may resume from `checkpoint.load()` and call
+        `checkpoint.save(...)`. Tensors come back on the CPU, fresh at each call.
+        Raises ValueError (recipe or meta is not JSON), DamagedArtifact, StoreFull.
+        """
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind) or kind == "retrain":
+            raise ValueError(f"{kind!r} is no kind of artifact: use a-z, 0-9, _ and -")
+        fp = fingerprint(kind, recipe)
+        found = None if self.retrain else self._from_shipped(kind, fp)
+        if found or (found := self._from_cache(kind, fp, quiet=True)):
+            return found
+        with self._lock(kind, fp):
+            # Another process may have built it while this one waited.
+            if found := self._from_cache(kind, fp, quiet=False):
+                return found
+            head = {"kind": kind, "name": name, "fingerprint": fp}
+            return self._build({**head, "recipe": plain(recipe, "recipe")}, build)
+
+    def _build(self, head: dict[str, Any], build: Callable[[Checkpoint], Artifact]) -> Artifact:
+        kind, fp = head["kind"], head["fingerprint"]
+        directory = self.directory / kind
+        # Every writer of this key holds its lock, so its temporary files are left from a kill.
+        for stale in directory.glob(f".tmp-{fp[:16]}-*"):
+            stale.unlink(missing_ok=True)
+        checkpoint = Checkpoint(directory / f".checkpoint-{fp[:16]}{SUFFIX}", head)
+        start = time.monotonic()
+        built = build(checkpoint)
+        if not isinstance(built, Artifact):
+            raise TypeError(f"the builder of {kind} returned a {type(built).__name__}, no Artifact")
+        head["built"] = {
+            "when": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "seconds": round(time.monotonic() - start, 1),
+            "torch": torch.__version__,
+        }
+        done = Artifact(on_cpu(built.tensors), plain(built.meta, "meta"))
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")
+        path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
+        write(path, {**head, "role": "artifact", "meta": dict(done.meta)}, done.tensors)
+        for other in _artifacts(directory, fp):
+            if other != path:  # damaged, or it would have been used
+                other.unlink(missing_ok=True)
+        checkpoint.path.unlink(missing_ok=True)
+        return done
+
+    def _from_shipped(self, kind: str, fp: str) -> Artifact | None:
+        if self.shipped is None:
+            return None
+        shipped = Path(self.shipped)
+        listed = read_manifest(shipped)
+        for path in _artifacts(shipped / kind, fp):
+            entry = listed.get(path.relative_to(shipped).as_posix(), {})
+            try:
+                return from_stored(*read(path, fp, file_sha=entry.get("sha256")))
+            except Damaged as damage:
+                raise DamagedArtifact(_remedy(path, damage)) from damage
+        for file, entry in listed.items():
+            if entry.get("fingerprint") == fp:
+                _warn(shipped / file, Damaged("the manifest lists it, but it is missing"),
+                      "it is looked for in the cache, or built")  # fmt: skip
+        return None
+
+    def _from_cache(self, kind: str, fp: str, quiet: bool) -> Artifact | None:
+        for path in _artifacts(self.directory / kind, fp):
+            try:
+                return from_stored(*read(path, fp))
+            except Damaged as damage:
+                if not quiet:
+                    _warn(path, damage, "it is built again")
+        return None
+
+    def _lock(self, kind: str, fp: str) -> AcquireReturnProxy:
+        """The key's lock, held until its context is left."""
+        path = self.directory / kind / f".lock-{fp[:16]}"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise store_full(path, 0) from error
+            raise
+        lock = FileLock(path)
+        try:
+            return lock.acquire(timeout=1)
+        except Timeout:
+            _log.warning("another process is building %s %s; waiting for it", kind, fp[:16])
+            return lock.acquire()
+
+    def has(self, kind: str, recipe: Mapping[str, Any]) -> bool:
+        """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
+        fp, shipped = fingerprint(kind, recipe), None if self.retrain else self.shipped
+        places = [Path(place) for place in (self.directory, shipped) if place is not None]
+        return any(_artifacts(place / kind, fp) for place in places)
+
+    def state(self) -> tuple[int, int]:
+        """Number of artifacts in this run's cache, and their bytes."""
+        sizes = [p.stat().st_size for p in _artifacts(self.directory, below="*/")]
+        return len(sizes), sum(sizes)
+
+    def finish_retrain(self) -> int:
+        """Move what a `retrain` run built into the cache; number of files. Call it once, at the
+        end of a run that was not interrupted, and from one process. Checkpoints and locks stay;
+        nothing is moved while another run is building there: it will look for it."""
+        if not self.retrain or self._is_building():
+            return 0
+        built = _artifacts(self.directory, below="*/")
+        for path in built:
+            target = Path(self.root) / path.relative_to(self.directory)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another run finishes at this moment
+                os.replace(path, target)
+        return len(built)
+
+    def _is_building(self) -> bool:
+        for path in self.directory.glob("*/.lock-*"):
+            try:
+                FileLock(path).acquire(timeout=0).lock.release()
+            except Timeout:
+                return True
+        return False

@@ -1,0 +1,262 @@
+"""The registration: bars, keys, cross-references, and that it is the registered one."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from polyrot.judge.registration import (
+    REGISTERED_SHA256,
+    SCALES,
+    Amendment,
+    Bar,
+    Registration,
+    RegistrationError,
+)
+from polyrot.measures.haar import LEVEL
+
+REGISTERED = Path(__file__).parents[2] / "claims" / "preregistration.toml"
+
+CLAIM = """
+[[claim]]
+id = "family.name"
+section = "1"
+status = "core"
+scales = ["toy_a"]
+says = "It is so."
+measures = "how much it is so"
+bar = { at_least = 0.5 }
+"""
+CONTROL = """
+[[claim]]
+id = "family.control"
+section = "1"
+status = "control"
+controls = ["family.name"]
+scales = ["toy_a"]
+says = "The null is not so."
+measures = "how much the null is so"
+bar = { below = 0.5 }
+"""
+AMENDMENT = """
+[[amendment]]
+claim = "family.name"
+date = 2026-12-01
+reason = "it was written for another unit"
+bar = { at_least = 0.6 }
+"""
+META = "[meta]\nregistered = 2026-11-22\nalpha = 0.01\n"
+
+
+def load(tmp_path: Path, text: str) -> Registration:
+    path = tmp_path / "preregistration.toml"
+    path.write_text(text)
+    return Registration.load(path, registered=False)
+
+
+def test_the_registered_file_loads() -> None:
+    registration = Registration.load(REGISTERED)
+    assert registration.as_registered
+    assert registration.sha256 == REGISTERED_SHA256
+    assert len(registration.claims) == 88
+    assert len(registration.pairs()) == sum(len(claim.scales) for claim in registration.claims)
+    assert {scale for claim in registration.claims for scale in claim.scales} == set(SCALES)
+    assert registration.amendments == ()
+    assert registration.alpha == LEVEL  # at which the Haar claims count a rejection
+
+
+def test_a_moved_bar_is_not_the_registered_registration(tmp_path: Path) -> None:
+    path = tmp_path / "preregistration.toml"
+    path.write_bytes(REGISTERED.read_bytes().replace(b"at_least = 0.96", b"at_least = 0.95"))
+    with pytest.raises(RegistrationError, match="not the registered registration") as caught:
+        Registration.load(path)
+    assert REGISTERED_SHA256 in str(caught.value)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RegistrationError, match="cannot read the registration"):
+        Registration.load(tmp_path / "none.toml")
+
+
+def test_a_well_formed_registration(tmp_path: Path) -> None:
+    registration = load(tmp_path, META + CLAIM + CONTROL)
+    assert not registration.as_registered
+    assert registration.claim("family.name").bar == Bar(at_least=0.5)
+    assert registration.controls_at("family.name", "toy_a") == [
+        (registration.claim("family.control"), "toy_a")
+    ]
+    with pytest.raises(KeyError, match=r"no registered claim family\.other"):
+        registration.claim("family.other")
+
+
+def test_a_paper_control_speaks_for_every_scale(tmp_path: Path) -> None:
+    control = CONTROL.replace('scales = ["toy_a"]', 'scales = ["paper"]')
+    claim = CLAIM.replace('scales = ["toy_a"]', 'scales = ["toy_a", "neox"]')
+    registration = load(tmp_path, META + claim + control)
+    for scale in ("toy_a", "neox"):
+        assert [at for _, at in registration.controls_at("family.name", scale)] == ["paper"]
+
+
+def test_a_control_speaks_only_for_its_own_scales(tmp_path: Path) -> None:
+    claim = CLAIM.replace('scales = ["toy_a"]', 'scales = ["toy_a", "toy_b"]')
+    assert load(tmp_path, META + claim + CONTROL).controls_at("family.name", "toy_b") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (META + CLAIM + CLAIM, r"family\.name is registered twice"),
+        (META + CLAIM + 'note = "x"\n', r"family\.name: unknown key 'note'"),
+        (META + CLAIM.replace('section = "1"\n', ""), r"family\.name: key 'section' is missing"),
+        (META + CLAIM.replace("bar = { at_least = 0.5 }", ""), r"family\.name: key 'bar' is miss"),
+        (META + CLAIM.replace("{ at_least = 0.5 }", "{}"), r"family\.name: bar must be a non-emp"),
+        (META + CLAIM.replace("at_least", "atleast"), r"family\.name, bar: unknown key 'atleast'"),
+        (META + CLAIM.replace("0.5", '"0.5"'), r"family\.name: bar at_least = '0.5' is not"),
+        (META + CLAIM.replace("0.5", "nan"), r"family\.name: bar at_least = nan is not"),
+        (META + CLAIM.replace('"core"', '"main"'), r"family\.name: unknown status 'main'"),
+        (META + CLAIM.replace('"toy_a"', '"toy_c"'), r"family\.name: unknown scale 'toy_c'"),
+        (META + CLAIM.replace('"toy_a"', '"toy_a", "toy_a"'), r"family\.name: scales lists som"),
+        (META + CLAIM.replace('["toy_a"]', "[]"), r"family\.name: scales must be a non-empty"),
+        (META + CLAIM.replace('"family.name"', '"name"'), r"claim name: an id is family\.name"),
+        (META + CLAIM + 'controls = ["family.name"]\n', r"family\.name: `controls` belongs"),
+        (META + CLAIM + CONTROL.replace("controls =", "# "), r"family\.control: `controls` bel"),
+        (META + CONTROL, r"family\.control: controls family\.name, which is not registered"),
+        (
+            META + CLAIM + CONTROL.replace("family.name", "family.control"),
+            r"family\.control: controls family\.control, which is itself a control",
+        ),
+        (
+            META + CLAIM + CONTROL.replace('scales = ["toy_a"]', 'scales = ["toy_b"]'),
+            r"family\.control: controls family\.name, but they share no scale",
+        ),
+        (CLAIM, "the registration: key 'meta' is missing"),
+        (META + CLAIM + "[other]\n", "the registration: unknown key 'other'"),
+        (META + CLAIM.replace("[[claim]]", "[claim]"), r"claim must be tables, each headed \[\[cl"),
+        ("claim = [1]\n" + META, r"claim must be tables, each headed \[\[claim\]\]"),
+        ("meta = 3\n" + CLAIM, r"\[meta\] must be a table, not 3"),
+        (META.replace("2026-11-22", "3") + CLAIM, r"\[meta\]: registered must be a date.*not 3"),
+        (META.replace("0.01", '"1 %"') + CLAIM, r"\[meta\]: alpha must be between 0 and 1"),
+        (META.replace("0.01", "nan") + CLAIM, r"\[meta\]: alpha must be between 0 and 1, not nan"),
+        (META + CLAIM.replace('["toy_a"]', "3"), r"family\.name: scales must be a non-empty list"),
+        (
+            META + CLAIM.replace('["toy_a"]', "[[1]]"),
+            r"family\.name: scales must be .* strings, not",
+        ),
+        (META + CLAIM + 'over = ["pairs"]\n', r"family\.name: over must be a non-empty string"),
+        (
+            META + CLAIM + CONTROL.replace('["family.name"]', "[[1]]"),
+            "controls must be a non-empty",
+        ),
+        (
+            META + CLAIM + "[amendment]\n",
+            r"amendment must be tables, each headed \[\[amendment\]\]",
+        ),
+        (META + CLAIM + AMENDMENT.replace("family", "f"), r"amendment of f\.name: no such claim"),
+        (
+            META + CLAIM + AMENDMENT.replace("reason =", "#"),
+            r"amendment of .*: key 'reason' is mis",
+        ),
+        (META + CLAIM + AMENDMENT.replace("2026-12-01", '"now"'), "date must be a date, such as"),
+        (META + CLAIM + AMENDMENT + 'why = "x"', r"amendment of family\.name: unknown key 'why'"),
+        (META + CLAIM + AMENDMENT.replace("0.6", "inf"), "amendment of .*: bar at_least = inf is"),
+        ("not toml", "preregistration.toml: "),
+    ],
+)
+def test_what_a_registration_must_not_be(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(RegistrationError, match=message):
+        load(tmp_path, text)
+
+
+def test_an_amendment_corrects_a_bar_and_the_old_one_stays(tmp_path: Path) -> None:
+    again = AMENDMENT.replace("0.6", "0.7").replace("12-01", "12-02")
+    registration = load(tmp_path, META + CLAIM + CONTROL + AMENDMENT + again)
+    first = Bar(at_least=0.6, was=Bar(at_least=0.5))
+    second = Bar(at_least=0.7, was=first)
+    reason = "it was written for another unit"
+    assert registration.amendments == (
+        Amendment("family.name", "2026-12-01", reason, first),
+        Amendment("family.name", "2026-12-02", reason, second),
+    )
+    bar = registration.claim("family.name").bar
+    assert bar == second
+    assert not bar.satisfied(0.65)
+    assert bar.margin(0.65) == pytest.approx(-0.05)
+    assert bar.describe() == "≥ 0.7 (was ≥ 0.6 (was ≥ 0.5))"
+    assert [claim.id for claim in registration.claims] == ["family.name", "family.control"]
+
+
+def test_an_amended_registration_is_not_the_registered_one(tmp_path: Path) -> None:
+    path = tmp_path / "preregistration.toml"
+    made = AMENDMENT.replace("family.name", "procrustes.recovers")
+    path.write_text(REGISTERED.read_text(encoding="utf-8") + made, encoding="utf-8")
+    with pytest.raises(RegistrationError, match="not the registered registration"):
+        Registration.load(path)
+    amended = Registration.load(path, registered=False)
+    assert amended.claim("procrustes.recovers").bar.describe() == "≥ 0.6 (was ≥ 0.96)"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"equals": 1.0, "at_least": 0.0},
+        {"at_least": 0.0, "above": 0.0},
+        {"at_most": 0.0, "below": 0.0},
+        {"at_least": 1.0, "at_most": 0.0},
+        {"above": 1.0, "at_most": 1.0},
+        {"at_least": math.inf},
+        {"at_least": True},
+    ],
+)
+def test_what_a_bar_must_not_be(limits: dict[str, float]) -> None:
+    with pytest.raises(RegistrationError):
+        Bar(**limits)
+
+
+@pytest.mark.parametrize(
+    ("bar", "inside", "outside", "text"),
+    [
+        (Bar(equals=104448), [104448], [104447, 104448.5], "= 104448"),
+        (Bar(at_least=0.96), [0.96, 1], [0.959999], "≥ 0.96"),
+        (Bar(at_most=0.96), [0.96, 0], [0.960001], "≤ 0.96"),
+        (Bar(above=0.0), [1e-300], [0.0, -1], "> 0"),
+        (Bar(below=0.0), [-1e-300], [0.0, 1], "< 0"),
+        (Bar(at_least=0.35, at_most=0.7), [0.35, 0.7], [0.34, 0.71], "0.35 … 0.7"),
+        (Bar(above=0.35, at_most=0.7), [0.36, 0.7], [0.35, 0.71], "> 0.35, ≤ 0.7"),
+    ],
+)
+def test_bar(bar: Bar, inside: list[float], outside: list[float], text: str) -> None:
+    assert all(bar.satisfied(x) for x in inside)
+    assert not any(bar.satisfied(x) for x in outside)
+    assert bar.describe() == text
+    for x in outside:
+        assert bar.worst([inside[0], x, inside[-1]]) == 1
+
+
+def test_a_bar_does_not_judge_what_is_no_number() -> None:
+    with pytest.raises(ValueError, match="cannot be judged"):
+        Bar(at_least=0.0).satisfied(math.nan)
+
+
+def test_the_value_on_a_strict_limit_is_worse_than_one_on_a_loose_limit() -> None:
+    assert Bar(above=0.0, at_most=5.0).worst([5.0, 0.0, 2.0]) == 1
+
+
+@given(
+    st.lists(st.floats(-10, 10), min_size=1, max_size=20),
+    st.sampled_from([Bar(at_least=0.5), Bar(below=0.5), Bar(above=-1, at_most=1), Bar(equals=1)]),
+)
+def test_all_values_are_within_the_bar_exactly_if_the_worst_is(
+    values: list[float], bar: Bar
+) -> None:
+    assert bar.satisfied(values[bar.worst(values)]) == all(bar.satisfied(x) for x in values)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_a_shown_value_is_on_its_side_of_the_bar(limit: float, x: float) -> None:
+    bar = Bar(at_least=limit)
+    assert bar.satisfied(float(bar.show(x))) == bar.satisfied(x)

@@ -1,0 +1,256 @@
+"""Checkpoints: what is loaded is what was saved, and what cannot be judged says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from polyrot.language import loading
+from polyrot.language.loading import (
+    BadCheckpoint,
+    DifferentFamilies,
+    Unusable,
+    WeightsMissing,
+    check_different,
+    check_one_family,
+    check_runs,
+    load_causal_lm,
+    load_tokenizer,
+    weights_fingerprint,
+)
+from polyrot.maps.checks import BadActivations
+from tests_unit.language.small_checkpoints import model, save, tokenizer, vocabulary
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(x, theirs[n]) for n, x in mine.items())
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One checkpoint, read only."""
+    return save(tmp_path_factory.mktemp("saved") / "seed1", model(1))
+
+
+@pytest.fixture
+def checkpoint(saved: Path, tmp_path: Path) -> Path:
+    """A copy of it to change."""
+    return Path(shutil.copytree(saved, tmp_path / "checkpoint"))
+
+
+@pytest.fixture
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As with HF_HUB_OFFLINE=1 and nothing in the hub's cache."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cached(hub: Path, name: str, commit: str, source: Path, branch: str) -> None:
+    """Put a checkpoint into the hub's cache, as a download does."""
+    repository = hub / f"models--{name.replace('/', '--')}"
+    shutil.copytree(source, repository / "snapshots" / commit)
+    (repository / "refs").mkdir()
+    (repository / "refs" / branch).write_text(commit)
+
+
+# -------------------------------------------------------------------------------- what is loaded
+
+
+def test_a_saved_model_comes_back_frozen(saved: Path) -> None:
+    found, before = load_causal_lm(saved), model(1)
+    ids = torch.arange(10)[None]
+    torch.testing.assert_close(found(input_ids=ids).logits, before(input_ids=ids).logits)
+    assert not found.training
+    assert not any(p.requires_grad for p in found.parameters())
+    assert load_causal_lm(saved, dtype=torch.float64).dtype == torch.float64
+    assert load_tokenizer(saved).get_vocab() == tokenizer().get_vocab()
+
+
+def test_a_revision_of_a_directory_is_a_folder_inside(checkpoint: Path) -> None:
+    save(checkpoint / "step3000", model(2))
+    early = load_causal_lm(checkpoint, revision="step3000")
+    assert same_weights(early, model(2))
+    assert not same_weights(early, load_causal_lm(checkpoint))
+    with pytest.raises(WeightsMissing, match=r"at revision step9: .*step9 is not a directory"):
+        load_causal_lm(checkpoint, revision="step9")
+
+
+def test_a_checkpoint_of_the_hubs_cache(saved: Path, offline: Path) -> None:
+    commit = "a" * 40
+    cached(offline, "owner/name", commit, saved, "main")
+    for revision in (None, "main", commit):
+        assert same_weights(load_causal_lm("owner/name", revision=revision), model(1))
+    with pytest.raises(WeightsMissing, match="owner/name at revision step3000: not in the hub's"):
+        load_causal_lm("owner/name", revision="step3000")
+
+
+def test_pickled_weights_are_read_as_tensors_alone(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_file(checkpoint / "model.safetensors")
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(weights, checkpoint / "pytorch_model.bin")
+    asked = []
+    load = torch.load
+    monkeypatch.setattr(
+        torch, "load", lambda *a, **k: asked.append(k["weights_only"]) or load(*a, **k)
+    )
+    assert same_weights(load_causal_lm(checkpoint), model(1))
+    assert asked
+    assert all(asked)
+    torch.save({**weights, "code": Path}, checkpoint / "pytorch_model.bin")
+    with pytest.raises(BadCheckpoint, match="cannot be loaded"):
+        load_causal_lm(checkpoint)
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+def test_no_weights_and_no_hub(offline: Path) -> None:
+    with pytest.raises(WeightsMissing) as caught:
+        load_causal_lm("owner/name", revision="step1", instead="name a folder with --dir DIR")
+    message = str(caught.value)
+    assert "no weights of owner/name at revision step1: not in the hub's cache" in message
+    assert str(offline) in message
+    assert "HF_HUB_OFFLINE is set" in message
+    assert "`hf download owner/name --revision step1`, or name a folder with --dir DIR" in message
+    assert "\n" not in message
+    with pytest.raises(WeightsMissing, match="no tokenizer of owner/name: not in the hub's cache"):
+        load_tokenizer("owner/name")
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "two words"])
+def test_neither_a_directory_nor_a_name(name: str) -> None:
+    with pytest.raises(WeightsMissing, match="neither a directory nor a hub name"):
+        load_causal_lm(name)
+
+
+def test_a_directory_without_weights(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(WeightsMissing, match=r"no weights in .*: none of model\.safetensors, "):
+        load_causal_lm(checkpoint)
+    for file in checkpoint.glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(WeightsMissing, match="no tokenizer in "):
+        load_tokenizer(checkpoint)
+
+
+def test_damaged_incomplete_and_foreign(checkpoint: Path) -> None:
+    file = checkpoint / "model.safetensors"
+    weights = load_file(file)
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-200])
+    with pytest.raises(BadCheckpoint, match=f"{checkpoint} cannot be loaded"):
+        load_causal_lm(checkpoint)
+    name = "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"
+    save_file({n: t for n, t in weights.items() if n != name}, file, {"format": "pt"})
+    with pytest.raises(BadCheckpoint, match=f"1 tensors are not in its files, the first {name}"):
+        load_causal_lm(checkpoint)
+    file.write_bytes(whole)
+    load_causal_lm(checkpoint)
+    path = checkpoint / "config.json"
+    configuration = json.loads(path.read_text())
+    path.write_text(json.dumps({**configuration, "model_type": "nothing_known"}))
+    with pytest.raises(BadCheckpoint, match="cannot be loaded"):
+        load_causal_lm(checkpoint)
+
+
+def test_code_of_a_checkpoint_is_never_run(checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
+    configuration = json.loads(path.read_text())
+    names = {"AutoConfig": "mine.Config", "AutoModelForCausalLM": "mine.Model"}
+    path.write_text(json.dumps({**configuration, "model_type": "mine", "auto_map": names}))
+    ran = checkpoint / "ran"
+    (checkpoint / "mine.py").write_text(f"open({str(ran)!r}, 'w')")
+    with pytest.raises(BadCheckpoint):
+        load_causal_lm(checkpoint)
+    assert not ran.exists()
+
+
+# ---------------------------------------------------------------------------------- one family
+
+
+def gpt2(**options: int) -> GPT2LMHeadModel:
+    config = {"vocab_size": vocabulary(), "n_embd": 16, "n_layer": 3, "n_head": 2, **options}
+    return GPT2LMHeadModel(GPT2Config(**config))
+
+
+@pytest.mark.parametrize(
+    ("other", "variant", "message"),
+    [
+        (lambda: gpt2(), "", "architecture GPTNeoXForCausalLM against GPT2LMHeadModel"),
+        (lambda: model(2, hidden_size=24), "", "width 16 against 24"),
+        (lambda: model(2, layers=2), "", "depth 3 against 2"),
+        (lambda: model(2, vocab_size=950), "", r"vocabulary of the model \d+ against 950"),
+        (lambda: model(2), "other", r"(different tokenizers|vocabulary of the tokenizer)"),
+    ],
+)
+def test_two_families(other, variant: str, message: str) -> None:
+    models, tokenizers = [model(1), other()], [tokenizer(), tokenizer(variant)]
+    with pytest.raises(DifferentFamilies, match=f"first and second .*{message}"):
+        check_one_family(["first", "second"], models, tokenizers)
+    check_one_family(["first", "second"], [model(1), model(2)], [tokenizer(), tokenizer()])
+
+
+def test_tokenizers_that_differ_in_order_or_in_merges_alone() -> None:
+    pair = [model(1), model(2)]
+    swapped, joined = tokenizer(), tokenizer()
+    state = json.loads(swapped.backend_tokenizer.to_str())
+    vocab = state["model"]["vocab"]
+    vocab["a"], vocab["b"] = vocab["b"], vocab["a"]
+    swapped._tokenizer = type(swapped._tokenizer).from_str(json.dumps(state))
+    with pytest.raises(DifferentFamilies, match=r"'.' is token .* of one and .* of the other"):
+        check_one_family(["x", "y"], pair, [tokenizer(), swapped])
+    state = json.loads(joined.backend_tokenizer.to_str())
+    state["model"]["merges"] = []
+    joined._tokenizer = type(joined._tokenizer).from_str(json.dumps(state))
+    with pytest.raises(DifferentFamilies, match=r"for one and .* for the other"):
+        check_one_family(["x", "y"], pair, [tokenizer(), joined])
+
+
+def test_one_model_twice() -> None:
+    assert weights_fingerprint(model(1)) == weights_fingerprint(model(1))
+    other = model(1)
+    with torch.no_grad():
+        other.gpt_neox.layers[2].mlp.dense_4h_to_h.weight[0, 0] += 1e-6
+    assert weights_fingerprint(model(1)) != weights_fingerprint(other)
+    check_different(["a", "b", "c"], [model(1), model(2), model(3)])
+    check_different(["a", "c"], [model(1), other], share=0.0)
+    check_different(["a", "b"], [model(1), model(1, hidden_size=24)])
+    for again in (other, model(1).to(torch.bfloat16)):
+        with pytest.raises(Unusable, match="a and b are one model: their weights differ by less"):
+            check_different(["a", "b"], [model(1), again])
+    with pytest.raises(Unusable, match="are one model: their weights are the same"):
+        check_different(["a", "b"], [model(1), model(1)], share=0.0)
+    with pytest.raises(Unusable, match="b and d are one model"):
+        check_different(["a", "b", "c", "d"], [model(1), model(2), model(3), model(2)])
+
+
+def test_what_a_model_cannot_run() -> None:
+    one, tokens = model(1), {"fit": torch.zeros(2, 8, dtype=torch.int64)}
+    check_runs("one", one, tokens)
+    with pytest.raises(Unusable, match="one knows 24 positions, the sequences have 40: lower --co"):
+        check_runs("one", one, {"fit": torch.zeros(2, 40, dtype=torch.int64)})
+    with pytest.raises(Unusable, match=r"the score split holds number 5000: its tokenizer"):
+        check_runs("one", one, {**tokens, "score": torch.full((1, 8), 5000)})
+    with torch.no_grad():
+        one.gpt_neox.layers[1].mlp.dense_4h_to_h.bias[3] = float("nan")
+    with pytest.raises(BadActivations, match=r"one, resid_post_1: .* NaN .*dimension 3"):
+        check_runs("one", one, tokens)
+
+
+def test_out_of_memory_says_what_to_do(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Module, "to", full)
+    with pytest.raises(torch.OutOfMemoryError, match="does not fit on cuda: judge it with --devic"):
+        loading.on_device(model(1), "cuda", "seed 1")

@@ -1,0 +1,396 @@
+"""Any two checkpoints: a planted rotation is found, its absence is seen, bad input says why."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from fixtures import cohorts, language
+from fixtures.language import PAIR, pytest_sessionstart
+from polyrot.cohorts.cohort import Cohort
+from polyrot.dictionaries import collection
+from polyrot.dictionaries.loading import BadDictionary, load_sae, save_sae
+from polyrot.dictionaries.training import Schedule
+from polyrot.language import pair
+from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
+from polyrot.language.pair import PairCohort
+from polyrot.language.text import TextTooShort, sequences_from_text
+from polyrot.maps.checks import BadActivations
+from polyrot.measures.fits import fit_all
+from polyrot.measures.frontier import Frontier, measure, notes_on, sibling_group
+from polyrot.store import Store
+from polyrot.workshop.profiles import PROFILES
+from polyrot.workshop.workshop import Workshop
+from tests_unit.language.small_checkpoints import (
+    CONTEXT,
+    model,
+    save,
+    tokenizer,
+    vocabulary,
+    write_text,
+)
+from tests_unit.language.test_pythia import claims
+from tests_unit.language.tiny_language import rotated, rotation
+
+SIZES = {"dictionary": 64, "fit": 32, "score": 32}
+SITES = ("resid_pre_0", "resid_post_0", "resid_post_1", "resid_post_2")
+SCHEDULE = Schedule(steps=150, batch=256, rate=3e-3)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models A and B, A in another basis (R), and a text. Read only."""
+    made = tmp_path_factory.mktemp("pair")
+    a = model(1, plain_norms=True)
+    save(made / "A", a)
+    save(made / "B", model(2))
+    save(made / "R", rotated(a, rotation()))
+    write_text(made / "text", 2500)
+    return made
+
+
+def splits(folder: Path):
+    return lambda words: sequences_from_text(folder / "text", words, CONTEXT, SIZES)
+
+
+def cohort_of(folder: Path, other: str) -> PairCohort:
+    return pair.load(str(folder / "A"), str(folder / other), splits(folder)).cohort()
+
+
+@pytest.fixture(scope="module")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    store = Store(tmp_path_factory.mktemp("store"))
+    return Workshop(store, replace(PROFILES["tiny"], language_dictionaries=SCHEDULE))
+
+
+@pytest.fixture(scope="module")
+def anchors(folder: Path, workshop: Workshop):
+    """Dictionaries of A by site."""
+    cohort = cohort_of(folder, "B")
+    return {s.site: d for s, d in workshop.named(cohort, collection.anchor).items()}
+
+
+def frontier(folder: Path, other: str, anchors, workshop: Workshop) -> Frontier:
+    cohort = cohort_of(folder, other)
+    others = workshop.group(cohort, sibling_group(cohort, SCHEDULE, list(anchors)))
+    return measure(cohort, fit_all(cohort), anchors, {spec.site: d for spec, d in others.items()})
+
+
+# ------------------------------------------------------------------------------ what is measured
+
+
+def test_a_planted_rotation_is_found(folder: Path, anchors, workshop: Workshop) -> None:
+    found = frontier(folder, "R", anchors, workshop)
+    assert tuple(found.by_site) == SITES
+    for row in found.by_site.values():
+        assert row["pointwise_ev"] > 0.999
+        assert row["rotated_ev"] == pytest.approx(row["self_ev"], abs=1e-3)
+        assert row["split_half"] < 0.01
+    gain, magnitude = found.gain(), found.magnitude()
+    assert gain.labels == magnitude.labels == SITES
+    assert (gain.values > 0.1).all()
+    q = rotation().numpy()
+    planted = np.linalg.norm(q.T - np.eye(16)) / 32**0.5
+    np.testing.assert_allclose(magnitude.values, planted, atol=1e-3)
+    assert {row["det"] for row in found.by_site.values()} == {float(np.sign(np.linalg.det(q)))}
+
+
+def test_two_trainings_are_no_rotation_of_each_other(
+    folder: Path, anchors, workshop: Workshop
+) -> None:
+    found = frontier(folder, "B", anchors, workshop)
+    for row in found.by_site.values():
+        assert row["pointwise_ev"] < 0.9
+        assert 0 < row["mean_cosine"] < 0.9
+    # An oracle for the sign of the gain: the naive EV is what the anchor's dictionary makes of B.
+    gain = dict(zip(SITES, found.gain().values, strict=True))
+    for site, row in found.by_site.items():
+        assert gain[site] == row["rotated_ev"] - row["naive_ev"]
+    beside = found.gain().beside
+    for name in (
+        "self_ev",
+        "naive_ev",
+        "mean_shift_ev",
+        "shuffled_ev",
+        "principal_axes_ev",
+        "noise_ev",
+        "pointwise_ev",
+        "affine_ev",
+        "mean_cosine",
+        "matched",
+    ):
+        assert f"{name}_resid_post_1" in beside
+    assert {"split_half_resid_pre_0", "det_resid_pre_0", "ks_p_resid_pre_0"} <= set(
+        found.magnitude().beside
+    )
+    lines = found.lines()
+    assert lines[0].split() == list(SITES)
+    shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
+    assert shown["naive_ev"] == [f"{row['naive_ev']:.3f}" for row in found.by_site.values()]
+    assert len(found.lines(at_once=3)) == 2 * len(lines)
+
+
+def test_a_dictionary_at_one_site_is_judged_there(
+    folder: Path, anchors, workshop: Workshop
+) -> None:
+    one = {"resid_post_1": anchors["resid_post_1"]}
+    found = frontier(folder, "B", one, workshop)
+    assert found.gain().labels == ("resid_post_1",)
+    assert found.magnitude().labels == SITES
+    naive = next(line.split() for line in found.lines() if line.startswith("naive_ev"))
+    assert [cell == "-" for cell in naive[1:]] == [True, True, False, True]
+
+
+def test_activations_are_the_models_own(folder: Path) -> None:
+    cohort: Cohort = cohort_of(folder, "B")
+    assert (cohort.scale, cohort.seeds, cohort.width) == ("pair", (0, 1), 16)
+    assert cohort.named_sites == ("resid_post_1",)
+    assert cohort.distinct_fraction() == 1.0
+    x = cohort.activations("score", "resid_post_0")
+    assert x.shape == (2, 32 * CONTEXT, 16)
+    ids = sequences_from_text(folder / "text", tokenizer(), CONTEXT, SIZES)["score"]
+    with torch.no_grad():
+        states = model(2)(input_ids=ids, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(x[1], states[1].flatten(0, 1), atol=1e-5, rtol=1e-5)
+    same = cohort_of(folder, "R").agreement_with_anchor()
+    assert same.values[0] > 0.98  # the same function in another basis
+    assert cohort.agreement_with_anchor().values[0] < 0.5
+    with pytest.raises(KeyError, match="no such site: resid_mid_0"):
+        cohort.activations("fit", "resid_mid_0")
+
+
+def test_one_split_is_held_at_a_time(folder: Path) -> None:
+    cohort = cohort_of(folder, "B")
+    first = cohort.activations("fit", "resid_post_0").clone()
+    cohort.activations("score", "resid_post_0")
+    assert set(cohort._activations) == {"score"}
+    torch.testing.assert_close(cohort.activations("fit", "resid_post_0"), first)
+
+
+def test_any_architecture(folder: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate("AB"):
+        torch.manual_seed(seed)
+        config = GPT2Config(vocab_size=vocabulary(), n_embd=16, n_layer=2, n_head=2, n_positions=32)
+        save(tmp_path / name, GPT2LMHeadModel(config))
+    loaded = pair.load(str(tmp_path / "A"), str(tmp_path / "B"), splits(folder))
+    cohort = loaded.cohort()
+    assert cohort.sites == ("resid_pre_0", "resid_post_0", "resid_post_1")
+    fits = fit_all(cohort)
+    assert tuple(fits.sites) == cohort.sites
+    other = pair.load(str(tmp_path / "B"), str(tmp_path / "A"), splits(folder)).cohort()
+    assert other.fingerprint != cohort.fingerprint
+
+
+def test_sparsity_is_that_of_language_models(folder: Path) -> None:
+    cohort = cohort_of(folder, "B")
+    for group in (collection.anchor, collection.published, collection.own, collection.noise):
+        assert {spec.l1 for spec in group(cohort, SCHEDULE).specs} == {1e-5}
+    assert {spec.l1 for spec in sibling_group(cohort, SCHEDULE, SITES).specs} == {1e-5}
+    toy = SimpleNamespace(scale="toy_a", seeds=(0, 1), sites=SITES, internal=SITES[1:])
+    assert {spec.l1 for spec in collection.own(toy, SCHEDULE).specs} == {1e-3}
+    assert collection.l1_grid(toy, SITES[1]) == collection.L1_GRID
+    # Activations four times as large ask for four times the l1; rounding does not show.
+    found = collection.l1_grid(cohort, SITES[1])
+
+    def scaled(by: float) -> Any:
+        return SimpleNamespace(
+            scale="neox", activations=lambda *where: by * cohort.activations(*where)
+        )
+
+    four = collection.l1_grid(scaled(4.0), SITES[1])
+    assert four == tuple(4 * l1 for l1 in found)
+    assert collection.l1_grid(scaled(1.0000001), SITES[1]) == found
+    x = cohort.activations("fit", SITES[1])[0]
+    assert found[0] < float((x.var(0).mean() / 16).sqrt()) < 100 * found[-1]
+
+
+def test_a_revision_in_the_name(tmp_path: Path) -> None:
+    assert pair.parted("owner/name@step3000") == ("owner/name", "step3000")
+    assert pair.parted("owner/name") == ("owner/name", None)
+    (tmp_path / "a@b").mkdir()
+    assert pair.parted(str(tmp_path / "a@b")) == (str(tmp_path / "a@b"), None)
+
+
+# ------------------------------------------------------------------------------ what is refused
+
+
+@pytest.fixture
+def copy(folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def load(folder: Path, sae=None):
+    return pair.load(str(folder / "A"), str(folder / "B"), splits(folder), sae)
+
+
+def test_the_same_model_twice(copy: Path) -> None:
+    shutil.rmtree(copy / "B")
+    shutil.copytree(copy / "A", copy / "B")
+    with pytest.raises(Unusable, match=r"A and .*B are one model: their weights differ by"):
+        load(copy)
+
+
+def test_two_families(copy: Path) -> None:
+    save(copy / "B", model(2, hidden_size=24))
+    with pytest.raises(DifferentFamilies, match="width 16 against 24"):
+        load(copy)
+    save(copy / "B", model(2), "other")
+    with pytest.raises(DifferentFamilies, match="tokenizer"):
+        load(copy)
+
+
+def test_missing_weights(copy: Path) -> None:
+    with pytest.raises(WeightsMissing, match=r"no weights of .*nowhere"):
+        pair.load(str(copy / "A"), str(copy / "nowhere"), splits(copy))
+
+
+def test_a_text_too_short(copy: Path) -> None:
+    write_text(copy / "text", 200)
+    with pytest.raises(TextTooShort, match="of which 128 are needed"):
+        load(copy)
+
+
+def test_nan_in_a_layer(copy: Path) -> None:
+    broken = model(2)
+    with torch.no_grad():
+        broken.gpt_neox.layers[2].mlp.dense_h_to_4h.weight[0, 0] = float("nan")
+    save(copy / "B", broken)
+    with pytest.raises(BadActivations, match=r"B, resid_post_2: .* NaN"):
+        load(copy)
+
+
+def test_nan_on_some_tokens_alone(folder: Path) -> None:
+    loaded = load(folder)
+    broken = model(2)
+    rare = int(loaded.tokens["score"][-1, -1])
+    with torch.no_grad():
+        broken.gpt_neox.embed_in.weight[rare] = float("nan")
+    cohort = replace(loaded, models=(loaded.models[0], broken)).cohort()
+    with pytest.raises(BadActivations, match=r"^B \(.*B\), resid_pre_0: .* at token \d+"):
+        cohort.activations("score", "resid_post_0")
+
+
+def test_a_dictionary_of_another_model(folder: Path, anchors, tmp_path: Path) -> None:
+    save_sae(tmp_path / "own", anchors["resid_post_1"], "resid_post_1")
+    load(folder, load_sae(tmp_path / "own"))
+    with pytest.raises(BadDictionary, match=r"is for resid_post_5, but .*A has resid_pre_0 to res"):
+        load(folder, replace(load_sae(tmp_path / "own"), site="resid_post_5"))
+    saelens = Path(__file__).parents[1] / "data" / "saelens" / "standard"
+    with pytest.raises(BadDictionary, match=r"reads width 8, but .*A is 16 wide"):
+        load(folder, load_sae(saelens))
+
+
+def test_what_a_dictionary_says_of_itself_is_told(
+    folder: Path, anchors, workshop: Workshop, tmp_path: Path
+) -> None:
+    save_sae(tmp_path / "own", anchors["resid_post_1"], "resid_post_1", "owner/A")
+    sae = load_sae(tmp_path / "own")
+    assert notes_on(sae, str(folder / "A")) == notes_on(sae, "someone/a@main") == ()
+    other = replace(sae, otherwise=("white noise; here it is text",))
+    notes = notes_on(other, "owner/B")
+    assert notes == (
+        "note: the dictionary names owner/A as its model, not owner/B",
+        "note: the dictionary was trained on white noise; here it is text",
+    )
+    # B's dictionary given as A's: what would be read as a counterexample is a mistake.
+    cohort = cohort_of(folder, "B")
+    group = sibling_group(cohort, SCHEDULE, SITES)
+    of_b = {spec.site: d for spec, d in workshop.group(cohort, group).items()}
+    found = measure(cohort, fit_all(cohort), of_b, of_b, notes)
+    assert found.notes[:2] == notes
+    assert found.notes[2].endswith("reconstructs B better than A: is it B's?")
+    assert found.lines()[-len(found.notes) :] == list(found.notes)
+    assert found.gain().beside["notes"] == "; ".join(found.notes)
+    right = frontier(folder, "R", anchors, workshop)
+    assert right.notes == ()
+    assert "notes" not in right.gain().beside
+
+
+def test_out_of_memory_says_what_to_lower(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(pair, "capture", full)
+    with pytest.raises(torch.OutOfMemoryError, match=r"of 512 tokens at 4 sites .*lower --tokens"):
+        cohort_of(folder, "B").activations("fit", "resid_pre_0")
+
+
+# ------------------------------------------------------------------------------ pytest claims
+
+
+def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
+    save_sae(tmp_path / "sae", anchors["resid_post_1"], "resid_post_1")
+    names = [str(folder / "A"), str(folder / "R")]
+    options = [f"--text={folder / 'text'}", "--tokens=512", f"--context={CONTEXT}"]
+    options += ["--schedule=tiny", f"--artifacts={tmp_path / 'store'}", f"--report={tmp_path}"]
+    ran = claims("--pair", *names, f"--sae={tmp_path / 'sae'}", *options)
+    record = json.loads((tmp_path / "verdicts.json").read_text())
+    found = {entry["claim"]: entry for entry in record["verdicts"]}
+    assert found["frontier.rotation_beats_naive"]["verdict"] == "held", ran.stdout
+    assert found["frontier.rotation_beats_naive"]["label"] == "resid_post_1"
+    assert found["frontier.magnitude"]["n"] == 4
+    assert "the pair, site by site" in ran.stdout
+    assert "note: the dictionary" not in ran.stdout
+    told = record["run"]["options"]
+    assert told["--pair"] == " ".join(names)
+    assert (told["--schedule"], told["--tokens"]) == ("tiny", "512")
+    assert f"options: --schedule tiny, --pair {names[0]} {names[1]}, " in ran.stdout
+    assert f"options --schedule tiny, --pair {names[0]}" in (tmp_path / "verdicts.md").read_text()
+    assert f"<code>--pair {names[0]} {names[1]}</code>" in (tmp_path / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    "changed", [{"schedule": "full"}, {"neox_width": 512}, {"pair": ["a", "b"]}]
+)
+def test_the_ledger_is_of_what_a_plain_run_judges(changed: dict[str, Any]) -> None:
+    given = {"update_verdicts": True, "schedule": "shipped", "neox_width": 128, "pair": None}
+    cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**given)))
+    with pytest.raises(
+        pytest.UsageError, match="the ledger is of what everyone's plain run judges"
+    ):
+        cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**{**given, **changed})))
+
+
+def test_a_worker_sends_the_table_of_the_pair() -> None:
+    lines = ["naive_ev 0.1"]
+    worker = SimpleNamespace(stash=pytest.Stash(), workerinput={}, workeroutput={})
+    worker.stash[language.FRONTIER] = lines
+    language.pytest_sessionfinish(SimpleNamespace(config=worker))
+    controller = SimpleNamespace(stash=pytest.Stash())
+    for sent in ({}, worker.workeroutput):
+        language.pytest_testnodedown(SimpleNamespace(config=controller, workeroutput=sent))
+    assert controller.stash[language.FRONTIER] == lines
+
+
+def session(scales: tuple[str, ...], **options: object) -> Any:
+    """As much of a pytest session as its start looks at."""
+    given = {"collectonly": False, "sae": None, "pair": None, "tokens": 512, "context": CONTEXT}
+    plugin = SimpleNamespace(get_plugin=lambda _: SimpleNamespace(scales=scales))
+    option = SimpleNamespace(**{**given, **options})
+    return SimpleNamespace(
+        config=SimpleNamespace(option=option, pluginmanager=plugin, stash=pytest.Stash())
+    )
+
+
+def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> None:
+    a, text = str(folder / "A"), str(folder / "text")
+    with pytest.raises(pytest.UsageError, match="are one model: their weights differ by less"):
+        pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
+    with pytest.raises(pytest.UsageError, match="it goes with --pair A B"):
+        pytest_sessionstart(session(("paper",), sae=a))
+    with pytest.raises(pytest.UsageError, match=r"has no cfg\.json"):
+        pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))
+    pytest_sessionstart(session(("pair",), pair=(a, a), collectonly=True))
+    pytest_sessionstart(session(("paper", "toy_a")))
+    good = session(("pair",), pair=(a, str(folder / "B")), text=text)
+    pytest_sessionstart(good)
+    assert good.config.stash[PAIR][0].names == (a, str(folder / "B"))

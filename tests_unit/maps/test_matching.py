@@ -1,0 +1,90 @@
+"""Decoder matching: planted matches found, chance known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polyrot.maps.matching import matched_fraction, max_cosine
+
+seeds = st.integers(0, 2**31 - 1)
+quick = settings(max_examples=25, deadline=None)
+
+
+def decoder(d: int, features: int, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(d, features, generator=generator, dtype=torch.float64)
+
+
+@quick
+@given(seed=seeds, d=st.integers(1, 8), f=st.integers(1, 20), chunk=st.integers(1, 25))
+def test_planted_permutation_and_scale_are_matched(seed: int, d: int, f: int, chunk: int) -> None:
+    a = decoder(d, f, seed)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(f, generator=generator)
+    b = a[:, order] * torch.rand(f, generator=generator, dtype=torch.float64).add(0.1)
+    assert torch.allclose(max_cosine(a, b, chunk=chunk), torch.ones(f, dtype=torch.float64))
+
+
+@quick
+@given(seed=seeds, f=st.integers(1, 15), g=st.integers(1, 15), chunk=st.integers(1, 16))
+def test_against_the_definition(seed: int, f: int, g: int, chunk: int) -> None:
+    a, b = decoder(5, f, seed), decoder(5, g, seed + 1)
+    each = [
+        max(float(torch.cosine_similarity(a[:, i], b[:, j], dim=0)) for j in range(g))
+        for i in range(f)
+    ]
+    assert max_cosine(a, b, chunk=chunk).tolist() == pytest.approx(each)
+
+
+def test_sign_counts() -> None:
+    a = torch.eye(4)
+    assert max_cosine(a, -a).tolist() == [0.0] * 4
+    assert max_cosine(a[:, :1], -a[:, :1]).tolist() == [-1.0]
+
+
+def test_matches_through_a_rotation_only() -> None:
+    a = decoder(64, 100, 0)
+    r = torch.linalg.qr(decoder(64, 64, 1))[0]
+    b = r.T @ a  # rows x of a's space go to x @ r, columns to r.T @ column
+    assert matched_fraction(max_cosine(r.T @ a, b)) == 1.0
+    assert matched_fraction(max_cosine(a, b)) < 0.1
+
+
+def test_dead_features_are_left_out() -> None:
+    a, b = torch.eye(4), torch.eye(4)
+    b[:, 2] = 0
+    live_a = torch.tensor([True, True, True, False])
+    live_b = torch.tensor([True, False, False, True])
+    assert max_cosine(a, b, live_a, live_b).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_matched_fraction_is_strictly_above() -> None:
+    assert matched_fraction(torch.tensor([0.5, 0.6, 0.4, 1.0])) == 0.5
+    assert matched_fraction(torch.tensor([0.5, 0.6]), threshold=0.4) == 1.0
+
+
+def test_bad_input_is_named() -> None:
+    a = torch.eye(4)
+    with pytest.raises(ValueError, match="one width"):
+        max_cosine(a, torch.eye(3))
+    with pytest.raises(ValueError, match="one width"):
+        max_cosine(a[0], a)
+    with pytest.raises(ValueError, match=r"first decoder: the live mask must be bool \[4\]"):
+        max_cosine(a, a, live_a=torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="must be bool"):
+        max_cosine(a, a, live_b=torch.ones(4))
+    with pytest.raises(ValueError, match="second decoder: no live features"):
+        max_cosine(a, a, live_b=torch.zeros(4, dtype=torch.bool))
+    for value in (0.0, math.nan, math.inf):
+        bad = a.clone()
+        bad[:, 1] = value
+        with pytest.raises(ValueError, match=r"second decoder: columns \[1\]"):
+            max_cosine(a, bad)
+    with pytest.raises(ValueError, match="no features"):
+        matched_fraction(torch.zeros(0))

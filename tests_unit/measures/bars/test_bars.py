@@ -1,0 +1,217 @@
+"""Bar B against direct formulas, decoys, and the effects of Bars C and Pr."""
+
+import math
+
+import pytest
+import torch
+
+from polyrot.measures import component_effects as attribution
+from polyrot.measures.bars import alignment, bars, behaviour, causal, joint, kept
+from polyrot.measures.bars.joint import Joint
+from polyrot.runtime.seeding import torch_generator
+from polyrot.store import Store
+from polyrot.toy import symmetry, task, transformer
+from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.folding import fold
+from polyrot.toy.transformer import COMPONENTS
+
+
+def test_the_cost_of_sharing_nothing_is_positive_where_the_shared_cohort_recovers_more():
+    found = bars.independent_minus_shared(0.9, 0.7)
+    assert found.values[0] == pytest.approx(0.2)
+    assert bars.independent_minus_shared(0.7, 0.9).values[0] == pytest.approx(-0.2)
+
+
+def lively(seeds):
+    fresh = transformer.initialise(seeds)
+    return {n: x if n.startswith("norm") else 8 * x for n, x in fresh.items()}
+
+
+@pytest.fixture(scope="module")
+def cohort():
+    return ToyCohort("toy_a", (0, 1), lively([0, 1]), ["for a test"])
+
+
+def test_divergence_from_smoothed_labels():
+    generator = torch_generator(0, "logits")
+    logits = torch.randn(2, 3, 5, 9, generator=generator, dtype=torch.float64)
+    label = torch.randint(9, (3, 5), generator=generator)
+    p = (1 - 1e-6) * torch.nn.functional.one_hot(label, 9).double() + 1e-6 / 9
+    expected = (p * (p.log() - logits.log_softmax(-1))).sum(-1)
+    assert torch.allclose(behaviour.from_labels(logits, label), expected)
+    # A model that puts out the smoothed label itself is at 0, and nothing is below.
+    assert behaviour.from_labels(p.log()[None], label).abs().max() < 1e-12
+
+
+def test_divergence_from_a_model():
+    generator = torch_generator(1, "logits")
+    a, b = torch.randn(2, 1, 3, 5, 9, generator=generator, dtype=torch.float64)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=a), torch.distributions.Categorical(logits=b)
+    )
+    assert torch.allclose(behaviour.from_model(b, a), expected)
+    assert behaviour.from_model(a, a).abs().max() < 1e-15
+
+
+def test_streamed_bar_is_the_mean_over_kept_positions(monkeypatch):
+    monkeypatch.setattr(behaviour, "INPUTS", 20)
+    params = lively([0, 1])
+    found = behaviour.measure(params, 1500, seed=5)
+    total, n = torch.zeros(2, 3, dtype=torch.float64), 0
+    drawn = behaviour.batches(5)
+    while n < 1500:
+        for batch in next(drawn):
+            where = {"positions": batch.positions, "segments": batch.segments}
+            logits = transformer.forward(params, batch.tokens, **where).logits
+            keep = batch.tokens != task.PAD
+            for i, head in enumerate(task.HEADS):
+                kl = behaviour.from_labels(logits[head], batch.labels[head])
+                total[:, i] += kl[:, keep].double().sum(1)
+            n += int(keep.sum())
+    assert int(found.positions.sum()) == n
+    assert torch.allclose(found.by_head, total / n)
+    assert torch.allclose(found.mean, (total / n).mean(1))
+    assert len(found.draws) > 1
+    assert found.standard_error.min() > 0
+    assert torch.allclose(sum(found.share(h) for h in task.HEADS), torch.ones(2).double())
+
+
+def test_inputs_are_shared_60_20_20():
+    drawn = next(behaviour.batches(0))
+    inputs = dict.fromkeys(task.DISTRIBUTIONS, 0)
+    for batch in drawn:
+        inputs[batch.distribution] += int((batch.tokens == task.BOS).sum())
+    assert inputs == {"train": 1920, "compositional": 640, "long": 640}
+
+
+def test_uniform_model_is_far_off(monkeypatch):
+    monkeypatch.setattr(behaviour, "INPUTS", 20)
+    blank = {n: torch.zeros_like(x) for n, x in lively([0]).items()}
+    found = behaviour.measure(blank, 1)
+    expected = [math.log(c) for c in task.HEAD_CLASSES.values()]
+    assert found.by_head[0].tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def test_specification_is_its_model_and_not_another(monkeypatch):
+    monkeypatch.setattr(behaviour, "INPUTS", 20)
+    params = lively([0, 1])
+    spec = fold(transformer.select(params, [0]))
+    kl = behaviour.measure(params, 1, specification=spec).mean
+    assert kl[0] < 1e-9
+    assert kl[1] > 1e-2
+    assert behaviour.measure(fold(params), 1, specification=spec).mean[0] < 1e-9
+
+
+def test_bar_b_refuses_nonsense():
+    with pytest.raises(ValueError, match="0 is none"):
+        behaviour.measure(lively([0]), 0)
+    with pytest.raises(ValueError, match="one specification, not 2"):
+        behaviour.measure(lively([0]), 1, specification=fold(lively([0, 1])))
+
+
+def test_decoys():
+    params = lively([0])
+    w = behaviour.averaged_depth(params)["unembed_depth"]
+    assert torch.equal(w[..., 0], w[..., 1])
+    assert torch.equal(w[..., 6], w[..., 7])
+    assert torch.equal(w[..., 8], params["unembed_depth"][..., 8])
+    assert torch.allclose(w.sum(-1), params["unembed_depth"].sum(-1), atol=1e-5)
+    swapped = behaviour.swapped_layers(params)
+    assert torch.equal(swapped["w_q_1"], params["w_q_0"])
+    twice = behaviour.swapped_layers(swapped)
+    assert all(torch.equal(twice[n], params[n]) for n in params)
+
+
+def test_components_follow_the_alignment():
+    heads = torch.tensor([[[2, 0, 1, 3], [3, 2, 1, 0]]])
+    assert causal.aligned_components(heads).tolist() == [[2, 0, 1, 3, 7, 6, 5, 4, 8, 9]]
+
+
+def test_correlation_is_pearson():
+    generator = torch_generator(2, "effects")
+    x, y = torch.randn(2, 4, 10, generator=generator, dtype=torch.float64)
+    expected = [torch.corrcoef(torch.stack(pair))[0, 1] for pair in zip(x, y, strict=True)]
+    assert causal.correlation(x, y).tolist() == pytest.approx([float(e) for e in expected])
+    with pytest.raises(ValueError, match="nothing to correlate"):
+        causal.correlation(torch.ones(1, 10), y[:1])
+
+
+def test_cumulative_ablation_begins_with_single_effects(cohort):
+    tokens = cohort.intervention_tokens(8)
+    folded, means = cohort.folded(0), cohort.mean_writes(0)
+    single = attribution.mean_ablation_effects(cohort, 0, tokens)
+    order = torch.arange(len(COMPONENTS))
+    for first in (0, 9):
+        found = causal.cumulative_ablation(folded, means, order.roll(-first), tokens)
+        assert float(found[0]) == pytest.approx(float(single[first]), abs=1e-5)
+    # All together do not depend on the order.
+    last = causal.cumulative_ablation(folded, means, order.flip(0), tokens)[-1]
+    assert float(last) == pytest.approx(float(found[-1]), abs=1e-5)
+
+
+def test_a_permuted_twin_has_its_anchors_effects(monkeypatch):
+    """Across seeds r is 1 where the sibling is the anchor in another guise, by the right heads."""
+    _in_few_steps(monkeypatch)
+    params = lively([0])
+    # A rotated position buffer has no place in plain parameters: leave the stream as it is.
+    inner = symmetry.random(1, torch_generator(3, "twin"), ["heads", "neurons"])
+    twin = symmetry.act(inner, fold(params))
+    both = {n: torch.cat([fold(params).params[n], twin.params[n]]) for n in params}
+    cohort = ToyCohort("toy_a", (0, 1), both, ["a twin"])
+    found = causal.measure(cohort, inner.inverse(), sequences=4)
+    assert found.across().item() == pytest.approx(found.within()[0].item(), abs=1e-4)
+    assert found.measured_across().item() == pytest.approx(1, abs=1e-4)
+    assert found.cumulative_across().item() == pytest.approx(
+        found.cumulative_within()[0].item(), abs=1e-3
+    )
+    unaligned = causal.measure(cohort, symmetry.identity(1), sequences=4)
+    assert unaligned.across().item() < 0.999
+
+
+def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
+    monkeypatch.setattr(behaviour, "INPUTS", 20)
+    monkeypatch.setattr(kept, "FEW_POSITIONS", 100)
+    monkeypatch.setattr(kept, "STARTS", 1)
+    monkeypatch.setattr(kept, "STEPS", 2)
+    monkeypatch.setattr(causal, "SEQUENCES", 2)
+    _in_few_steps(monkeypatch)
+    store = Store(tmp_path)
+    cold = _everything(store, cohort)
+    for name in ("measure", "averaged_depth"):
+        monkeypatch.setattr(behaviour, name, None)
+    monkeypatch.setattr(alignment, "align", None)
+    monkeypatch.setattr(joint, "align_jointly", None)
+    monkeypatch.setattr(causal, "measure", None)
+    warm = _everything(store, cohort)
+    for a, b in zip(cold, warm, strict=True):
+        assert a.values.tolist() == b.values.tolist()
+        assert a.beside == b.beside
+        assert a.labels == b.labels
+
+
+def _everything(store, cohort):
+    seeds = kept.behaviours(store, cohort, 100)
+    decoys = kept.decoys(store, cohort)
+    aligned = kept.alignments(store, cohort)
+    jointly: Joint = kept.joint_alignments(store, cohort, aligned)
+    effects = kept.effects(store, cohort, aligned)
+    across = bars.causal_across(effects, cohort)
+    return [
+        bars.bar_b(seeds, cohort),
+        bars.first(bars.bar_b(seeds, cohort)),
+        bars.depth_share(seeds, cohort),
+        bars.own_specification(decoys, cohort),
+        bars.decoy_ratio(decoys, seeds),
+        bars.bar_p(aligned, cohort),
+        bars.joint_figure(jointly, cohort),
+        bars.basins(jointly, cohort),
+        bars.causal_within(effects, cohort),
+        across,
+        bars.mean_over_pairs(across),
+    ]
+
+
+def _in_few_steps(monkeypatch):
+    monkeypatch.setattr(causal, "STEPS", 4)
+    monkeypatch.setattr(causal, "CONVERGENCE", (1, 2))
+    monkeypatch.setattr(causal, "CONVERGENCE_SEQUENCES", 2)

@@ -1,0 +1,148 @@
+"""Drift: the planted angle is reported, and what does not vary does not enter."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from polyrot.cohorts import run
+from polyrot.dictionaries.sae import Dictionary
+from polyrot.measures import drift
+from polyrot.measures.drift import Drift
+from polyrot.toy import transformer
+from polyrot.toy.checkpoints import checkpoints
+from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.trained import Trained
+
+quick = settings(max_examples=12, deadline=None)
+D = 8
+
+
+def plane_rotation(angle: float, axes: tuple[int, int] = (0, 1)) -> Tensor:
+    r = torch.eye(D, dtype=torch.float64)
+    i, j = axes
+    r[i, i] = r[j, j] = math.cos(angle)
+    r[i, j], r[j, i] = math.sin(angle), -math.sin(angle)
+    return r
+
+
+class Turning:
+    """Checkpoints of a run that turns site k by `rates[k]` radians a step, in one plane."""
+
+    scale = "toy_a"
+
+    def __init__(
+        self, steps: tuple[int, ...], rates: tuple[float, ...], axes: tuple[int, int] = (0, 1)
+    ) -> None:
+        self.seeds, self.rates, self.axes = steps, rates, axes
+        self.sites = tuple(f"site_{k}" for k in range(len(rates)))
+        self.width = D
+
+    def activations(self, split: str, site: str) -> Tensor:
+        generator = torch.Generator().manual_seed(0 if split == "fit" else 1)
+        scale = torch.linspace(2, 1, D, dtype=torch.float64)
+        scale[-2:] = 1e-4  # two directions that hardly vary
+        x = torch.randn(600, D, generator=generator, dtype=torch.float64) * scale + 1
+        rate = self.rates[self.sites.index(site)]
+        return torch.stack([x @ plane_rotation(rate * s, self.axes) for s in self.seeds])
+
+
+@quick
+@given(st.floats(0.05, 3.0))
+def test_the_planted_angle_is_reported(angle: float) -> None:
+    found = drift.measure(Turning((1, 2), (angle,)))
+    wanted = 2 * math.sqrt(2) * math.sin(angle / 2)
+    assert found.distance[0, 1, 0] == pytest.approx(wanted, rel=1e-6)
+    assert found.distance[1, 0, 0] == found.distance[0, 1, 0]
+    assert found.dimensions.tolist() == [[6], [6]]
+    assert found.restricted[0, 1, 0] == pytest.approx(wanted / math.sqrt(6), rel=1e-4)
+    share = found.haar_share().values[0]
+    assert share == pytest.approx(wanted / math.sqrt(2 * D), rel=1e-6)
+
+
+def test_a_turn_of_what_hardly_varies_does_not_count() -> None:
+    found = drift.measure(Turning((1, 2), (1.0,), axes=(6, 7)))
+    assert found.distance[0, 1, 0] == pytest.approx(2 * math.sqrt(2) * math.sin(0.5), rel=1e-3)
+    assert found.restricted[0, 1, 0] < 1e-4
+
+
+def test_curves_of_a_steady_turn() -> None:
+    steps = (1, 2, 4, 8, 16, 32)
+    found = drift.measure(Turning(steps, (0.05, 0.03, 0.01)))
+    assert found.middle == "site_1"
+    assert found.monotone().values[0] == pytest.approx(1)
+    assert found.toward_output().values[0] == pytest.approx(-1)
+    assert found.toward_output(restricted=True).values[0] == pytest.approx(-1)
+    assert found.steps[run.nearest(found.steps, 0.5)] == 16
+    assert found.steps[run.nearest(found.steps, run.EARLY)] == 1
+    grows = drift.measure(Turning(steps, (0.01, 0.03, 0.05)))
+    assert grows.toward_output().values[0] == pytest.approx(1)
+
+
+def test_of_pythia_the_layer_is_the_papers() -> None:
+    cohort = Turning((1, 2), (0.1,) * 7)
+    assert run.middle(cohort) == "site_3"
+    cohort.scale = "pythia"  # sites before block 0, after block 0 and so on: block 3 is the fifth
+    assert run.middle(cohort) == drift.measure(cohort).middle == "site_4"
+
+
+def test_rounding_does_not_decide_a_rank_correlation() -> None:
+    one_swap = np.array([5.0, 4.0, 3.0, 1.0, 2.0])  # exactly -0.9, as the bar has it
+    assert drift._spearman(np.arange(5), one_swap) == -0.9
+
+
+def test_rotation_restores_an_early_dictionary() -> None:
+    # A dictionary of the dimensions in which the early checkpoint varies; the later leaves them.
+    axes = torch.eye(D).double()[: D - 2]
+    keep = torch.cat([axes, -axes])
+    cohort = Turning((0, 1), (2.5,), axes=(0, 7))
+    mean = cohort.activations("fit", "site_0")[0].mean(0)
+    sae = Dictionary(keep.T.contiguous(), torch.zeros(len(keep)).double(), keep, mean, mean)
+    found = drift.reconstruct(cohort, {(0, "site_0"): sae})
+    assert found.own[0, 0] > 0.999
+    assert found.rotated[0, 1, 0] > 0.999
+    assert found.naive[0, 1, 0] < found.rotated[0, 1, 0] - 0.1
+    assert np.isnan(found.naive[1, 0, 0])
+    assert np.isnan(found.own[1, 0])
+    again = drift.Reconstructions.from_artifact(found.to_artifact(), "site_0")
+    np.testing.assert_array_equal(again.rotated, found.rotated)
+    assert again.steps == (0, 1)
+    assert again.early("rotated").values[0] == found.rotated[0, 1, 0]
+    assert again.half_way()["naive_ev_site_0"] == found.naive[0, 1, 0]
+
+
+def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:
+    params = transformer.initialise([0])
+    snapshots = {
+        8: {n: 2 * p for n, p in params.items()},
+        2: params,
+    }
+    run = Trained.__new__(Trained)
+    object.__setattr__(run, "params", params)
+    object.__setattr__(run, "snapshots", snapshots)
+    object.__setattr__(run, "seeds", (0,))
+    made = checkpoints("toy_a", run, "made by a test")
+    made._tokens = {split: x[:200] for split, x in made._tokens.items()}
+    assert made.seeds == (2, 8)
+    whole = ToyCohort("toy_a", (0,), params, ["x"])
+    whole._tokens = made._tokens
+    wanted = whole.activations("fit", "resid_mid_0")[0]
+    torch.testing.assert_close(made.activations("fit", "resid_mid_0")[0], wanted)
+    object.__setattr__(run, "snapshots", {2: params})
+    with pytest.raises(ValueError, match="kept 1 checkpoints, not two"):
+        checkpoints("toy_a", run, "made by a test")
+
+
+def test_bad_input_is_named() -> None:
+    for steps in ((3,), (4, 2), (2, 2)):
+        with pytest.raises(ValueError, match="two or more steps, increasing"):
+            drift.measure(Turning(steps, (0.1,)))
+    few = np.zeros((3, 3, 1))
+    with pytest.raises(ValueError, match="needs 5 checkpoints, not 3"):
+        Drift((1, 2, 3), ("a",), "a", 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()

@@ -1,0 +1,49 @@
+"""Measurements kept in the store come back as they were, and are made anew when a model changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from polyrot.measured import PairSite
+from polyrot.measures import kept
+from polyrot.store import Store
+
+
+def table(scale=1.0):
+    values = scale * np.array([[1 / 3, -2.5e-7], [0.1, 4e9]])
+    made = PairSite(values, ("0-1", "0-2"), ("a", "b"), seeds={"null": 7}, counts={"tokens": 9})
+    return made.also(beside=1 / 7, words="as they are")
+
+
+def test_a_table_survives_json_exactly():
+    found = kept.from_json(kept.to_json(table()))
+    np.testing.assert_array_equal(found.values, table().values)
+    assert found.pairs == ("0-1", "0-2")
+    assert found.sites == ("a", "b")
+    assert dict(found.beside) == dict(table().beside)
+    assert dict(found.seeds) == {"null": 7}
+    assert dict(found.counts) == {"tokens": 9}
+
+
+def test_it_is_measured_once_for_each_recipe(tmp_path):
+    store, calls = Store(tmp_path), []
+
+    def measure():
+        calls.append(1)
+        return {"x": table(len(calls))}, {"t": torch.arange(3.0)}
+
+    first, tensors = kept.kept(store, "agreement", "toy", {"model": 1}, measure)
+    again, _ = kept.kept(store, "agreement", "toy", {"model": 1}, measure)
+    other, _ = kept.kept(store, "agreement", "toy", {"model": 2}, measure)
+    assert len(calls) == 2
+    np.testing.assert_array_equal(first["x"].values, again["x"].values)
+    assert torch.equal(tensors["t"], torch.arange(3.0))
+    assert not np.array_equal(first["x"].values, other["x"].values)
+
+
+def test_what_is_not_finite_is_not_kept(tmp_path):
+    def measure():
+        return {"x": PairSite(np.array([[np.nan]]), ("0-1",), ("a",))}, {}
+
+    with pytest.raises(ValueError, match="not finite: nan at 0-1 a"):
+        kept.kept(Store(tmp_path), "agreement", "toy", {}, measure)

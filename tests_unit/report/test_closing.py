@@ -1,0 +1,103 @@
+"""The end of a run: what cannot be written, what is warned of, which bars were amended."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch  # noqa: F401  # here once: pytester unloads what an inner run imports
+
+from polyrot.judge.ledger import Ledger
+from polyrot.report.closing import close_run
+from tests_unit.report.planted_record import HELD, REGISTRATION, RUN, finding
+
+AMENDMENT = """
+[[amendment]]
+claim = "f.one"
+date = 2026-12-01
+reason = "the bar was written for another unit"
+bar = { at_least = 0.65 }
+"""
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    for module in ("polyrot.judge.ledger", "polyrot.report.record"):
+        monkeypatch.setattr(f"{module}.write_atomically", full)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--update-verdicts", "NOT rewritten: the ledger *verdicts.toml: *No space left*"),
+        ("--report=out", "NOT written, or not whole: the report in out: *No space left*"),
+    ],
+)
+def test_a_full_disk_does_not_cost_the_table(
+    suite: Any, full_disk: None, option: str, message: str
+) -> None:
+    result = suite.run(option)
+    result.assert_outcomes(passed=4)
+    result.stdout.fnmatch_lines(["*one*toy_a*held", "core claims: 3 held*", message])
+    assert "ledger rewritten" not in result.stdout.str()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+
+
+def test_a_report_whose_folder_is_gone_does_not_cost_the_ledger(suite: Any) -> None:
+    suite.write(
+        "import os", f__one='os.rmdir("out") if scale == "toy_b" else 0\nverdict(1, "pairs")'
+    )
+    result = suite.run("--report=out", "--update-verdicts")
+    result.stdout.fnmatch_lines(["ledger rewritten*", "NOT written*the report in out: *"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert '["f.one".toy_b]' in suite.ledger.read_text()
+
+
+@pytest.mark.parametrize("commit", ["abc1234567", "abc1234567-dirty"])
+@pytest.mark.parametrize("rewrite", [True, False])
+def test_a_ledger_from_a_changed_checkout_is_warned_of(
+    tmp_path: Path, commit: str, rewrite: bool
+) -> None:
+    ledger = tmp_path / "verdicts.toml"
+    closing = close_run(
+        [finding("cosine.match", "toy_a", HELD)],
+        REGISTRATION,
+        Ledger(),
+        {**RUN, "commit": commit},
+        rewrite_ledger=ledger if rewrite else None,
+    )
+    warned = [text for text in closing.messages if text.startswith("warning: the ledger names")]
+    assert len(warned) == (rewrite and commit.endswith("-dirty"))
+    assert ledger.exists() == rewrite
+    assert closing.all_written
+
+
+def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None:
+    registration = suite.claims / "preregistration.toml"
+    registration.write_text(registration.read_text() + AMENDMENT)
+    result = suite.run("--report=out")
+    result.assert_outcomes(passed=2, failed=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*one*toy_a*0.6*≥ 0.65 (was ≥ 0.5)*refuted",
+            "bar of f.one amended on 2026-12-01: ≥ 0.65 (was ≥ 0.5); the bar was written for*",
+        ]
+    )
+    assert "≥ 0.65 (was ≥ 0.5)" in (suite.pytester.path / "out" / "verdicts.md").read_text()
+    assert "bar of f.one" not in suite.run("-k", "f_two").stdout.str()
+
+
+def test_every_option_of_the_suite_is_explained(suite: Any) -> None:
+    lines = suite.run("--help").outlines
+    start = next(i for i, line in enumerate(lines) if line.startswith("polyrot: "))
+    group = lines[start + 1 : lines.index("", start)]
+    options = [i for i, line in enumerate(group) if line.startswith("  -")]
+    for i, end in zip(options, [*options[1:], len(group)], strict=True):
+        explained = " ".join(group[i:end]).strip().partition("  ")[2]
+        assert explained, group[i]

@@ -1,0 +1,360 @@
+"""The page: everything is on it, nothing comes from elsewhere, and what is data stays text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fixtures.figures import Collector
+from polyrot.judge.registration import Bar
+from polyrot.report import figures
+from polyrot.report.__main__ import main
+from polyrot.report.figures.reconstruction import EVBySite
+from polyrot.report.gathered import CohortFacts
+from polyrot.report.html import render, write_page
+from polyrot.report.record import write_record
+from polyrot.report.strip import WIDTH, strip
+from tests_unit.report import planted_figures as planted
+from tests_unit.report.planted_record import (
+    HELD,
+    REFUTED,
+    REGISTRATION,
+    finding,
+    not_run,
+    record_of,
+)
+
+VOID = {"meta", "input", "br", "link", "img"}
+FINDINGS = (
+    finding("cosine.match", "toy_a", [HELD, 0.9]),
+    finding("cosine.noise_control", "toy_a", REFUTED),
+    finding("naive.fails", "toy_a", [REFUTED, 0.9]),
+    finding("naive.shift_control", "toy_a", HELD),
+    not_run("cosine.match", "neox"),
+)
+
+
+class Page(HTMLParser):
+    """Elements with attributes and text of a page; `balanced` if every one of them is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self.balanced = True
+        self.feed(text)
+        self.balanced &= not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        self.balanced &= bool(self.open) and self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not {"style", "script"} & set(self.open):
+            self.text.append(data)
+
+    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.elements if t == tag and wanted.items() <= a.items()]
+
+    def words(self) -> str:
+        return " ".join(" ".join(self.text).split())
+
+
+def page_of(record: dict[str, Any], failures: tuple[str, ...] = ()) -> Page:
+    return Page(render(record, [], [], failures))
+
+
+@pytest.fixture(scope="module")
+def page() -> Page:
+    return page_of(record_of(*FINDINGS), ("steering, toy_a: ValueError: no",))
+
+
+def test_the_page_is_well_formed(page: Page) -> None:
+    assert page.balanced
+    ids = [a["id"] for _, a in page.elements if a.get("id")]
+    assert Counter(ids).most_common(1)[0][1] == 1
+    for _, attributes in page.elements:
+        for key in ("aria-labelledby", "href"):
+            target = attributes.get(key) or ""
+            if key == "aria-labelledby" or target.startswith("#"):
+                assert set(target.lstrip("#").split()) <= set(ids), f"{key} {target}"
+
+
+def test_nothing_comes_from_elsewhere(page: Page) -> None:
+    assert not [a for t, a in page.elements if t in ("link", "img", "iframe") or "src" in a]
+    links = {a["href"] for a in page.all("a")} - {None}
+    assert [link for link in links if str(link).startswith("http")] == [
+        "https://arxiv.org/abs/2605.24577"
+    ]
+    policy = page.all("meta", **{"http-equiv": "Content-Security-Policy"})[0]["content"]
+    assert str(policy).startswith("default-src 'none'")
+
+
+def test_every_claim_has_its_row(page: Page) -> None:
+    rows = [a for a in page.all("tr") if "data-verdict" in a]
+    found = [(row["data-scale"], row["data-verdict"]) for row in rows]
+    assert found == [
+        ("toy_a", "not diagnostic"),
+        ("toy_a", "refuted"),
+        ("neox", "not run"),
+        ("toy_a", "refuted"),
+        ("toy_a", "held"),
+    ], "by family, what did not run after what did"
+    words = page.words()
+    for text in (
+        "0.75 worst of 2: 0-1",
+        "≥ 0.5",
+        "control fails",
+        "control holds",
+        "no cohort at neox; to run it: get neox",
+        "but the control cosine.noise_control[toy_a] fails",
+        "mean over pairs, 95 %: {:.4g} to {:.4g}".format(*FINDINGS[0].interval or ()),
+        "Figure left out, steering, toy_a: ValueError: no.",
+    ):
+        assert text in words
+
+
+def test_tables_speak_to_a_screen_reader(page: Page) -> None:
+    """Roles are spelt out, since a phone's style takes the table's own away."""
+    tables = page.all("table")
+    assert len(tables) == len(page.all("caption")) == len(page.all("table", role="table"))
+    assert all(a.get("scope") in ("row", "col") and a.get("role") for a in page.all("th"))
+    assert all(a.get("role") == "cell" and a.get("data-label") for a in page.all("td"))
+    assert page.all("p", id="shown")[0]["aria-live"] == "polite"
+    assert page.all("html")[0]["lang"] == "en"
+
+
+def test_a_verdict_is_told_by_word_and_shape(page: Page) -> None:
+    used = {a["href"] for a in page.all("use")}
+    shapes = {f"#{a['id']}" for a in page.all("symbol")}
+    assert {"#held", "#refuted", "#not-diagnostic", "#not-run"} <= used <= shapes
+
+
+def test_the_filter_needs_its_script_and_the_table_does_not(page: Page) -> None:
+    assert "hidden" in page.all("form", id="filter")[0]
+    assert not [a for a in page.all("tr") if "hidden" in a]
+    boxes = {a["value"] for a in page.all("input", type="checkbox")}
+    assert boxes == {"held", "refuted", "not diagnostic", "not run", "toy_a", "neox"}
+
+
+def test_data_stays_text() -> None:
+    nasty = "<script>alert(1)</script> & \"quotes\" 'here'"
+    first, *others = REGISTRATION.claims
+    claims = (replace(first, says=nasty, paper=nasty, measures=nasty), *others)
+    registration = replace(REGISTRATION, claims=claims)
+    found = replace(finding("cosine.match", "toy_a", HELD), label=nasty, why=nasty)
+    record = record_of(found, registration=registration, commit=nasty, device_name=nasty)
+    record["conclusion"][0] = nasty
+    made = page_of(record, (nasty,))
+    assert made.balanced
+    assert len(made.all("script")) == 1, "the page's own"
+    assert made.words().count("<script>alert(1)</script>") >= 7
+
+
+def test_provenance(page: Page) -> None:
+    words = page.words()
+    for text in (
+        REGISTRATION.sha256,
+        "abc1234567",
+        "torch 2.6.0",
+        "cosine 1.2 s",
+        "f" * 64,
+        "toy toy_a-seed0",
+        "1 shipped artifacts",
+    ):
+        assert text in words
+
+
+def test_other_bars_are_said_loudly() -> None:
+    other = replace(REGISTRATION, sha256="0" * 64)
+    words = page_of(record_of(*FINDINGS, registration=other)).words()
+    assert "Not judged against the registered bars." in words
+    assert "NOT the registered bars" in words
+
+
+def test_the_whole_report(tmp_path: Path) -> None:
+    record = record_of(*FINDINGS)
+    write_record(tmp_path, record, "")
+    parts = [planted.ev_by_site(), planted.tradeoff()]  # the second without its section
+    assert write_page(tmp_path, record, parts) == []
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert len(text) < 3_000_000
+    made = Page(text)
+    assert made.balanced
+    names = [a["id"] for a in made.all("figure")]
+    assert names == ["claims_and_controls_all", "ev_by_site_toy_a"], "no section for the other"
+    assert made.words().count("left out, no claim of steering ran") == 0
+    assert "Decoder cosine (toy_a): left out, no claim that ran at this scale" in made.words()
+    scroll = made.all("div", **{"class": "scroll"})
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in scroll), "reached by keyboard"
+    # the same page from the files alone
+    again = tmp_path / "again"
+    assert main(["html", str(tmp_path / "verdicts.json"), "-o", str(again)]) == 0
+    assert (again / "index.html").read_text(encoding="utf-8") == text
+    assert sorted(p.name for p in (again / "figures").iterdir()) == sorted(
+        f"{name}.{kind}" for name in (*names, "tradeoff_toy_a") for kind in ("svg", "pdf")
+    )
+
+
+# -------------------------------------------------------------------------------------- strips
+
+
+def places(svg: str, kind: str) -> list[float]:
+    found = re.findall(rf'class="{kind}[^"]*" d="M([\d.]+)', svg)
+    return [float(x) for x in found]
+
+
+def test_a_strip_shows_values_bar_and_worst() -> None:
+    svg = strip(Bar(at_least=0.5), 0.25, [0.25, 0.5, 0.75], (0.3, 0.6))
+    low, middle, high = places(svg, "value")
+    assert places(svg, "limit") == [middle]
+    assert places(svg, "worst") == [low]
+    assert middle - low == pytest.approx(high - middle)
+    assert 'class="worst miss"' in svg
+    region = re.search(r'class="met" x="([\d.]+)" y="3" width="([\d.]+)"', svg)
+    assert region is not None
+    assert float(region[1]) == middle
+    assert float(region[1]) + float(region[2]) == pytest.approx(WIDTH, abs=0.1)
+    assert "worst of 3 values 0.25, all from 0.25 to 0.75, bar ≥ 0.5, 95 % interval" in svg
+
+
+@pytest.mark.parametrize(
+    ("bar", "worst", "met"),
+    [
+        (Bar(below=0.001), 0.05, "miss"),
+        (Bar(at_least=1e-6), 8e-15, "miss"),
+        (Bar(equals=104448), 104448.0, "ok"),
+        (Bar(at_least=0.8, at_most=1.25), 0.97, "ok"),
+        (Bar(below=0), -3.0, "ok"),
+        (Bar(equals=1), 0.0, "miss"),
+    ],
+)
+def test_a_strip_of_any_bar_stays_in_its_cell(bar: Bar, worst: float, met: str) -> None:
+    svg = strip(bar, worst)
+    assert f'class="worst {met}"' in svg
+    assert all(0 <= x <= WIDTH for x in places(svg, "limit") + places(svg, "worst"))
+
+
+def test_far_apart_values_of_one_sign_are_told_apart() -> None:
+    svg = strip(Bar(at_least=1e-6), 1e-12, [1e-12, 1e-9, 1e-6])
+    low, middle, high = places(svg, "value")
+    assert middle - low == pytest.approx(high - middle), "decades, not differences"
+
+
+# ------------------------------------------------------------------- from a run, by its fixtures
+
+RUN = """
+import pytest
+from polyrot.measured import Measured
+from tests_unit import planted_figures as planted
+
+claim = pytest.mark.claim
+
+@pytest.fixture(scope="session")
+def cohort(scale):
+    return planted.COHORT
+
+@pytest.fixture(scope="session")
+def transfer(cohort):
+    return planted.transfer()
+
+@pytest.fixture(scope="session")
+def steering(cohort):
+    return "not what a figure can be drawn from"
+"""
+
+
+def test_a_run_hands_its_figures_over(suite: Any) -> None:
+    suite.write(
+        head=RUN,
+        f__one='request.getfixturevalue("transfer"); verdict({"a": 0.9, "b": 0.6}, over="pairs")',
+        f__two='request.getfixturevalue("steering"); verdict(0.7)',
+    )
+    # only what a test asks for by name is looked at: no fixture is made for a figure's sake
+    source = (suite.claims / "test_small.py").read_text()
+    source = source.replace("test_f_one(verdict,", "test_f_one(verdict, transfer,")
+    source = source.replace("test_f_two(verdict,", "test_f_two(verdict, steering,")
+    (suite.claims / "test_small.py").write_text(source)
+    result = suite.run("--report=out", "--scale=toy_a", "-p", "fixtures.figures")
+    result.stdout.fnmatch_lines(["figure left out: steering, toy_a: AttributeError: *"])
+    out = suite.pytester.path / "out"
+    values, failures = figures.read_values(out / "figures.json")
+    (found,) = [v for v in values if figures.kind_of(v).name == "ev_by_site"]
+    assert found == EVBySite.of(planted.COHORT, planted.transfer())
+    assert len(failures) == 1
+    record = suite.report()
+    assert record["run"]["cohorts"][0]["seeds"] == [0, 1, 2]
+    assert set(record["run"]["seconds"]) == {"f", "g"}
+    one = next(v for v in record["verdicts"] if v["claim"] == "f.one")
+    assert one["values"] == [{"label": "a", "value": 0.9}, {"label": "b", "value": 0.6}]
+    assert "ev_by_site" not in (out / "index.html").read_text(), "no section of its families"
+
+
+def test_workers_send_what_they_gathered_home() -> None:
+    worker = Collector(SimpleNamespace(workerinput={}, workeroutput={}))
+    worker.figures["toy_a", "joint"] = planted.tradeoff()
+    worker.failures["toy_a", "steering"] = "steering, toy_a: ValueError: no"
+    worker.cohorts["toy_a"] = CohortFacts.of(planted.COHORT)
+    worker.pytest_sessionfinish()
+    home = Collector(SimpleNamespace())
+    home.pytest_testnodedown(SimpleNamespace(workeroutput=worker.config.workeroutput))
+    home.pytest_testnodedown(SimpleNamespace())  # a worker that crashed sends nothing
+    home.pytest_sessionfinish()
+    found = home.gathered()
+    assert found.figures == (planted.tradeoff(),)
+    assert found.failures == ("steering, toy_a: ValueError: no",)
+    assert found.cohorts == (CohortFacts.of(planted.COHORT),)
+    assert any(entry["name"].startswith("toy_a") for entry in found.shipped)
+
+
+def test_no_figure_is_thought_of_without_a_report(suite: Any) -> None:
+    suite.write(head=RUN)
+    result = suite.run("--scale=toy_a", "-p", "fixtures.figures")
+    assert result.ret == pytest.ExitCode.OK
+    assert not (suite.pytester.path / "out").exists()
+
+
+def test_junit_properties_are_readable_one_by_one(suite: Any) -> None:
+    suite.write(g__null="verdict(0.1)")
+    suite.run("--junitxml=junit.xml", "--scale=toy_a")
+    text = (suite.pytester.path / "junit.xml").read_text()
+    cases = re.findall(r"<testcase .*?</testcase>", text, flags=re.S)
+    (one,) = [case for case in cases if 'value="f.one"' in case]
+    found = dict(re.findall(r'<property name="(\w+)" value="([^"]*)"', one))
+    wanted = {
+        "claim": "f.one",
+        "scale": "toy_a",
+        "status": "core",
+        "verdict": "held",
+        "measured": "0.6",
+        "bar": "≥ 0.5",
+        "paper": "0.9",
+    }
+    assert {key: found[key] for key in wanted} == wanted
+    values = json.loads(found["values"].replace("&quot;", '"'))
+    assert values == [{"label": "a", "value": 0.9}, {"label": "b", "value": 0.6}]
+
+
+def test_a_junit_verdict_knows_the_controls_that_are_known(suite: Any) -> None:
+    suite.write(g__null="verdict(0.1)")
+    suite.run("--update-verdicts")
+    suite.run("--junitxml=junit.xml", "--scale=toy_a")
+    text = (suite.pytester.path / "junit.xml").read_text()
+    assert text.count('name="verdict" value="not diagnostic"') == 1
+    assert text.count('name="verdict" value="control fails"') == 1

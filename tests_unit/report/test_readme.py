@@ -1,0 +1,84 @@
+"""The README says what the ledger says, and its commands and options exist."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from polyrot.judge.ledger import Ledger
+from polyrot.judge.registration import Registration
+from polyrot.judge.verdicts import Verdict
+from polyrot.report import readme
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def registration():
+    return Registration.load(ROOT / "claims" / "preregistration.toml")
+
+
+@pytest.fixture(scope="module")
+def ledger(registration):
+    return Ledger.load(ROOT / "claims" / "verdicts.toml", registration)
+
+
+def test_the_readme_says_what_the_ledger_says(ledger, registration):
+    wanted = readme.filled(TEXT, readme.account(ledger, registration))
+    assert wanted == TEXT, "run `python -m polyrot.report readme`"
+
+
+def test_another_verdict_is_another_account(ledger, registration):
+    (key, entry), *_ = [
+        (key, entry)
+        for key, entry in ledger.entries.items()
+        if entry.verdict is Verdict.HELD and registration.claim(key[0]).status == "core"
+    ]
+    turned = dataclasses.replace(entry, verdict=Verdict.REFUTED)
+    changed = Ledger({**ledger.entries, key: turned})
+    assert readme.account(changed, registration) != readme.account(ledger, registration)
+
+
+def test_every_judged_core_claim_is_in_the_account(ledger, registration):
+    text = readme.account(ledger, registration)
+    for (id, scale), entry in ledger.entries.items():
+        if registration.claim(id).status == "core" and entry.measured is not None:
+            assert f"| `{id}` | {scale} |" in text
+
+
+def test_the_title_has_its_ceiling_where_the_ledger_has(ledger, registration, tmp_path):
+    key = ("cosine.universal_up_to_rotation", "toy_a")
+    figures = {"two_starts_mid": 0.1204, "haar_mid": 0.01, "ev_mid": 0.8, "l0_mid": 5.0}
+    path = tmp_path / "verdicts.toml"
+    accounts = {}
+    for name, beside in (("with", figures), ("without", {})):
+        entry = dataclasses.replace(ledger.entries[key], beside=beside)
+        Ledger({key: entry}).save(path, registration)
+        accounts[name] = readme.account(Ledger.load(path, registration), registration)
+    said = (
+        "), where two dictionaries of one and the same model share 12% to 12%, so that at 1 of 1 "
+        "sites the bar lay above it, with dictionaries that at 1 of 1 sites are not as registered "
+        "(self EV 0.9 or more): EV 0.8, L0 5."
+    )
+    assert said in accounts["with"]
+    assert accounts["without"] == accounts["with"].replace(said, ").")
+
+
+def test_a_lost_marker_is_named():
+    with pytest.raises(ValueError, match="has lost a marker"):
+        readme.filled("# nothing here", "text")
+
+
+def test_its_options_exist(pytestconfig):
+    known = {o for action in pytestconfig._parser.optparser._actions for o in action.option_strings}
+    blocks = re.findall(r"^pytest (.*?)(?:#.*)?$", TEXT, re.MULTILINE)
+    named = {option for line in blocks for option in re.findall(r"--[a-z-]+", line)}
+    assert named, "the README shows no option"
+    assert named <= known
+
+
+def test_its_rooms_exist():
+    for path in re.findall(r"`((?:polyrot|claims|fixtures|tests_unit)/[\w/.]*)`", TEXT):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,130 @@
+"""The store: what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyrot import store as store_module
+from polyrot.store import (
+    Artifact,
+    DamagedArtifact,
+    Store,
+    StoreWarning,
+    fingerprint,
+    read_manifest,
+    ship,
+    verify,
+    write_manifest,
+)
+from tests_unit.store.store_helpers import RECIPE, Builder, artifacts, flip_byte, never
+
+
+@pytest.fixture
+def shipped(tmp_path: Path) -> Path:
+    """One shipped artifact of value 1.5, stored in half precision."""
+    made = Store(tmp_path / "made")
+    made.get_or_build("seed", RECIPE, Builder(1.5), name="toy")
+    folder = tmp_path / "shipped"
+    ship(artifacts(tmp_path / "made")[0], folder, half=True)
+    write_manifest(folder)
+    return folder
+
+
+def test_shipped_is_used_first_in_single_precision(tmp_path: Path, shipped: Path) -> None:
+    store = Store(tmp_path / "cache", shipped)
+    found = store.get_or_build("seed", RECIPE, never)
+    assert found.tensors["weight"].dtype == torch.float32
+    assert found.tensors["steps"].dtype == torch.int64
+    assert found.tensors["weight"][0, 0] == 1.5
+    assert found.meta == {"accuracy": 0.5, "stored_dtype": "float16"}
+    assert store.state() == (0, 0)
+    # What is shipped for another configuration is just not used.
+    build = Builder()
+    store.get_or_build("seed", RECIPE | {"seed": 9}, build)
+    assert build.calls == 1
+
+
+@pytest.mark.parametrize("where", [60, -1])
+def test_damaged_shipped_file_stops_with_the_remedy(
+    tmp_path: Path, shipped: Path, where: int
+) -> None:
+    (path,) = artifacts(shipped)
+    flip_byte(path, where)
+    store = Store(tmp_path / "cache", shipped)
+    with pytest.raises(DamagedArtifact, match=r"sha256 differs.*git checkout.*--retrain") as caught:
+        store.get_or_build("seed", RECIPE, never)
+    assert str(path) in str(caught.value)
+    assert "sha256 differs" in verify(shipped)[0]
+    Store(tmp_path / "cache", shipped, retrain=True).get_or_build("seed", RECIPE, Builder())
+
+
+def test_shipped_file_without_manifest_still_proves_itself(tmp_path: Path, shipped: Path) -> None:
+    (shipped / "manifest.toml").unlink()
+    store = Store(tmp_path / "cache", shipped)
+    store.get_or_build("seed", RECIPE, never)
+    flip_byte(artifacts(shipped)[0], -1)
+    with pytest.raises(DamagedArtifact, match="sha256 differs"):
+        store.get_or_build("seed", RECIPE, never)
+
+
+def test_missing_shipped_file_is_named(tmp_path: Path, shipped: Path) -> None:
+    (path,) = artifacts(shipped)
+    path.unlink()
+    with pytest.warns(StoreWarning, match=r"manifest lists it, but it is missing"):
+        Store(tmp_path / "cache", shipped).get_or_build("seed", RECIPE, Builder())
+    assert verify(shipped) == [f"seed/{path.name}: listed in the manifest, but missing"]
+
+
+def test_manifest_says_what_is_shipped(shipped: Path) -> None:
+    (path,) = artifacts(shipped)
+    entry = read_manifest(shipped)[f"seed/{path.name}"]
+    assert entry["fingerprint"] == fingerprint("seed", RECIPE)
+    assert entry["bytes"] == path.stat().st_size
+    assert {"kind", "sha256", "how", "device", "when", "seconds"} <= set(entry)
+    assert verify(shipped) == []
+    before = (shipped / "manifest.toml").read_bytes()
+    write_manifest(shipped)
+    assert (shipped / "manifest.toml").read_bytes() == before
+
+
+def test_damaged_manifest_and_unlisted_file_and_budget(
+    shipped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (path,) = artifacts(shipped)
+    path.with_name("more.safetensors").write_bytes(path.read_bytes())
+    assert verify(shipped) == ["seed/more.safetensors: not listed in the manifest"]
+    monkeypatch.setattr(store_module, "SHIPPED_BUDGET", 10)
+    assert "at most" in verify(shipped)[-1]
+    (shipped / "manifest.toml").write_text("[[")
+    assert "not TOML" in verify(shipped)[0]
+    with pytest.raises(DamagedArtifact, match="not TOML"):
+        read_manifest(shipped)
+
+
+def test_half_precision_that_would_overflow_is_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.get_or_build("seed", RECIPE, lambda _: Artifact({"big": torch.tensor([1e6])}))
+    with pytest.raises(OverflowError, match="big of"):
+        ship(artifacts(tmp_path)[0], tmp_path / "shipped", half=True)
+    assert not (tmp_path / "shipped").exists()
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "cache")
+    store.get_or_build("seed", RECIPE, Builder(), name="toy")
+    (path,) = artifacts(tmp_path)
+    where = ["--shipped", str(tmp_path / "shipped")]
+    assert store_module.main(["ship", *where, "--half", str(path)]) == 0
+    assert store_module.main(["verify", *where]) == 0
+    assert "1 files, all well" in capsys.readouterr().out
+    assert store_module.main(["list", *where]) == 0
+    assert path.name in capsys.readouterr().out
+    flip_byte(tmp_path / "shipped" / "seed" / path.name, -1)
+    assert store_module.main(["verify", *where]) == 1
+    assert store_module.main(["ship", *where, str(tmp_path / "none")]) == 1
+    with pytest.raises(SystemExit) as stopped:
+        store_module.main(["--help"])
+    assert stopped.value.code == 0

@@ -1,0 +1,84 @@
+"""A text of any length as numbered sequences: blocks, splits, and what is no text."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from polyrot.language.text import TextMissing, TextTooShort
+from polyrot.runtime.seeding import numpy_generator
+from polyrot.streaming import sequences as streaming_text
+from polyrot.streaming.sequences import StreamedText
+from tests_unit.streaming.streaming_checkpoints import tokenizer
+
+
+def text(path: Path, context: int = 8) -> StreamedText:
+    return StreamedText(path, tokenizer(), context, 256)
+
+
+@pytest.mark.parametrize("gap", ["\n", " ", ""])
+def test_blocks_cut_a_text_anywhere_but_inside_a_character(tmp_path, monkeypatch, gap):
+    monkeypatch.setattr(streaming_text, "BLOCK", 50)
+    monkeypatch.setattr(streaming_text, "_PIECE", 20)
+    drawn = numpy_generator(0, "characters")
+    words = ["".join(drawn.choice(list("abźλ語🙂"), 7)) for _ in range(60)]
+    path = tmp_path / "text.txt"
+    path.write_bytes(gap.join(words).encode())
+    data, made = path.read_bytes(), text(path)
+    with pytest.raises(TextTooShort):
+        made.split(10**6, 1)
+    starts, firsts = made.index
+    assert starts[0] == 0
+    assert starts[-1] == len(data)
+    assert all(0 < end - start <= 50 for start, end in pairwise(starts))
+    ids = {}
+    for (start, end), first in zip(pairwise(starts), firsts, strict=False):
+        part = data[start:end].decode()
+        tokens = tokenizer()(part)["input_ids"]
+        for i in range(len(tokens) // 8):
+            ids[first + i] = tokens[8 * i : 8 * i + 8]
+    assert len(ids) == firsts[-1]
+    order = numpy_generator(0, "order").permutation(len(ids)).tolist()
+    assert made.sequences(order).tolist() == [ids[i] for i in order]
+
+
+def test_fit_and_score_have_no_sequence_in_common(tmp_path):
+    path = tmp_path / "text.txt"
+    fit, fresh = "abcdefgh" * 3 + "qrstuvwx", "12345678" + "abcdefg1"
+    path.write_text(fit + "abcdefgh" + fresh[:8] + "qrstuvwx" + fresh[8:])
+    made = text(path)
+    split = made.split(32, 16)
+    assert list(split.fit) == [0, 1, 2, 3]
+    assert split.score == [5, 7]
+    decoded = tokenizer().batch_decode(made.sequences(split.score).tolist())
+    assert decoded == [fresh[:8], fresh[8:]]
+    other = text(path)
+    other.index = made.index  # as another rank has it
+    assert torch.equal(other.sequences(split.score), made.sequences(split.score))
+    with pytest.raises(TextTooShort, match="64 tokens in 8 sequences of 8, of which 2 to score"):
+        made.split(32, 17)
+
+
+def test_the_hashes_are_of_the_tokens_that_are_used(tmp_path):
+    shas = set()
+    for name, ending in (("a", "x" * 8), ("b", "x" * 8), ("c", "y" * 8)):
+        path = tmp_path / name
+        path.write_text("abcdefgh12345678" + ending)
+        split = text(path).split(8, 8)
+        shas.add((split.fit_sha, split.score_sha))
+        whole = text(path).split(16, 8)
+        assert whole.fit_sha != split.fit_sha
+    assert len(shas) == 1  # the endings are not read
+
+
+def test_a_text_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"abcdefgh" * 4 + b"\xff")
+    with pytest.raises(TextMissing, match="not UTF-8 text: byte 32"):
+        text(path).split(8, 8)
+    path.write_text("abcdefgh" * 4)
+    with pytest.raises(TextMissing, match="the models know 0 to 60"):
+        StreamedText(path, tokenizer(), 8, 61).split(8, 8)

@@ -1,0 +1,196 @@
+"""What long work is said to cost: planted pieces are counted, and nothing is said of little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fixtures.cohorts import SHIPPED
+from polyrot.cohorts.cohort import Cohort
+from polyrot.dictionaries import collection
+from polyrot.dictionaries import training as dictionary_training
+from polyrot.language import training as language_training
+from polyrot.store import Artifact, Store
+from polyrot.toy import seeds, training
+from polyrot.toy import training as toy_training
+from polyrot.toy.cohort import ToyCohort
+from polyrot.workshop import estimate, plan
+from polyrot.workshop.__main__ import PARTS
+from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step
+from polyrot.workshop.profiles import PROFILES
+from polyrot.workshop.workshop import Workshop, tell
+
+TINY = PROFILES["tiny"]
+
+
+@pytest.fixture(autouse=True)
+def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step takes a second, so that all figures are known."""
+    monkeypatch.setattr(estimate, "seconds_a_step", lambda step, device="cpu": 1.0)
+
+
+def workshop(root: Path, profile: str = "tiny", **more: object) -> tuple[Workshop, list[str]]:
+    heard: list[str] = []
+    return Workshop(Store(root, **more), PROFILES[profile], say=heard.append), heard
+
+
+def test_whole_cost_of_a_scale_is_told_once_and_counts_what_is_trained(tmp_path: Path) -> None:
+    made, heard = workshop(tmp_path)
+    tell(made, "toy_b")
+    steps = TINY.dictionaries.steps
+    # Anchor and untrained anchor: 5 sites each; grid: 9 at 4 sites; own: 4 x 5; sparse: 5 x 4.
+    assert heard[0].startswith(
+        f"to build at toy_b: 5 x seed (40 steps), 86 x dictionary at 8x ({steps} steps): about "
+    )
+    assert str(tmp_path) in heard[0]
+    assert duration(40 + 86 * steps) in heard[0]
+    # What was told as a whole is not told again, group by group.
+    cohort = ToyCohort("toy_b", (1, 2), training.transformer.initialise((1, 2)), ["none"])
+    group = collection.anchor(cohort, TINY.dictionaries)
+    made.group(cohort, replace(group, schedule=replace(group.schedule, steps=1)))
+    assert len(heard) == 1
+
+
+def test_plan_has_the_very_groups_that_are_trained(tmp_path: Path) -> None:
+    """Each part of `prepare`, run on a cohort with a store that only writes down what it is asked
+    for."""
+
+    class Asked(Store):
+        def get_or_build(self, kind, recipe, build, name=""):
+            if kind == collection.KIND:
+                counted[-1].append(len(recipe["specs"]))
+                raise LookupError
+            return super().get_or_build(kind, recipe, build, name=name)
+
+    made = Workshop(Asked(tmp_path), TINY, told={"toy_a"})
+    cohort = made.cohort("toy_a")
+    no_l1 = dict.fromkeys(cohort.internal, 0.0)
+    counted: list[list[int]] = []
+
+    def sparse_alone(w: Workshop, c: Cohort) -> object:
+        return w.named(c, collection.sparse, no_l1)
+
+    for part in PARTS:
+        counted.append([])
+        run = PARTS[part]
+        if part == "sparse":  # which trains its grid first
+            run = sparse_alone
+        with pytest.raises(LookupError):
+            run(made, cohort)
+    planned = [[len(g.specs) for g in plan.planned(made, "toy_a", ["sparsity", p])] for p in PARTS]
+    grid = counted[list(PARTS).index("sparsity")]
+    for part, one, other in zip(PARTS, counted, planned, strict=True):
+        assert other == (2 * grid if part == "sparsity" else grid + one), part
+
+
+def test_nothing_is_tried_where_nobody_hears(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trial(step: object, device: str = "cpu") -> float:
+        raise AssertionError("a trial for nobody")
+
+    monkeypatch.setattr(estimate, "seconds_a_step", trial)
+    tell(Workshop(Store(tmp_path), TINY), "toy_b")
+
+
+def test_language_models_and_their_dictionaries_are_planned(tmp_path: Path) -> None:
+    made, heard = workshop(tmp_path)
+    tell(made, "neox", ["anchor", "own", "sparsity"])
+    # Five models of 30 steps, one after another; 7 sites of the anchor, 6 internal of 4 siblings,
+    # and of the anchor's sparse ones 5 at each.
+    assert "5 x language model (30 steps), 61 x dictionary at 8x (30 steps)" in heard[0]
+
+
+def test_nothing_is_said_where_all_is_shipped(tmp_path: Path) -> None:
+    made, heard = workshop(tmp_path, "shipped", shipped=SHIPPED)
+    for scale in ("paper", *plan.SCALES):
+        tell(made, scale)
+    assert heard == []
+    again, heard = workshop(tmp_path, "shipped", shipped=SHIPPED, retrain=True)
+    tell(again, "toy_a", [])
+    assert heard[0].startswith("to build at toy_a: 5 x seed (60,000 steps)")
+
+
+def test_one_missing_group_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
+    made, heard = workshop(tmp_path)
+    cohort = ToyCohort("toy_a", (1, 2), training.transformer.initialise((1, 2)), ["none"])
+    group = collection.anchor(cohort, TINY.dictionaries)
+    small = replace(group, schedule=replace(group.schedule, steps=10))
+    made.group(cohort, small)
+    assert heard[0].startswith(
+        "to build at toy_a: 5 x dictionary at 8x (10 steps): about 50 s on cpu"
+    )
+    made.group(cohort, small)
+    assert len(heard) == 1, "now it is there"
+
+
+def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
+    made, _ = workshop(tmp_path)
+    each = seeds.trainings("toy_a", TINY.toy)[0]
+    piece = estimate.toys(each, "cpu")
+    made.toy_cohort("toy_a")
+    (file,) = (tmp_path / each.kind).glob(f"[!.]*{each.fingerprint[:16]}*")
+    assert piece.bytes <= file.stat().st_size < 1.1 * piece.bytes
+
+
+def test_too_little_disk_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "not" / "there" / "yet"
+    fits = notice("toy_a", [Piece("seeds", 5, 10, 40.0, 2**20)], folder, "cpu")
+    assert "1.0 MiB" in fits
+    assert "WARNING" not in fits
+    large = notice("toy_a", [Piece("seeds", 5, 10, 40.0, 2**60)], folder, "cpu")
+    assert "WARNING: they will not fit" in large
+
+
+@given(st.floats(0, 29.9), st.floats(30, 1e6))
+def test_only_long_work_is_worth_telling(short: float, long: float) -> None:
+    where = Path()
+    assert notice("toy_a", [Piece("seeds", 1, 1, short, 0)], where, "cpu") == ""
+    assert notice("toy_a", [Piece("seeds", 1, 1, long, 0)], where, "cpu") != ""
+    assert notice("toy_a", [], where, "cpu") == ""
+
+
+def test_durations_read_as_one_says_them() -> None:
+    said = [duration(s) for s in (0.1, 40, 725, 6000, 7 * 3600, 111_600)]
+    assert said == ["1 s", "40 s", "12 min", "1 h 40 min", "7 h 0 min", "31 h"]
+
+
+def test_a_trial_is_the_mean_of_all_steps_but_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, lengths = 0.0, [9.0, 0.5, 0.7, 0.6]
+
+    def step() -> None:
+        nonlocal now
+        now += lengths.pop(0)
+
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert seconds_a_step is not estimate.seconds_a_step, "the planted one stands in elsewhere"
+    assert seconds_a_step(step) == pytest.approx(0.6)
+    assert not lengths, "it ends once TRIAL_SECONDS are over"
+
+
+@pytest.mark.parametrize("kind", ["toy", "dictionary", "language"])
+def test_trials_run_the_programs_that_train(kind: str) -> None:
+    step = {
+        "toy": lambda: toy_training.trial_step(2, TINY.toy, torch.device("cpu")),
+        "dictionary": lambda: dictionary_training.trial_step(2, 8, 16, TINY.dictionaries, "cpu"),
+        "language": lambda: language_training.trial_step(64, 97, 32, TINY.language, "cpu"),
+    }[kind]()
+    step()
+    step()
+
+
+def test_what_the_store_has(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    recipe = {"seed": 1}
+    assert not store.has("things", recipe)
+    store.get_or_build("things", recipe, lambda _: Artifact({}, {"n": 1}))
+    assert store.has("things", recipe)
+    assert not store.has("things", {"seed": 2})
+    assert not Store(tmp_path, retrain=True).has("things", recipe)
+    assert Store(tmp_path / "other", shipped=tmp_path).has("things", recipe)
