@@ -21,7 +21,7 @@ globals().update(source)
 HEAD = """
 import pytest
 from polyrot.measured import Measured
-from polyrot.verdicts import NotRun
+from polyrot.judge.verdicts import NotRun
 
 claim = pytest.mark.claim
 """

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from polyrot import store as store_module
 from polyrot.store import (
     Artifact,
     DamagedArtifact,
@@ -19,6 +18,8 @@ from polyrot.store import (
     verify,
     write_manifest,
 )
+from polyrot.store import __main__ as command
+from polyrot.store import shipped as shipped_module
 from tests_unit.store.store_helpers import RECIPE, Builder, artifacts, flip_byte, never
 
 
@@ -96,7 +97,7 @@ def test_damaged_manifest_and_unlisted_file_and_budget(
     (path,) = artifacts(shipped)
     path.with_name("more.safetensors").write_bytes(path.read_bytes())
     assert verify(shipped) == ["seed/more.safetensors: not listed in the manifest"]
-    monkeypatch.setattr(store_module, "SHIPPED_BUDGET", 10)
+    monkeypatch.setattr(shipped_module, "SHIPPED_BUDGET", 10)
     assert "at most" in verify(shipped)[-1]
     (shipped / "manifest.toml").write_text("[[")
     assert "not TOML" in verify(shipped)[0]
@@ -117,14 +118,14 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     store.get_or_build("seed", RECIPE, Builder(), name="toy")
     (path,) = artifacts(tmp_path)
     where = ["--shipped", str(tmp_path / "shipped")]
-    assert store_module.main(["ship", *where, "--half", str(path)]) == 0
-    assert store_module.main(["verify", *where]) == 0
+    assert command.main(["ship", *where, "--half", str(path)]) == 0
+    assert command.main(["verify", *where]) == 0
     assert "1 files, all well" in capsys.readouterr().out
-    assert store_module.main(["list", *where]) == 0
+    assert command.main(["list", *where]) == 0
     assert path.name in capsys.readouterr().out
     flip_byte(tmp_path / "shipped" / "seed" / path.name, -1)
-    assert store_module.main(["verify", *where]) == 1
-    assert store_module.main(["ship", *where, str(tmp_path / "none")]) == 1
+    assert command.main(["verify", *where]) == 1
+    assert command.main(["ship", *where, str(tmp_path / "none")]) == 1
     with pytest.raises(SystemExit) as stopped:
-        store_module.main(["--help"])
+        command.main(["--help"])
     assert stopped.value.code == 0

@@ -53,7 +53,7 @@ def write_text(path: Path, tokens: int, seed: int = 0) -> Path:
 # Runs the command line until half of a stage is done, and kills itself there.
 _DYING = """
 import os, signal, sys
-from polyrot.language import moments
+from polyrot.streaming import __main__ as moments
 
 def die(stage, done, total, note=""):
     if stage.startswith(sys.argv[1]) and done >= total // 2:

@@ -271,7 +271,7 @@ def test_progress_has_tokens_and_a_rate():
 
 _PEAK = """
 import sys, torch
-from polyrot.moments import MomentAccumulator
+from polyrot.maps.moments import MomentAccumulator
 
 def peak():
     with open("/proc/self/status") as file:
