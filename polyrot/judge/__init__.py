@@ -1,0 +1,1 @@
+"""Registration, bars, verdicts and the ledger."""

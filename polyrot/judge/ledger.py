@@ -47,9 +47,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The last verdicts by (claim id, scale), as kept in claims/verdicts.toml."""
+    """The last verdicts by (claim id, scale), as kept in claims/verdicts.toml; `left_out` are the
+    scales of which it is not to be asked."""
 
     entries: Mapping[tuple[str, str], Entry] = field(default_factory=dict)
+    left_out: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: Path, registration: Registration) -> Ledger:
@@ -70,6 +72,11 @@ class Ledger:
                     raise LedgerError(f"{name} is no registered claim at one of its scales")
                 entries[id, scale] = _entry(name, table)
         return cls(entries)
+
+    def without(self, scale: str) -> Ledger:
+        """The same where the models of a scale are others: it expects nothing of them."""
+        kept = {key: entry for key, entry in self.entries.items() if key[1] != scale}
+        return Ledger(kept, self.left_out | {scale})
 
     def findings(self) -> list[Finding]:
         """What it says of each claim itself, whatever the controls."""
@@ -124,7 +131,7 @@ class Ledger:
         for conclusion in conclusions:
             finding, verdict = conclusion.finding, conclusion.verdict
             entry = self.entries.get(finding.key)
-            if not finding.judged:
+            if not finding.judged or finding.scale in self.left_out:
                 continue
             if entry is None:
                 new += 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-REGISTERED_SHA256 = "24d9c38b424b340c5c03baa39dc70e6b0cc23a5fccbc2c8b5faaabff6b78142d"
+from polyrot.judge.bar import SIGNS, Bar, RegistrationError
+
+REGISTERED_SHA256 = "28a16832d8764d69e8b5af8dfb8113d7e3b15cd9370f0211c05a51e1e9f84b21"
 SCALES = ("paper", "toy_a", "toy_b", "neox", "pythia", "pair")
 DEFAULT_SCALES = ("paper", "toy_a", "toy_b", "neox")
 STATUSES = ("core", "sharp", "supporting", "control", "prediction")
@@ -22,97 +23,6 @@ NAMES = {
     dict: "non-empty table",
     date: "date, such as 2026-11-22",
 }
-SIGNS = {"equals": "=", "at_least": "≥", "above": ">", "at_most": "≤", "below": "<"}
-
-
-class RegistrationError(ValueError):
-    """The registration is malformed, contradicts itself, or is not the one that was registered."""
-
-
-@dataclass(frozen=True)
-class Bar:
-    """Limits on one number. `above` and `below` are strict, `equals` is exact; `was` is the old bar
-    where an amendment put these limits in its place.
-
-    Raises RegistrationError if there is none, one is no finite number, or nothing satisfies them.
-    """
-
-    equals: float | None = None
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
-    was: Bar | None = None
-
-    def __post_init__(self) -> None:
-        limits = self._limits()
-        if not limits:
-            raise RegistrationError(f"no bar: give at least one of {', '.join(SIGNS)}")
-        for key, limit in limits.items():
-            if (
-                isinstance(limit, bool)
-                or not isinstance(limit, int | float)
-                or not math.isfinite(limit)
-            ):
-                raise RegistrationError(f"bar {key} = {limit!r} is not a finite number")
-        if "equals" in limits and len(limits) > 1:
-            raise RegistrationError("bar has equals and another limit")
-        for strict, loose in (("above", "at_least"), ("below", "at_most")):
-            if strict in limits and loose in limits:
-                raise RegistrationError(f"bar has both {strict} and {loose}")
-        low = limits.get("at_least", limits.get("above", -math.inf))
-        high = limits.get("at_most", limits.get("below", math.inf))
-        if low > high or (low == high and {"above", "below"} & limits.keys()):
-            raise RegistrationError(f"bar that nothing satisfies: {self.describe()}")
-
-    def satisfied(self, x: float) -> bool:
-        """Whether x is within the bar. Raises ValueError if x is not finite."""
-        if not math.isfinite(x):
-            raise ValueError(f"{x} cannot be judged")
-        return (
-            (self.equals is None or x == self.equals)
-            and (self.at_least is None or x >= self.at_least)
-            and (self.above is None or x > self.above)
-            and (self.at_most is None or x <= self.at_most)
-            and (self.below is None or x < self.below)
-        )
-
-    def margin(self, x: float) -> float:
-        """Distance of x to the nearest limit, negative beyond it."""
-        margins = []
-        for key, limit in self._limits().items():
-            if key == "equals":
-                margins.append(-abs(x - limit))
-            else:
-                margins.append(x - limit if key in ("at_least", "above") else limit - x)
-        return min(margins)
-
-    def worst(self, values: Iterable[float]) -> int:
-        """Index of the value that misses the bar most, or comes closest to missing it."""
-        # A value on a strict limit misses with margin 0, so satisfaction comes before the margin.
-        ranked = [(self.satisfied(x), self.margin(x)) for x in values]
-        return ranked.index(min(ranked))
-
-    def describe(self) -> str:
-        """ "≥ 0.96", "0.35 … 0.7", "= 104448", amended "≥ 0.95 (was ≥ 0.96)"."""
-        limits = self._limits()
-        if limits.keys() == {"at_least", "at_most"}:
-            text = f"{self.at_least:.10g} … {self.at_most:.10g}"
-        else:
-            text = ", ".join(f"{SIGNS[key]} {limit:.10g}" for key, limit in limits.items())
-        return text if self.was is None else f"{text} (was {self.was.describe()})"
-
-    def show(self, x: float) -> str:
-        """x in as few digits, at least four, as leave it on its side of the bar."""
-        for digits in range(4, 17):
-            text = f"{x:.{digits}g}"
-            if self.satisfied(float(text)) == self.satisfied(x):
-                return f"{x:.0f}" if x == round(x) and abs(x) < 1e9 else text
-        return repr(x)
-
-    def _limits(self) -> dict[str, float]:
-        found = {key: getattr(self, key) for key in SIGNS}
-        return {key: limit for key, limit in found.items() if limit is not None}
 
 
 @dataclass(frozen=True)
@@ -130,32 +40,110 @@ class Claim:
     over: str | None = None
     controls: tuple[str, ...] = ()
     registered_after: str = ""
+    registered: str = ""
 
     @property
     def family(self) -> str:
+        """The part of the id before the dot: claims of one file."""
         return self.id.split(".")[0]
 
     @property
     def is_control(self) -> bool:
+        """Whether it is a null that other claims need."""
         return self.status == "control"
+
+
+AMENDED = ("bar", "over", "measures", "controls")
+"""Keys of a claim that an amendment may put something else in place of."""
+AS_PUBLISHED = "_as_published"
+
+
+@dataclass(frozen=True)
+class Change:
+    """One key of a claim before and after an amendment: a Bar, a text, a tuple of ids, or None
+    where there was nothing."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def describe(self) -> str:
+        """ "bar ≥ 0.6 (was ≥ 0.5)", "over: pairs (was: pairs x sites)"."""
+        if isinstance(self.new, Bar):
+            return f"bar {self.new.describe()}"
+        return f"{self.key}: {_text(self.new)} (was: {_text(self.old)})"
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record of a run."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, Bar):
+                return value.to_json()
+            return list(value) if isinstance(value, tuple) else value
+
+        return {"key": self.key, "old": plain(self.old), "new": plain(self.new)}
+
+
+def _text(value: Any) -> str:
+    if value is None or value == ():
+        return "nothing"
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 @dataclass(frozen=True)
 class Amendment:
-    """A mistake in the bar of `claim` put right: on which ISO `date`, for which `reason`. `bar` is
-    the new one, and `bar.was` the old."""
+    """A mistake in `claim` put right: on which ISO `date`, for which `reason`, and what changed. A
+    new bar's `was` is the old one."""
 
     claim: str
     date: str
     reason: str
-    bar: Bar
+    changes: tuple[Change, ...]
+
+    def describe(self) -> str:
+        """What it put in place of what, in one line."""
+        return "; ".join(change.describe() for change in self.changes)
+
+    def to_json(self) -> dict[str, Any]:
+        """For the record of a run."""
+        return {
+            "date": self.date,
+            "reason": self.reason,
+            "changes": [change.to_json() for change in self.changes],
+        }
+
+
+MEASURED_AS_BEFORE = frozenset(
+    {
+        "architecture.seeds_are_distinct",
+        "bars.behavioural",
+        "bars.behavioural_near_miss",
+        "bars.depth_boundary_dominates",
+        "cosine.matched_fraction",
+        "cosine.mean_max",
+        "cosine.noise_control",
+        "drift.monotone_curve",
+        "haar.battery",
+        "haar.calibrated_spectrum",
+        "haar.identifiable",
+        "haar.mean_cosine",
+        "haar.nearest_permutation",
+        "haar.relative_rotations",
+        "haar.same_model_control",
+        "haar.special_orthogonal",
+        "triplet.cosine_hides_failure",
+    }
+)
+"""Claims whose `measures` or `over` was amended and whose measure here is still the one before:
+their verdicts say so. A claim leaves this list together with the code that measures it anew."""
 
 
 @dataclass(frozen=True)
 class Registration:
-    """All registered claims and the amendments of their bars, in the order of the file.
+    """All registered claims and their amendments, in the order of the file.
 
-    A claim has the bar of its last amendment. `alpha` is the family-wise level, after Holm.
+    A claim is as its last amendment left it. `alpha` is the family-wise level, after Holm.
+    `measured_as_before`: those of MEASURED_AS_BEFORE that it amends.
     """
 
     claims: tuple[Claim, ...]
@@ -163,6 +151,7 @@ class Registration:
     alpha: float
     sha256: str
     amendments: tuple[Amendment, ...] = ()
+    measured_as_before: frozenset[str] = frozenset()
 
     @classmethod
     def load(cls, path: Path, *, registered: bool = True) -> Registration:
@@ -204,13 +193,18 @@ class Registration:
         amendments = []
         for table in _tables(document, "amendment"):
             made = _amendment(table, current)
-            current[made.claim] = replace(current[made.claim], bar=made.bar)
+            new = {change.key: change.new for change in made.changes}
+            current[made.claim] = replace(current[made.claim], **new)
             amendments.append(made)
+        amended = tuple(current.values())
+        _check_references(amended)
         registered = str(meta["registered"])
-        return cls(tuple(current.values()), registered, alpha, sha256, tuple(amendments))
+        before = MEASURED_AS_BEFORE & {made.claim for made in amendments}
+        return cls(amended, registered, alpha, sha256, tuple(amendments), before)
 
     @property
     def as_registered(self) -> bool:
+        """Whether the file is byte for byte the registered one."""
         return self.sha256 == REGISTERED_SHA256
 
     def claim(self, id: str) -> Claim:
@@ -219,6 +213,20 @@ class Registration:
             if claim.id == id:
                 return claim
         raise KeyError(f"no registered claim {id}")
+
+    def amendments_of(self, id: str) -> tuple[Amendment, ...]:
+        """Those of claim `id`, the oldest first."""
+        return tuple(made for made in self.amendments if made.claim == id)
+
+    def judged_over(self, claim: Claim) -> str | None:
+        """What the claim's test aggregates over: as amended, or where the measure is still the one
+        before, as it was registered first."""
+        if claim.id in self.measured_as_before:
+            for made in self.amendments_of(claim.id):
+                for change in made.changes:
+                    if change.key == "over":
+                        return str(change.old) if change.old is not None else None
+        return claim.over
 
     def pairs(self, scales: Iterable[str] = SCALES) -> list[tuple[Claim, str]]:
         """Every claim at each of its scales that is among `scales`, in the order of the file."""
@@ -229,12 +237,13 @@ class Registration:
         """The controls of claim `id` at `scale`, each with the scale at which it is judged.
 
         A control that is arithmetic on published figures (scale "paper") speaks for every scale of
-        its claims.
+        its claims. What controls a claim controls its form "as published" too.
         """
+        controlled = {id, id.removesuffix(AS_PUBLISHED)}
         return [
             (control, at)
             for control in self.claims
-            if id in control.controls
+            if controlled & set(control.controls)
             for at in dict.fromkeys((scale, "paper"))
             if at in control.scales
         ]
@@ -243,9 +252,9 @@ class Registration:
 def _claim(table: Mapping[str, Any]) -> Claim:
     name = f"claim {table.get('id', '(without id)')}"
     known = {key.name for key in fields(Claim)}
-    optional = {"paper", "over", "controls", "registered_after"}
+    optional = {"paper", "over", "controls", "registered_after", "registered"}
     _check_keys(name, table, known, known - optional)
-    _check_types(name, table, {"scales": list, "controls": list, "bar": dict})
+    _check_types(name, table, {"scales": list, "controls": list, "bar": dict, "registered": date})
     if not re.fullmatch(r"[a-z]\w*\.[a-z]\w*", table["id"]):
         raise RegistrationError(f"{name}: an id is family.name in lower case")
     if table["status"] not in STATUSES:
@@ -258,19 +267,36 @@ def _claim(table: Mapping[str, Any]) -> Claim:
     unknown = [scale for scale in table["scales"] if scale not in SCALES]
     if unknown:
         raise RegistrationError(f"{name}: unknown scale {unknown[0]!r}; known: {', '.join(SCALES)}")
-    lists = {key: tuple(table[key]) for key in ("scales", "controls") if key in table}
+    lists: dict[str, Any] = {
+        key: tuple(table[key]) for key in ("scales", "controls") if key in table
+    }
+    if "registered" in table:
+        lists["registered"] = str(table["registered"])
     return Claim(**{**table, **lists, "bar": _bar(name, table["bar"])})
 
 
 def _amendment(table: Mapping[str, Any], claims: Mapping[str, Claim]) -> Amendment:
     name = f"amendment of {table.get('claim', '(without claim)')}"
-    known = {key.name for key in fields(Amendment)}
-    _check_keys(name, table, known, known)
-    _check_types(name, table, {"date": date, "bar": dict})
+    required = {"claim", "date", "reason"}
+    _check_keys(name, table, required | set(AMENDED), required)
+    _check_types(name, table, {"date": date, "bar": dict, "controls": list})
     if table["claim"] not in claims:
         raise RegistrationError(f"{name}: no such claim is registered")
-    bar = replace(_bar(name, table["bar"]), was=claims[table["claim"]].bar)
-    return Amendment(table["claim"], str(table["date"]), table["reason"], bar)
+    claim, changes = claims[table["claim"]], []
+    for key in AMENDED:
+        if key not in table:
+            continue
+        old, new = getattr(claim, key), table[key]
+        if key == "bar":
+            new = replace(_bar(name, new), was=old)
+        elif key == "controls":
+            new = tuple(new)
+        if new == old:
+            raise RegistrationError(f"{name}: {key} is what it was")
+        changes.append(Change(key, old, new))
+    if not changes:
+        raise RegistrationError(f"{name}: amends nothing; give one of {', '.join(AMENDED)}")
+    return Amendment(claim.id, str(table["date"]), table["reason"], tuple(changes))
 
 
 def _bar(name: str, limits: Mapping[str, Any]) -> Bar:

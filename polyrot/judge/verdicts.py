@@ -66,21 +66,26 @@ class Finding:
 
     @property
     def key(self) -> tuple[str, str]:
+        """Claim id and scale."""
         return self.claim, self.scale
 
     @property
     def name(self) -> str:
+        """As "claim[scale]"."""
         return f"{self.claim}[{self.scale}]"
 
     @property
     def judged(self) -> bool:
+        """Whether values were held against the bar."""
         return self.outcome in (Verdict.HELD, Verdict.REFUTED)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values, for a report."""
         return {**asdict(self), "outcome": self.outcome.value}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Finding:
+        """What `to_json` wrote."""
         interval = document["interval"]
         return cls(
             **{
@@ -152,6 +157,7 @@ class ControlFinding:
 
     @property
     def name(self) -> str:
+        """As "claim[scale]"."""
         return f"{self.claim}[{self.scale}]"
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
 
+from polyrot.runtime.checkout import checkout
 from polyrot.runtime.progress import ConsoleProgress
 
 _COMPARE = """What changed between two runs, verdict by verdict, as Markdown. Exit status: 0 no
@@ -22,27 +23,37 @@ Minutes at d = 64, half an hour at d = 512."""
 _README = """Write the account of the ledger, claims/verdicts.toml, into README.md."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m polyrot.report", description=__doc__)
+def _parser(prog: str) -> argparse.ArgumentParser:
+    about = "Compare runs, build a page, fill the README, measure power."
+    parser = argparse.ArgumentParser(prog=prog, description=about)
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser("compare", help="what changed", description=_COMPARE)
-    compare.add_argument("before", type=Path, metavar="A.json")
-    compare.add_argument("after", type=Path, metavar="B.json")
+    compare.add_argument("before", type=Path, metavar="A.json", help="the record of a run")
+    compare.add_argument("after", type=Path, metavar="B.json", help="the record of a later one")
     html = commands.add_parser("html", help="the page of a record", description=_HTML)
-    html.add_argument("record", type=Path, metavar="verdicts.json")
-    html.add_argument("-o", "--out", type=Path, metavar="DIR", help="default: beside the record")
+    html.add_argument("record", type=Path, metavar="verdicts.json", help="the record of a run")
+    html.add_argument(
+        "-o", "--out", type=Path, metavar="DIR", help="where to write (default: beside the record)"
+    )
     power = commands.add_parser("power", help="power of the Haar tests", description=_POWER)
     power.add_argument("--d", type=int, default=64, help="a power of two (default 64)")
     power.add_argument("--draws", type=int, default=1000, help="matrices a row (default 1000)")
-    power.add_argument("--null-draws", type=int, default=20_000, help="default 20000")
+    power.add_argument(
+        "--null-draws", type=int, default=20_000, help="draws of the null tables (default 20000)"
+    )
     readme = commands.add_parser("readme", help="the README's account", description=_README)
-    readme.add_argument("--root", type=Path, default=Path(), help="the repository (default: here)")
+    readme.add_argument(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help="the checkout (default: that in which the working directory lies)",
+    )
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.report") -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     try:
         if args.command == "compare":
             return _compare(args)
@@ -87,7 +98,7 @@ def _power(args: argparse.Namespace) -> int:
 def _readme(args: argparse.Namespace) -> int:
     from polyrot.report.readme import write
 
-    print(write(args.root))
+    print(write(args.root if args.root is not None else checkout()))
     return 0
 
 

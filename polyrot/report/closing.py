@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude
@@ -68,16 +69,25 @@ def close_run(
 
 
 def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
-    """Which bars of claims in this run were amended, when and why."""
-    shown = {conclusion.finding.claim for conclusion in conclusions}
-    return [
-        line
-        for made in registration.amendments
-        if made.claim in shown
-        for line in wrapped(
-            f"bar of {made.claim} amended on {made.date}: {made.bar.describe()}; {made.reason}", ""
+    """Which bars of claims in this run were amended, when and why; of other amendments, which the
+    report has in full, how many."""
+    shown = {conclusion.finding.claim for conclusion in conclusions if conclusion.finding.judged}
+    lines, others = [], 0
+    for made in registration.amendments:
+        if made.claim not in shown:
+            continue
+        bars = [change.new for change in made.changes if isinstance(change.new, Bar)]
+        others += not bars
+        for bar in bars:
+            text = f"bar of {made.claim} amended on {made.date}: {bar.describe()}; {made.reason}"
+            lines += wrapped(text, "")
+    if others:
+        lines += wrapped(
+            f"{others} amendments of what is measured, over what, or what controls what; "
+            "--report DIR has each with its reason",
+            "",
         )
-    ]
+    return lines
 
 
 def _write(

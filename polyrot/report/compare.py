@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from polyrot.judge.registration import Bar
+from polyrot.judge.bar import Bar
 
 JUDGED = ("held", "refuted", "not diagnostic")
 SAME = 1e-9  # relative; below it two figures are one
@@ -46,12 +46,14 @@ class Change:
 @dataclass(frozen=True)
 class Comparison:
     """Two runs: claims whose verdict changed, those with other figures alone, how many are the
-    same, and what else of the runs differs, as lines of text."""
+    same, and as lines of text what else of the runs differs and which claims the two judged by
+    another bar or text."""
 
     verdicts: tuple[Change, ...]
     figures: tuple[Change, ...]
     same: int
     runs: tuple[str, ...]
+    judged_otherwise: tuple[str, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -73,6 +75,9 @@ class Comparison:
         ):
             if changes:
                 lines += ["", f"## {heading}", "", *_table(changes)]
+        if self.judged_otherwise:
+            lines += ["", "## Judged by another bar or text", ""]
+            lines += [f"- {_escaped(text)}" for text in self.judged_otherwise]
         if self.runs:
             lines += ["", "## The runs", "", *(f"- {_escaped(text)}" for text in self.runs)]
         return "\n".join(lines)
@@ -88,7 +93,34 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
     verdicts = tuple(change for change in changes if change.verdict)
     figures = tuple(change for change in changes if not change.verdict and change.figure)
     same = len(changes) - len(verdicts) - len(figures)
-    return Comparison(verdicts, figures, same, tuple(_runs(before["run"], after["run"])))
+    return Comparison(
+        verdicts,
+        figures,
+        same,
+        tuple(_runs(before["run"], after["run"])),
+        tuple(_judged_otherwise(changes)),
+    )
+
+
+def _judged_otherwise(changes: Sequence[Change]) -> list[str]:
+    """One line for each claim (not scale) and each of its texts that differs."""
+    lines: dict[str, None] = {}
+    for change in changes:
+        if change.before is None or change.after is None:
+            continue
+        claim = change.after["claim"]
+        bars = [Bar.from_json(entry["bar"]) for entry in (change.before, change.after)]
+        if bars[0] != bars[1]:
+            lines[f"{claim}: bar {bars[0].describe()} → {bars[1].describe()}"] = None
+        for key in ("measures", "over"):
+            one, other = change.before[key], change.after[key]
+            if one != other:
+                lines[f"{claim}: {key}: {one} → {other}"] = None
+        if change.before["measured_as_before"] != change.after["measured_as_before"]:
+            words = {True: "before", False: "after"}
+            one, other = (words[e["measured_as_before"]] for e in (change.before, change.after))
+            lines[f"{claim}: by the measure {one} its amendment → {other} it"] = None
+    return list(lines)
 
 
 def _runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -113,7 +145,7 @@ def _table(changes: Sequence[Change]) -> list[str]:
     for change in changes:
         one, other = _verdict(change.before), _verdict(change.after)
         entry = change.after if change.after is not None else change.before
-        bar = Bar(**entry["bar"]).describe() if entry is not None else ""
+        bar = Bar.from_json(entry["bar"]).describe() if entry is not None else ""
         cells = (
             f"`{change.name}`",
             one if one == other else f"{one} → **{other}**",
@@ -135,7 +167,7 @@ def _measured(entry: Entry | None) -> float | None:
 def _shown(entry: Entry | None) -> str:
     if entry is None or entry["measured"] is None:
         return "–"
-    text = Bar(**entry["bar"]).show(entry["measured"])
+    text = Bar.from_json(entry["bar"]).show(entry["measured"])
     if entry["label"]:
         text += f" at {entry['label']}"
     if entry["interval"] is not None:

@@ -21,11 +21,13 @@ class CohortFacts:
 
     @classmethod
     def of(cls, cohort: Cohort) -> CohortFacts:
+        """What the report tells of a cohort."""
         return cls(
             cohort.scale, tuple(cohort.seeds), cohort.width, tuple(cohort.sites), cohort.fingerprint
         )
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values, for the record."""
         return {**asdict(self), "seeds": list(self.seeds), "sites": list(self.sites)}
 
 

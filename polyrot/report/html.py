@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from polyrot.judge.registration import Bar
+from polyrot.judge.bar import Bar
 from polyrot.judge.verdicts import ControlFinding, Verdict
 from polyrot.report import figures
 from polyrot.report.figures import Drawn
@@ -40,6 +40,9 @@ HEADINGS = {
     "lenses": "The five lenses",
     "triplet": "Cosine beside explained variance",
     "frontier": "Other models",
+    "stitching": "One model's lower half, another's upper half",
+    "firing": "Firing patterns",
+    "similarity": "Similarity that no rotation changes",
 }
 
 
@@ -65,6 +68,8 @@ class Row:
     mark: str
     why: str
     command: str
+    amendments: tuple[str, ...]
+    measured_as_before: bool
 
 
 @dataclass(frozen=True)
@@ -172,7 +177,7 @@ def _home(drawn: Drawn, families: Mapping[str, Any]) -> str | None:
 
 
 def _row(entry: Mapping[str, Any]) -> Row:
-    bar = Bar(**entry["bar"])
+    bar = Bar.from_json(entry["bar"])
     measured, interval = entry["measured"], entry["interval"]
     values = [value["value"] for value in entry["values"]]
     controls = [
@@ -206,7 +211,28 @@ def _row(entry: Mapping[str, Any]) -> Row:
         mark=_mark(entry["verdict"]),
         why=entry["verdict_why"],
         command=entry["command"],
+        amendments=tuple(_amendment(made) for made in entry["amendments"]),
+        measured_as_before=entry["measured_as_before"],
     )
+
+
+def _amendment(made: Mapping[str, Any]) -> str:
+    """ "2026-11-27: over: pairs (was: pairs x sites). As ..."."""
+    changes = []
+    for change in made["changes"]:
+        old, new = (_amended(change[side]) for side in ("old", "new"))
+        changes.append(
+            f"{change['key']}: {new}" + ("" if change["key"] == "bar" else f" (was: {old})")
+        )
+    return f"{made['date']}: {'; '.join(changes)}. {made['reason']}"
+
+
+def _amended(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return Bar.from_json(value).describe()
+    if isinstance(value, list):
+        return ", ".join(value) or "nothing"
+    return "nothing" if value is None else str(value)
 
 
 def _words(entry: Mapping[str, Any]) -> str:

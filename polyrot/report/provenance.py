@@ -49,34 +49,6 @@ def commit(root: Path) -> str:
     return described.stdout.strip() or "unknown"
 
 
-TRAINED = ("toy_a", "toy_b", "neox", "pythia", "pair")
-GIVEN = ("pythia", "pair")
-DECISIVE: Mapping[str, tuple[str, ...]] = {
-    "schedule": TRAINED,
-    "neox_width": ("neox",),
-    "pair": ("pair",),
-    "sae": ("pair",),
-    "pythia_dir": ("pythia",),
-    "pythia_revision": ("pythia",),
-    "text": GIVEN,
-    "tokens": GIVEN,
-    "context": GIVEN,
-}
-"""Options that decide what is judged, and at which scales: every report names them."""
-
-
-def decisive(option: object, scales: Sequence[str]) -> dict[str, str]:
-    """Those of `option`, a namespace of a command line, that decide what is judged at these scales,
-    by name, as one would give them."""
-    found = {}
-    for name, at in DECISIVE.items():
-        value = getattr(option, name, None)
-        if value is not None and set(at) & set(scales):
-            key = "--" + name.replace("_", "-")
-            found[key] = " ".join(value) if isinstance(value, list | tuple) else str(value)
-    return found
-
-
 def options_line(options: Mapping[str, str]) -> str:
     """ "--schedule shipped, --tokens 65536", or "none"."""
     return ", ".join(f"{name} {value}" for name, value in options.items()) or "none"

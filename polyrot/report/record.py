@@ -16,10 +16,10 @@ from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.gathered import Gathered
 from polyrot.report.provenance import options_line
-from polyrot.report.table import control_words, sentences, words
+from polyrot.report.table import BEFORE, before_mark, control_words, sentences, words
 from polyrot.runtime.files import write_atomically
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")
 
 
@@ -71,19 +71,15 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path} has schema_version {version}, this polyrot reads {SCHEMA_VERSION}: make it "
             "again with `pytest claims --report DIR`, or read it with the polyrot that wrote it"
         )
+    from jsonschema import Draft202012Validator  # not needed to write a record
+    from jsonschema.exceptions import best_match
+
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    entry = schema["properties"]["verdicts"]["items"]
-    _require(path, "the record", record, schema["required"])
-    _require(path, "run", record["run"], schema["properties"]["run"]["required"])
-    for i, verdict in enumerate(record["verdicts"]):
-        _require(path, f"verdicts[{i}]", verdict, entry["required"])
-    return record
-
-
-def _require(path: Path, where: str, document: Any, keys: Sequence[str]) -> None:
-    missing = [key for key in keys if not isinstance(document, dict) or key not in document]
-    if missing:
-        raise RecordError(f"{path}: {where} lacks {', '.join(missing)}")
+    wrong = best_match(Draft202012Validator(schema).iter_errors(record))
+    if wrong is not None:
+        where = wrong.json_path.removeprefix("$").removeprefix(".") or "the record"
+        raise RecordError(f"{path}: {where}: {wrong.message[:200]}")
+    return dict(record)
 
 
 def markdown(
@@ -110,7 +106,7 @@ def markdown(
             continue
         claim = registration.claim(finding.claim)
         cells = (
-            f"`{finding.claim}`",
+            f"`{finding.claim}`{before_mark(finding.claim, registration)}",
             finding.scale,
             _measured(conclusion, registration),
             claim.bar.describe(),
@@ -123,6 +119,7 @@ def markdown(
     lines += [f"\n{reason}: {', '.join(names)}" for reason, names in unjudged.items()]
     if any(control.from_ledger for c in conclusions for control in c.controls):
         lines += ["", "\\* a control that did not run this time, as the ledger has it"]
+    lines += _amendments(conclusions, registration)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     lines += [
         "",
@@ -133,6 +130,28 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
+    """What was amended of the claims that are shown, when and why."""
+    shown = {conclusion.finding.claim for conclusion in conclusions}
+    found = [made for made in registration.amendments if made.claim in shown]
+    if not found:
+        return []
+    lines = ["", "## Amendments", ""]
+    if any(made.claim in registration.measured_as_before for made in found):
+        lines += [f"{BEFORE} still judged by the measure before the amendment.", ""]
+    for made in found:
+        mark = before_mark(made.claim, registration)
+        lines.append(
+            f"- `{made.claim}`{mark}, {made.date}: {_escaped(made.describe())}. "
+            f"{_escaped(made.reason)}"
+        )
+    return lines
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _measured(conclusion: Conclusion, registration: Registration) -> str:
@@ -153,11 +172,6 @@ def _verdict(
 ) -> dict[str, Any]:
     finding = conclusion.finding
     claim = registration.claim(finding.claim)
-    bar = {
-        key: limit
-        for key in ("equals", "at_least", "above", "at_most", "below")
-        if (limit := getattr(claim.bar, key)) is not None
-    }
     return {
         **finding.to_json(),
         "verdict": conclusion.verdict.value,
@@ -168,7 +182,11 @@ def _verdict(
         "measures": claim.measures,
         "over": claim.over,
         "paper": claim.paper,
-        "bar": bar,
+        "bar": claim.bar.to_json(),
+        "registered": claim.registered or registration.registered,
+        "registered_after": claim.registered_after,
+        "amendments": [made.to_json() for made in registration.amendments_of(claim.id)],
+        "measured_as_before": claim.id in registration.measured_as_before,
         "values": list(gathered.values.get(finding.key, ())),
         "controls": [
             {

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from xml.sax.saxutils import escape
 
-from polyrot.judge.registration import Bar
+from polyrot.judge.bar import Bar
 
 WIDTH, HEIGHT, PAD = 180, 26, 7
 DECADES = 1.5  # from so many decades on, values of one sign are told apart on a logarithmic line

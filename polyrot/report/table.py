@@ -21,6 +21,8 @@ CONTROL_WORDS = {Verdict.HELD: "control holds", Verdict.REFUTED: "control fails"
 """Of the control's own bar: what its null does differs from control to control."""
 COUNTED = {Verdict.HELD: ("holds", "hold"), Verdict.REFUTED: ("fails", "fail")}
 GAP = "  "
+BEFORE = "†"
+"""Marks a claim that is still judged by the measure before its amendment."""
 
 Segment = tuple[str, str]  # text, and the name of a terminal style or ""
 Line = list[Segment]
@@ -56,9 +58,16 @@ def render(conclusions: Sequence[Conclusion], registration: Registration) -> lis
     lines: list[Line] = []
     if rows:
         lines.append([(_row(HEADINGS, widths), "bold")])
-    families = dict.fromkeys(registration.claim(c.finding.claim).family for c in conclusions)
+    unwritten = [c for c in conclusions if c.verdict is Verdict.NOT_WRITTEN]
+    families = dict.fromkeys(
+        registration.claim(c.finding.claim).family for c in conclusions if c not in unwritten
+    )
     for family in families:
-        members = [c for c in conclusions if c.finding.claim.split(".")[0] == family]
+        members = [
+            c
+            for c in conclusions
+            if c.finding.claim.split(".")[0] == family and c.verdict is not Verdict.NOT_WRITTEN
+        ]
         sections = dict.fromkeys(
             section
             for c in members
@@ -71,7 +80,8 @@ def render(conclusions: Sequence[Conclusion], registration: Registration) -> lis
                 before = row.ljust(sum(widths[:-1]) + len(GAP) * (len(widths) - 1))
                 lines.append([(before, ""), (cells[-1], STYLES.get(conclusion.verdict, ""))])
         lines += [[(text, "")] for text in _unjudged(members)]
-    lines += [[(text, "")] for text in _notes(conclusions)]
+    lines += [[(text, "")] for text in _notes(conclusions, registration)]
+    lines += [[(text, "")] for text in _unwritten(unwritten)]
     return lines
 
 
@@ -106,7 +116,7 @@ def _cells(conclusion: Conclusion, registration: Registration) -> tuple[str, ...
     finding = conclusion.finding
     claim = registration.claim(finding.claim)
     return (
-        GAP + finding.claim.split(".", 1)[1],
+        GAP + finding.claim.split(".", 1)[1] + before_mark(finding.claim, registration),
         finding.scale,
         claim.bar.show(finding.measured) if finding.measured is not None else "-",
         claim.bar.describe(),
@@ -136,13 +146,11 @@ def shorten(text: str, width: int) -> str:
 
 
 def _unjudged(members: Iterable[Conclusion]) -> list[str]:
-    """Not run and not written: every pair named, in one paragraph per reason."""
+    """Not run: every pair named, in one paragraph per reason."""
     reasons: dict[str, dict[str, list[str]]] = {}
     for conclusion in members:
         finding = conclusion.finding
-        if conclusion.verdict is Verdict.NOT_WRITTEN:
-            reason = "not written"
-        elif conclusion.verdict is Verdict.NOT_RUN:
+        if conclusion.verdict is Verdict.NOT_RUN:
             command = f"; to run: {finding.command}" if finding.command else ""
             reason = f"not run ({finding.why}{command})"
         else:
@@ -156,7 +164,26 @@ def _unjudged(members: Iterable[Conclusion]) -> list[str]:
     return texts
 
 
-def _notes(conclusions: Sequence[Conclusion]) -> list[str]:
+def before_mark(claim: str, registration: Registration) -> str:
+    """ " †" for a claim that is still judged by the measure before its amendment, else ""."""
+    return f" {BEFORE}" if claim in registration.measured_as_before else ""
+
+
+def _unwritten(members: Sequence[Conclusion]) -> list[str]:
+    """How many registered claims have no test yet, by family; their names are in the report."""
+    if not members:
+        return []
+    claims = dict.fromkeys(conclusion.finding.claim for conclusion in members)
+    counts = Counter(claim.split(".")[0] for claim in claims)
+    listed = ", ".join(f"{family} {n}" for family, n in counts.items())
+    text = (
+        f"not written: registered, no test yet: {len(members)} claim-scale pairs, named in the "
+        f"report (--report DIR); claims by family: {listed}"
+    )
+    return wrapped(text, indent="")
+
+
+def _notes(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
     texts = []
     for conclusion in conclusions:
         if conclusion.verdict in (Verdict.NOT_DIAGNOSTIC, Verdict.ERROR):
@@ -164,6 +191,8 @@ def _notes(conclusions: Sequence[Conclusion]) -> list[str]:
             texts += wrapped(f"{name}: {conclusion.why}", indent="")
     if any(control.from_ledger for c in conclusions for control in c.controls):
         texts.append("* a control that did not run this time, as the ledger has it")
+    if any(before_mark(c.finding.claim, registration) for c in conclusions if c.finding.judged):
+        texts.append(f"{BEFORE} amended, and still judged by the measure before the amendment")
     return texts
 
 

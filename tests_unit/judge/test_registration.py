@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polyrot.judge.bar import Bar, RegistrationError
 from polyrot.judge.registration import (
+    MEASURED_AS_BEFORE,
     REGISTERED_SHA256,
     SCALES,
     Amendment,
-    Bar,
+    Change,
     Registration,
-    RegistrationError,
 )
 from polyrot.measures.haar import LEVEL
 
@@ -62,10 +64,12 @@ def test_the_registered_file_loads() -> None:
     registration = Registration.load(REGISTERED)
     assert registration.as_registered
     assert registration.sha256 == REGISTERED_SHA256
-    assert len(registration.claims) == 88
+    assert len(registration.claims) == 150
     assert len(registration.pairs()) == sum(len(claim.scales) for claim in registration.claims)
     assert {scale for claim in registration.claims for scale in claim.scales} == set(SCALES)
-    assert registration.amendments == ()
+    assert len(registration.amendments) == 18
+    assert {made.date for made in registration.amendments} == {"2026-11-27"}
+    assert {claim.registered for claim in registration.claims} <= {"", "2026-11-27", "2026-11-28"}
     assert registration.alpha == LEVEL  # at which the Haar claims count a rejection
 
 
@@ -163,6 +167,29 @@ def test_a_control_speaks_only_for_its_own_scales(tmp_path: Path) -> None:
         (META + CLAIM + AMENDMENT.replace("2026-12-01", '"now"'), "date must be a date, such as"),
         (META + CLAIM + AMENDMENT + 'why = "x"', r"amendment of family\.name: unknown key 'why'"),
         (META + CLAIM + AMENDMENT.replace("0.6", "inf"), "amendment of .*: bar at_least = inf is"),
+        (META + CLAIM + AMENDMENT.replace("bar =", "#"), "amends nothing; give one of bar, over,"),
+        (
+            META + CLAIM + AMENDMENT + 'over = ["pairs"]',
+            "amendment of .*: over must be a non-empty st",
+        ),
+        (
+            META + CLAIM + AMENDMENT + "controls = []",
+            "amendment of .*: controls must be a non-empty l",
+        ),
+        (META + CLAIM + AMENDMENT + 'measures = "how much it is so"', "measures is what it was"),
+        (
+            META + CLAIM + AMENDMENT + 'controls = ["family.none"]',
+            "`controls` belongs to claims of",
+        ),
+        (
+            META
+            + CLAIM
+            + CONTROL
+            + AMENDMENT.replace("family.name", "family.control")
+            + 'controls = ["family.none"]',
+            "family.control: controls family.none, which is not registered",
+        ),
+        (META + CLAIM + 'registered = "soon"', r"family\.name: registered must be a date"),
         ("not toml", "preregistration.toml: "),
     ],
 )
@@ -178,8 +205,8 @@ def test_an_amendment_corrects_a_bar_and_the_old_one_stays(tmp_path: Path) -> No
     second = Bar(at_least=0.7, was=first)
     reason = "it was written for another unit"
     assert registration.amendments == (
-        Amendment("family.name", "2026-12-01", reason, first),
-        Amendment("family.name", "2026-12-02", reason, second),
+        Amendment("family.name", "2026-12-01", reason, (Change("bar", first.was, first),)),
+        Amendment("family.name", "2026-12-02", reason, (Change("bar", first, second),)),
     )
     bar = registration.claim("family.name").bar
     assert bar == second
@@ -187,6 +214,64 @@ def test_an_amendment_corrects_a_bar_and_the_old_one_stays(tmp_path: Path) -> No
     assert bar.margin(0.65) == pytest.approx(-0.05)
     assert bar.describe() == "≥ 0.7 (was ≥ 0.6 (was ≥ 0.5))"
     assert [claim.id for claim in registration.claims] == ["family.name", "family.control"]
+
+
+def test_an_amendment_puts_texts_and_controls_in_place_of_the_old(tmp_path: Path) -> None:
+    second = CLAIM.replace("family.name", "family.other")
+    made = """
+[[amendment]]
+claim = "family.control"
+date = 2026-12-01
+reason = "it controls both"
+over = "pairs"
+measures = "how much less the null is so"
+controls = ["family.name", "family.other"]
+"""
+    registration = load(tmp_path, META + CLAIM + second + CONTROL + made)
+    claim = registration.claim("family.control")
+    assert (claim.over, claim.measures) == ("pairs", "how much less the null is so")
+    assert claim.bar == Bar(below=0.5)
+    assert [c.id for c, _ in registration.controls_at("family.other", "toy_a")] == [claim.id]
+    (found,) = registration.amendments_of("family.control")
+    assert found.describe() == (
+        "over: pairs (was: nothing); measures: how much less the null is so (was: how much the "
+        "null is so); controls: family.name, family.other (was: family.name)"
+    )
+    assert found.to_json()["changes"][2] == {
+        "key": "controls", "old": ["family.name"], "new": ["family.name", "family.other"]
+    }  # fmt: skip
+    assert registration.judged_over(claim) == "pairs"
+    assert not registration.measured_as_before
+
+
+def test_claims_still_measured_as_before_are_amended_and_known() -> None:
+    registration = Registration.load(REGISTERED)
+    assert registration.measured_as_before == MEASURED_AS_BEFORE
+    for id in MEASURED_AS_BEFORE:
+        keys = {c.key for made in registration.amendments_of(id) for c in made.changes}
+        assert keys & {"measures", "over"}, id
+    battery = registration.claim("haar.battery")
+    assert battery.over == "pairs x identified sites"
+    assert registration.judged_over(battery) == "pairs x sites"
+    assert registration.judged_over(registration.claim("procrustes.recovers")) == (
+        "pairs x internal sites"
+    )
+
+
+def test_what_controls_a_claim_controls_its_form_as_published() -> None:
+    registration = Registration.load(REGISTERED)
+    for form in ("naive.internal_sites_fail", "naive.internal_sites_fail_as_published"):
+        found = {control.id for control, _ in registration.controls_at(form, "toy_b")}
+        assert {"naive.translation_control", "naive.untrained_control"} <= found
+
+
+@pytest.mark.parametrize(
+    "bar", [Bar(at_least=0.5, was=Bar(above=0.1, below=2.0, was=Bar(equals=1.0))), Bar(equals=3.0)]
+)
+def test_a_bar_travels_with_the_one_it_was(bar: Bar) -> None:
+    assert Bar.from_json(json.loads(json.dumps(bar.to_json()))) == bar
+    with pytest.raises(RegistrationError, match="unknown key 'most'"):
+        Bar.from_json({"most": 1.0})
 
 
 def test_an_amended_registration_is_not_the_registered_one(tmp_path: Path) -> None:

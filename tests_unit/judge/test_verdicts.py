@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Entry, Ledger, LedgerError
-from polyrot.judge.registration import Bar, Claim, Registration
+from polyrot.judge.registration import Claim, Registration
 from polyrot.judge.verdicts import ClaimRefuted, Finding, NotRun, Verdict, conclude, judge
 from polyrot.measured import Measured, PairSite
 from polyrot.report.table import WIDTH, render, sentences
@@ -342,7 +343,8 @@ def test_the_table_names_every_pair_within_its_width() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "not run (no models; to run: pytest --retrain): other[neox]" in text
-    assert "not written: paper[paper]" in text
+    assert "not written: registered, no test yet: 1 claim-scale pairs" in text
+    assert "claims by family: g 1" in text
     assert "control fails" in text
     assert "error: f.other[toy_a]: RuntimeError" in text
     assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the control g.control" in text

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from polyrot.judge.registration import REGISTERED_SHA256, Bar, Claim, Registration
+from polyrot.judge.bar import Bar
+from polyrot.judge.registration import (
+    REGISTERED_SHA256,
+    Amendment,
+    Change,
+    Claim,
+    Registration,
+)
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude, judge
 from polyrot.measured import Figure, Measured
 from polyrot.report.gathered import CohortFacts, Gathered
@@ -53,6 +61,29 @@ REGISTRATION = Registration(
     0.01,
     REGISTERED_SHA256,
 )
+_NEW_BAR = Bar(at_least=0.5, was=Bar(at_least=0.4))
+AMENDED = replace(
+    REGISTRATION,
+    amendments=(
+        Amendment(
+            "cosine.match",
+            "2026-11-27",
+            "Mind a|b <c>.",
+            (Change("over", "all", "pairs x <sites>"),),
+        ),
+        Amendment(
+            "naive.fails",
+            "2026-11-28",
+            "Another unit.",
+            (Change("bar", _NEW_BAR.was, _NEW_BAR), Change("measures", "part", "a share")),
+        ),
+    ),
+    claims=tuple(
+        replace(c, bar=_NEW_BAR) if c.id == "naive.fails" else c for c in REGISTRATION.claims
+    ),
+    measured_as_before=frozenset({"cosine.match"}),
+)
+"""The same with two amendments; the first is not in the measure yet."""
 HELD, REFUTED = 0.75, 0.25  # values that meet and miss the bar
 
 

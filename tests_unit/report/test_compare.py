@@ -54,6 +54,21 @@ def test_a_control_changes_what_it_controls() -> None:
     assert found["verdicts"] == ["cosine.match[toy_a]", "cosine.noise_control[toy_a]"]
 
 
+def test_claims_judged_by_another_bar_or_text_are_named() -> None:
+    before, after = record_of(MATCH, FAILS), record_of(MATCH, FAILS)
+    entry = after["verdicts"][0]
+    entry["bar"] = {"at_least": 0.6, "was": {"at_least": 0.5}}
+    entry["over"], entry["measured_as_before"] = "pairs", True
+    found = compare(before, after)
+    assert found.judged_otherwise == (
+        "cosine.match: bar ≥ 0.5 → ≥ 0.6 (was ≥ 0.5)",
+        "cosine.match: over: None → pairs",
+        "cosine.match: by the measure after its amendment → before it",
+    )
+    assert "## Judged by another bar or text" in found.markdown("a", "b")
+    assert not compare(before, before).judged_otherwise
+
+
 def test_added_and_removed() -> None:
     assert names(MATCH)["verdicts"] == ["naive.fails[toy_a]"], "judged before, absent now"
     added = finding("naive.fails", "toy_b", HELD)
@@ -104,7 +119,7 @@ def test_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("[]", "it has no schema_version"),
         ('{"figures": []}', "it has no schema_version"),
         ('{"schema_version": 1}', f"schema_version 1, this polyrot reads {SCHEMA_VERSION}"),
-        (f'{{"schema_version": {SCHEMA_VERSION}}}', "the record lacks run, conclusion"),
+        (f'{{"schema_version": {SCHEMA_VERSION}}}', "the record: 'run' is a required property"),
     ],
 )
 def test_a_file_that_is_no_record(
@@ -127,7 +142,7 @@ def test_no_file_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_a_verdict_that_lacks_a_key_is_named(tmp_path: Path) -> None:
     record = record_of(MATCH, FAILS)
     del record["verdicts"][1]["bar"]
-    with pytest.raises(RecordError, match=r"verdicts\[1\] lacks bar"):
+    with pytest.raises(RecordError, match=r"verdicts\[1\]: 'bar' is a required property"):
         read_record(Path(save(tmp_path, record)))
 
 

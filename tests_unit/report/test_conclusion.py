@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from polyrot.judge.registration import Bar, Registration
+from polyrot.judge.bar import Bar
+from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Finding, Verdict
 from polyrot.report.conclusion import three_sentences
 from tests_unit.report.planted_record import (

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fixtures.figures import Collector
-from polyrot.judge.registration import Bar
+from polyrot.judge.bar import Bar
 from polyrot.report import figures
 from polyrot.report.__main__ import main
 from polyrot.report.figures.reconstruction import EVBySite
@@ -262,7 +262,7 @@ def test_far_apart_values_of_one_sign_are_told_apart() -> None:
 RUN = """
 import pytest
 from polyrot.measured import Measured
-from tests_unit import planted_figures as planted
+from tests_unit.report import planted_figures as planted
 
 claim = pytest.mark.claim
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.maps.matching import matched_fraction, max_cosine
-from polyrot.measures.fits import NULL_SEED
+from polyrot.measures.fits import NULL_DRAWS_SEED
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.style import Look
@@ -87,10 +87,10 @@ class DecoderCosine:
         panels = []
         for site in cohort.named_sites:
             found = cosines[:, list(sites).index(site)]
-            draws = torch_generator(NULL_SEED, "chance cosine", site)
+            draws = torch_generator(NULL_DRAWS_SEED, "chance cosine", site)
             shape = (cohort.width, found.shape[1])
             a, b = (torch.randn(shape, generator=draws) for _ in range(2))
-            series = [("chance", [max_cosine(a, b)]), (name, list(found))]
+            series = [("chance", [max_cosine(a, b, features="columns")]), (name, list(found))]
             panels.append(Panel(site, tuple(BestCosines.of(n, c) for n, c in series)))
         return cls(cohort.scale, cohort.width, tuple(panels))
 
@@ -108,6 +108,7 @@ class DecoderCosine:
         )
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         texts = [
             f"{panel.name}: "
             + ", ".join(f"{s.name} {s.mean:.3f} (matched {s.matched:.1%})" for s in _ordered(panel))
@@ -140,6 +141,7 @@ def _counted(value: DecoderCosine) -> str:
 
 @style.styled
 def draw(value: DecoderCosine) -> Figure:
+    """The figure of a value."""
     figure = style.canvas(max(7.4, 3.6 * len(value.panels)), 3.9)
     panels = style.row_of_axes(figure, len(value.panels), sharey=True)
     for axes, panel in zip(panels, value.panels, strict=True):

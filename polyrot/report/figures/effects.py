@@ -97,6 +97,7 @@ class Effects:
         return replace(self, panels=by_name(self.panels, other.panels))
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         texts = [f"{p.name}: r from {min(p.r):.4g} to {max(p.r):.4g}" for p in self.panels]
         return Words(
             f"Predicted against measured effects, {self.scale}",
@@ -113,6 +114,7 @@ def _counted(panels: Sequence[Panel]) -> str:
 
 @style.styled
 def draw(value: Effects) -> Figure:
+    """The figure of a value."""
     figure = style.canvas(3.5 * len(value.panels) + 0.6, 4.9)
     for axes, panel in zip(style.row_of_axes(figure, len(value.panels)), value.panels, strict=True):
         _panel(axes, panel)

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.judge.registration import Bar
+from polyrot.judge.bar import Bar
 from polyrot.judge.verdicts import Verdict
 from polyrot.report.figures import style
 from polyrot.report.figures.style import Look
@@ -69,6 +69,7 @@ class Glance:
         return other
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         counts = Counter(line.claim.found for line in self.lines)
         controls = {mark.name: mark for line in self.lines for mark in line.controls}
         failing = [mark for mark in controls.values() if mark.found == "control fails"]
@@ -97,12 +98,13 @@ def _control(control: Mapping[str, Any], entries: Mapping[tuple[str, str], Any])
 def _figure(entry: Mapping[str, Any]) -> str:
     if entry["measured"] is None:
         return entry["outcome"]
-    bar = Bar(**entry["bar"])
+    bar = Bar.from_json(entry["bar"])
     return f"{bar.show(entry['measured'])}  ({bar.describe()})"
 
 
 @style.styled
 def draw(value: Glance) -> Figure:
+    """The figure of a value."""
     columns = max((len(line.controls) for line in value.lines), default=0)
     figure = style.canvas(4.4 + 2.75 * columns, 1.25 + 0.40 * max(len(value.lines), 1))
     axes = figure.add_subplot()

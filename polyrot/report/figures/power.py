@@ -75,6 +75,7 @@ class Power:
         return other
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         names = [n for n in self.alternatives if n not in ("Haar", "PQ, unknown Haar Q")]
         seen = {c: sum(self.table().get(n, c) >= 0.9 for n in names) for c in ("battery", "KS .99")}
         return Words(
@@ -113,5 +114,6 @@ def keep(found: Power, path: Path = SHIPPED) -> None:
 
 @style.styled
 def draw(value: Power) -> Figure:
+    """The figure of a value."""
     with mpl.rc_context({"axes.grid": False}):
         return power_figure(value.table())

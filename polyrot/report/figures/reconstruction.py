@@ -101,6 +101,7 @@ class EVBySite:
         return sorted(self.series, key=lambda series: names.index(series.name))
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         means = [
             f"{s.name} {np.mean(s.values, axis=0).min():.3g} to "
             f"{np.mean(s.values, axis=0).max():.3g}"
@@ -118,6 +119,7 @@ class EVBySite:
 
 @style.styled
 def draw(value: EVBySite) -> Figure:
+    """The figure of a value."""
     figure = style.canvas(8.6, 4.9)
     axes = figure.add_subplot()
     known = published(value.scale)

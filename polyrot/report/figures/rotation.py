@@ -71,6 +71,7 @@ class RotationSpectrum:
         return other
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         low, high = np.min(self.distances), np.max(self.distances)
         first = self.phases[0]
         n = int(sum(first.counts))
@@ -101,6 +102,7 @@ def _phases(name: str, stack: FloatArray) -> Phases:
 
 @style.styled
 def draw(value: RotationSpectrum) -> Figure:
+    """The figure of a value."""
     figure = style.canvas(9.4, 4.2)
     left, right = style.row_of_axes(figure, 2)
     _distances(left, value)

@@ -80,6 +80,7 @@ class DoseCurves:
         return other
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         at = self.doses.index(1.0)
         texts = []
         for contrast in self.contrasts:
@@ -99,6 +100,7 @@ class DoseCurves:
 
 @style.styled
 def draw(value: DoseCurves) -> Figure:
+    """The figure of a value."""
     n = len(value.contrasts)
     figure = style.canvas(max(6.4, 3.2 * n), 5.4)
     grid = figure.subplots(2, n, squeeze=False, sharex=True)

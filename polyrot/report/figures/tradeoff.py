@@ -59,6 +59,7 @@ class TradeOff:
         return other
 
     def words(self) -> Words:
+        """Title, caption, and the same in words."""
         smallest = [min(point[2] for point in pair.curve) for pair in self.pairs]
         return Words(
             f"The trade-off behind Bar P, {self.scale}",
@@ -73,6 +74,7 @@ class TradeOff:
 
 @style.styled
 def draw(value: TradeOff) -> Figure:
+    """The figure of a value."""
     figure = style.canvas(9.2, 4.2)
     left, right = style.row_of_axes(figure, 2)
     for k, pair in enumerate(value.pairs):
