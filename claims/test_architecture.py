@@ -1,4 +1,8 @@
-"""Section 2 and the TL;DR: what the models are, and whether they compute the same function."""
+"""Section 2 and the TL;DR: what the models are, and whether they compute the same function.
+
+Formulas: polyrot/toy/transformer.py, polyrot/language/architecture.py, polyrot/cohorts/cohort.py,
+polyrot/toy/cohort.py, polyrot/language/cohort.py.
+"""
 
 import pytest
 

@@ -1,4 +1,8 @@
-"""Section 8: predictions of a component's effect against the effect itself."""
+"""Section 8: predictions of a component's effect against the effect itself.
+
+Formulas: polyrot/measures/attribution.py, polyrot/measures/component_effects.py,
+polyrot/maps/correlation.py.
+"""
 
 import pytest
 

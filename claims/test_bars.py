@@ -1,4 +1,8 @@
-"""Section 10 and Methods: the four bars, within and across seeds."""
+"""Section 10 and Methods: the four bars, within and across seeds.
+
+Formulas: polyrot/measures/bars/bars.py, polyrot/measures/bars/behaviour.py,
+polyrot/measures/bars/alignment.py, polyrot/measures/bars/joint.py, polyrot/measures/bars/causal.py.
+"""
 
 import pytest
 

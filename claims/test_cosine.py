@@ -1,4 +1,7 @@
-"""Section 1: do the decoder columns of two seeds' SAEs match, and why?"""
+"""Section 1: do the decoder columns of two seeds' SAEs match, and why?
+
+Formulas: polyrot/measures/cosine.py, polyrot/maps/matching.py.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Section 7: how far one training run turns its own basis."""
+"""Section 7: how far one training run turns its own basis.
+
+Formulas: polyrot/measures/drift.py, polyrot/maps/procrustes.py.
+"""
 
 import pytest
 

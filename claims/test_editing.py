@@ -1,4 +1,7 @@
-"""Section 9: weight edits, carried to siblings through the rotation."""
+"""Section 9: weight edits, carried to siblings through the rotation.
+
+Formulas: polyrot/measures/editing.py, polyrot/measures/effects.py.
+"""
 
 import pytest
 

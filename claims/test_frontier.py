@@ -1,4 +1,7 @@
-"""Section 11: what the account predicts of any two models of one architecture (--pair A B)."""
+"""Section 11: what the account predicts of any two models of one architecture (--pair A B).
+
+Formulas: polyrot/measures/frontier.py, polyrot/measures/transfer.py, polyrot/maps/matching.py.
+"""
 
 import pytest
 

@@ -1,4 +1,8 @@
-"""Section 5: is R a Haar draw, and would that mean anything?"""
+"""Section 5: is R a Haar draw, and would that mean anything?
+
+Formulas: polyrot/measures/haar.py, polyrot/haar/published.py, polyrot/haar/battery.py,
+polyrot/haar/frames.py.
+"""
 
 import pytest
 

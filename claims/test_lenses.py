@@ -1,4 +1,9 @@
-"""Methods: the five lenses on the first seed."""
+"""Methods: the five lenses on the first seed.
+
+Formulas: polyrot/measures/lenses/lenses.py, polyrot/measures/lenses/circuits.py,
+polyrot/measures/lenses/patching.py, polyrot/measures/lenses/regions.py,
+polyrot/measures/lenses/specification.py, polyrot/measures/lenses/transcoders.py.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Section 3: the anchor's SAE on a sibling's activations, untouched."""
+"""Section 3: the anchor's SAE on a sibling's activations, untouched.
+
+Formulas: polyrot/measures/transfer.py, polyrot/maps/explained_variance.py.
+"""
 
 import pytest
 

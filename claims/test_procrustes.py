@@ -1,4 +1,8 @@
-"""Section 4: one orthogonal rotation repairs what naive transfer broke, and what else would."""
+"""Section 4: one orthogonal rotation repairs what naive transfer broke, and what else would.
+
+Formulas: polyrot/measures/transfer.py, polyrot/measures/fits.py, polyrot/maps/procrustes.py,
+polyrot/maps/explained_variance.py.
+"""
 
 import pytest
 

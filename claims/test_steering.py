@@ -1,4 +1,7 @@
-"""Section 6: what steers one seed, in its siblings: as it is, rotated, beside random vectors."""
+"""Section 6: what steers one seed, in its siblings: as it is, rotated, beside random vectors.
+
+Formulas: polyrot/measures/steering.py, polyrot/measures/effects.py, polyrot/measures/overlaps.py.
+"""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""Section 9: decoder cosine beside naive and rotated explained variance."""
+"""Section 9: decoder cosine beside naive and rotated explained variance.
+
+Formulas: polyrot/measures/transfer.py, polyrot/measures/cosine.py.
+"""
 
 import pytest
 

@@ -4,20 +4,12 @@ from __future__ import annotations
 
 import json
 import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-
 # The plugin under test is the suite's own, without the fixtures that come with it.
-CONFTEST = f"""
-import runpy
-source = runpy.run_path({str(ROOT / "conftest.py")!r}, run_name="polyrot_conftest")
-source.pop("pytest_plugins")
-globals().update(source)
-"""
+CONFTEST = 'pytest_plugins = ["fixtures.options", "fixtures.workers", "fixtures.suite"]'
 HEAD = """
 import pytest
 from polyrot.measured import Measured

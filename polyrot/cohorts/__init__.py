@@ -1,0 +1,1 @@
+"""What a scale must offer to be judged: models, sites, activations, interventions."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 from torch import Tensor
@@ -16,32 +18,110 @@ SPLITS: tuple[Split, ...] = ("dictionary", "fit", "score")
 the second, and everything is scored on the third."""
 
 
-class Cohort(Protocol):
-    """Models of one architecture, the anchor first.
+@dataclass(frozen=True)
+class ScaleFacts:
+    """What the paper and the registration say of a scale, beside its models.
 
-    sites: every distinct residual site, the embedding first. internal: those after the embedding.
-    named_sites: those at which the paper reports decoder cosines. from_second_block: those from the
-    second block's output onward.
-    trained: False for models as they were before their first step.
-    fingerprint: of everything that made the models and their activations.
+    The defaults are those of two or more language models that someone brings.
+
+    language: language models, rather than the toy.
+    published_l1: the sparsity that the paper trains their dictionaries with.
+    relative_l1: of the sparse dictionaries l1 is chosen in units of what a feature costs at a site,
+    rather than from the toy's grid.
+    every_site: there are dictionaries of every site and checkpoint; else at the sites that the
+    paper names, and of checkpoints the early one's at the middle site.
+    shared_start: siblings' dictionaries are also trained from the anchor's own start, as the paper
+    trains them, and on noise from it.
+    wide: the anchor has wide dictionaries too.
+    drift: one run's checkpoints have dictionaries.
+    from_paper: the paper's own models: their dictionaries keep the paper's protocol.
     """
 
-    scale: str
-    trained: bool
-    seeds: tuple[int, ...]
-    sites: tuple[str, ...]
-    internal: tuple[str, ...]
-    named_sites: tuple[str, ...]
-    from_second_block: tuple[str, ...]
-    width: int
-    fingerprint: str
+    language: bool = True
+    published_l1: float = 1e-5
+    relative_l1: bool = True
+    every_site: bool = False
+    shared_start: bool = True
+    wide: bool = False
+    drift: bool = False
+    from_paper: bool = False
+
+
+class NotOffered(RuntimeError):
+    """A cohort lacks what was asked of it; the message says whose it is and what is missing."""
+
+
+class Cohort(Protocol):
+    """Models of one architecture, the anchor first. Inherit from `CohortDefaults` to write one."""
+
+    @property
+    def scale(self) -> str:
+        """Name of the scale, for people and messages alone: nothing is decided by it."""
+        ...
+
+    @property
+    def trained(self) -> bool:
+        """False for models as they were before their first step."""
+        ...
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One number for each model; of one run's checkpoints its steps, earliest first."""
+        ...
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        """Every distinct residual site, the embedding first."""
+        ...
+
+    @property
+    def internal(self) -> tuple[str, ...]:
+        """The sites after the embedding."""
+        ...
+
+    @property
+    def named_sites(self) -> tuple[str, ...]:
+        """Those at which the paper reports decoder cosines."""
+        ...
+
+    @property
+    def from_second_block(self) -> tuple[str, ...]:
+        """Those from the second block's output onward."""
+        ...
+
+    @property
+    def middle(self) -> str:
+        """The site that drift is reported at."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Dimensions of the residual stream."""
+        ...
+
+    @property
+    def facts(self) -> ScaleFacts:
+        """What the paper and the registration say of the scale."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that made the models and their activations."""
+        ...
 
     def agreement_with_anchor(self) -> Measured:
-        """Top-1 agreement of every sibling with the anchor on held-out inputs, one value a pair."""
+        """Top-1 agreement of every sibling with the anchor on held-out inputs, one value a pair.
+        Raises NotOffered where the cohort has activations alone."""
         ...
 
     def distinct_fraction(self) -> float:
-        """Share of pairs whose weights differ by more than 1 % in norm."""
+        """Share of pairs whose weights differ by more than 1 % in norm. Raises NotOffered where the
+        cohort has activations alone."""
+        ...
+
+    def untrained(self) -> Cohort:
+        """The same seeds before their first step, on the same sequences. Raises NotOffered where
+        they are not known."""
         ...
 
     def activations(self, split: Split, site: str) -> Tensor:
@@ -51,6 +131,74 @@ class Cohort(Protocol):
     def forget(self, split: Split) -> None:
         """Free the activations of a split; they are computed anew when asked for."""
         ...
+
+
+class CohortDefaults:
+    """A base for cohorts: everything of `Cohort` that follows from the rest.
+
+    A cohort of one's own says `scale`, `seeds`, `sites`, `width`, `fingerprint` and `activations`;
+    each of the others can be set or overridden. The fingerprint must change whenever an activation
+    may: dictionaries and tables are kept by it. The splits share no sequence, and each has at least
+    twice as many tokens as the models are wide.
+
+    >>> import torch
+    >>> class Mine(CohortDefaults):
+    ...     scale, seeds, width, fingerprint = "pair", (0, 1), 8, "two random models, version 1"
+    ...     sites = ("resid_pre_0", "resid_post_0", "resid_post_1")
+    ...
+    ...     def activations(self, split, site):
+    ...         number = 3 * SPLITS.index(split) + self.sites.index(site)
+    ...         drawn = torch.Generator().manual_seed(number)
+    ...         return torch.randn(len(self.seeds), 64, self.width, generator=drawn)
+    >>> mine = Mine()
+    >>> mine.internal, mine.middle, pair_labels(mine)
+    (('resid_post_0', 'resid_post_1'), 'resid_post_0', ('0-1',))
+    """
+
+    scale: str
+    seeds: tuple[int, ...]
+    sites: tuple[str, ...]
+    width: int
+    fingerprint: str
+    trained: bool = True
+    facts: ScaleFacts = ScaleFacts()
+
+    @cached_property
+    def internal(self) -> tuple[str, ...]:
+        """Every site after the first, which is the embedding's."""
+        return tuple(self.sites[1:])
+
+    @cached_property
+    def named_sites(self) -> tuple[str, ...]:
+        """The paper's "intermediate layers": the internal sites but for the first and the last."""
+        return self.internal[1:-1] or self.internal
+
+    @cached_property
+    def from_second_block(self) -> tuple[str, ...]:
+        """Where each block has one site: all but the embedding's and the first block's."""
+        return tuple(self.sites[2:])
+
+    @cached_property
+    def middle(self) -> str:
+        """The middle site."""
+        return self.sites[len(self.sites) // 2]
+
+    def agreement_with_anchor(self) -> Measured:
+        """Raises NotOffered: outputs are not known."""
+        raise NotOffered(f"the cohort of scale {self.scale} has no outputs to compare")
+
+    def distinct_fraction(self) -> float:
+        """Raises NotOffered: weights are not known."""
+        raise NotOffered(f"the cohort of scale {self.scale} has no weights to compare")
+
+    def untrained(self) -> Cohort:
+        """Raises NotOffered: not known."""
+        raise NotOffered(
+            f"the models of scale {self.scale} are not known as they were before their first step"
+        )
+
+    def forget(self, split: Split) -> None:
+        """Nothing is held."""
 
 
 def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float = 0.01) -> bool:

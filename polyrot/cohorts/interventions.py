@@ -72,19 +72,32 @@ class Target:
 
 
 class InterventionCohort(Cohort, Protocol):
-    """A cohort whose models can be steered, edited and attributed.
+    """A cohort whose models can be steered, edited and attributed."""
 
-    components: names of the parts that attribution ranks. mlps: MLP name -> the residual site right
-    after its write. contrasts: names of the difference-of-means directions the paper steers by.
-    further_contrasts: names of others, for claims that need many directions. steering_site: where
-    they are taken and added.
-    """
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the parts that attribution ranks."""
+        ...
 
-    components: tuple[str, ...]
-    mlps: Mapping[str, str]
-    contrasts: tuple[str, ...]
-    further_contrasts: tuple[str, ...]
-    steering_site: str
+    @property
+    def mlps(self) -> Mapping[str, str]:
+        """MLP name -> the residual site right after its write."""
+        ...
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Names of the difference-of-means directions the paper steers by."""
+        ...
+
+    @property
+    def further_contrasts(self) -> tuple[str, ...]:
+        """Names of others, for claims that need many directions."""
+        ...
+
+    @property
+    def steering_site(self) -> str:
+        """Where directions are taken and added."""
+        ...
 
     def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> CleanRun:
         """Run model number `model` (0 is the anchor) on tokens [batch, position]."""

@@ -1,4 +1,4 @@
-"""A run seen as a cohort: its checkpoints, earliest first; which is early, which site middle."""
+"""A run seen as a cohort: its checkpoints, earliest first; which of them is early."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from polyrot.cohorts.cohort import Cohort
-
 EARLY = 0.02
 """Share of the training that an early checkpoint has seen."""
-
-
-def middle(checkpoints: Cohort) -> str:
-    """The middle site; of Pythia the output of block 3, one further, which is the paper's layer."""
-    sites = checkpoints.sites
-    return sites[len(sites) // 2 + (checkpoints.scale == "pythia")]
 
 
 def nearest(steps: Sequence[int], share: float) -> int:

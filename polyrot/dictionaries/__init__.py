@@ -1,0 +1,1 @@
+"""Sparse autoencoders and transcoders: what they are, training many at once, loading others'."""

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from polyrot.dictionaries.loading import BadDictionary, read_group
+from polyrot.runtime.checkout import NotACheckout, checkout
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -19,10 +20,13 @@ def main(arguments: list[str] | None = None) -> None:
         "directory",
         type=Path,
         nargs="?",
-        default=Path("fixtures/shipped"),
-        help="shipped artifacts (default) or a cache",
+        help="a cache, or shipped artifacts (default: those of the checkout)",
     )
-    directory = parser.parse_args(arguments).directory
+    given = parser.parse_args(arguments).directory
+    try:
+        directory = given if given is not None else checkout() / "fixtures" / "shipped"
+    except NotACheckout as error:
+        parser.error(str(error))
     # Checkpoints of unfinished groups are hidden files.
     files = sorted(directory.glob("dictionaries/[!.]*.safetensors"))
     if not files:

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.cohorts.run import EARLY, middle, nearest
+from polyrot.cohorts.run import EARLY, nearest
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
 from polyrot.runtime.device import memory_for
-from polyrot.runtime.progress import Progress, silent
+from polyrot.runtime.progress import Progress
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.store.resuming import resume
 
 KIND = "dictionaries"
@@ -32,14 +32,12 @@ EXPANSION = 8
 WIDE_EXPANSION = 32
 SHARED_START = 0
 L1 = 1e-3
-LANGUAGE_L1 = 1e-5
-LANGUAGE_SCALES = ("neox", "pythia", "pair")
 
 AT_ONCE = {"cpu": 1, "cuda": 32}
 """Dictionaries trained as one program, by kind of device: a slice. One keeps its batch in a CPU's
 cache. A GPU is given many, but not any number: a group is saved after each slice, which is what a
 kill loses and what the device must hold."""
-LOWER = (
+DICTIONARY_MEMORY_REMEDY = (
     "lower AT_ONCE of polyrot.dictionaries.collection, use --schedule shipped, whose batches are "
     "smaller than those of full, or --device cpu; at scales pythia and pair also lower --tokens"
 )
@@ -74,41 +72,32 @@ def own_start(model: int) -> int:
     return SHARED_START + model
 
 
-def published_l1(cohort: Cohort) -> float:
-    """The sparsity that the paper trains with: 1e-3 on the toy, 1e-5 on language models."""
-    return LANGUAGE_L1 if _is_language(cohort) else L1
-
-
-def _is_language(cohort: Cohort) -> bool:
-    return cohort.scale in LANGUAGE_SCALES
-
-
 def published(cohort: Cohort, schedule: Schedule) -> Group:
-    """Every sibling from the anchor's own start, as the paper trains them; of language models at
-    the sites the paper names, which is where these are asked for."""
-    models, l1 = range(1, len(cohort.seeds)), published_l1(cohort)
-    sites = cohort.named_sites if _is_language(cohort) else cohort.sites
+    """Every sibling from the anchor's own start, as the paper trains them: at every site, or at
+    those the paper names, which is where these are asked for."""
+    models, l1 = range(1, len(cohort.seeds)), cohort.facts.published_l1
+    sites = cohort.sites if cohort.facts.every_site else cohort.named_sites
     specs = [Spec(m, site, SHARED_START, l1) for m in models for site in sites]
     return Group("published", tuple(specs), schedule)
 
 
 def own(cohort: Cohort, schedule: Schedule) -> Group:
-    """Every sibling and site, each from its own start; of language models at internal sites."""
-    models, l1 = range(1, len(cohort.seeds)), published_l1(cohort)
-    sites = cohort.internal if _is_language(cohort) else cohort.sites
+    """Every sibling and site, each from its own start; or at internal sites alone."""
+    models, l1 = range(1, len(cohort.seeds)), cohort.facts.published_l1
+    sites = cohort.sites if cohort.facts.every_site else cohort.internal
     specs = [Spec(m, site, own_start(m), l1) for m in models for site in sites]
     return Group("own", tuple(specs), schedule)
 
 
 def anchor(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor alone, every site."""
-    l1 = published_l1(cohort)
+    l1 = cohort.facts.published_l1
     return Group("anchor", tuple(Spec(0, s, SHARED_START, l1) for s in cohort.sites), schedule)
 
 
 def wide(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor at 32x, internal sites."""
-    l1 = published_l1(cohort)
+    l1 = cohort.facts.published_l1
     specs = tuple(Spec(0, s, SHARED_START, l1) for s in cohort.internal)
     return Group("wide", specs, schedule, expansion=WIDE_EXPANSION)
 
@@ -116,18 +105,18 @@ def wide(cohort: Cohort, schedule: Schedule) -> Group:
 def noise(cohort: Cohort, schedule: Schedule) -> Group:
     """The shared start, trained on isotropic noise of the siblings' scale, internal sites,
     or those the paper names."""
-    l1 = published_l1(cohort)
-    sites = cohort.named_sites if _is_language(cohort) else cohort.internal
+    l1 = cohort.facts.published_l1
+    sites = cohort.internal if cohort.facts.every_site else cohort.named_sites
     specs = tuple(Spec(1, s, SHARED_START, l1) for s in sites)
     return Group("noise", specs, schedule, data="isotropic noise")
 
 
 def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
-    """Of one run's checkpoints: every one but the last at every site; of a language model the early
-    one at the middle site, as the paper."""
-    l1 = published_l1(checkpoints)
-    if _is_language(checkpoints):
-        early = (nearest(checkpoints.seeds, EARLY), middle(checkpoints))
+    """Of one run's checkpoints: every one but the last at every site; or the early one at the
+    middle site, as the paper trains it of a language model."""
+    l1 = checkpoints.facts.published_l1
+    if not checkpoints.facts.every_site:
+        early = (nearest(checkpoints.seeds, EARLY), checkpoints.middle)
         return Group("drift", (Spec(*early, SHARED_START, l1),), schedule)
     models = range(len(checkpoints.seeds) - 1)
     specs = tuple(Spec(m, s, SHARED_START, l1) for m in models for s in checkpoints.sites)
@@ -146,7 +135,7 @@ def l1_grid(cohort: Cohort, site: str) -> tuple[float, ...]:
     error where l1 is about (v / d)^(1/2). The unit is that, to the nearest power of two, so that
     another machine's rounding makes no other grid.
     """
-    if not _is_language(cohort):
+    if not cohort.facts.relative_l1:
         return L1_GRID
     x = cohort.activations("fit", site)[0].float()
     size = math.sqrt(float(x.var(0, correction=0).mean()) / x.shape[1])
@@ -156,9 +145,18 @@ def l1_grid(cohort: Cohort, site: str) -> tuple[float, ...]:
 
 def sparse_grid(cohort: Cohort, schedule: Schedule) -> Group:
     """The anchor at every l1 of the grid, internal sites: from these the sparsity is chosen."""
-    specs = tuple(
-        Spec(0, s, SHARED_START, l1) for s in cohort.internal for l1 in l1_grid(cohort, s)
-    )
+    return _grid(cohort, schedule, {site: l1_grid(cohort, site) for site in cohort.internal})
+
+
+def planned_grid(cohort: Cohort, schedule: Schedule) -> Group:
+    """As many as `sparse_grid` trains, without a look at activations: a relative l1 stands for what
+    it will come to."""
+    grid = RELATIVE_GRID if cohort.facts.relative_l1 else L1_GRID
+    return _grid(cohort, schedule, dict.fromkeys(cohort.internal, grid))
+
+
+def _grid(cohort: Cohort, schedule: Schedule, l1: Mapping[str, Sequence[float]]) -> Group:
+    specs = tuple(Spec(0, s, SHARED_START, each) for s in cohort.internal for each in l1[s])
     return Group("sparse-grid", specs, schedule)
 
 
@@ -233,27 +231,26 @@ def recipe(cohort: Cohort, group: Group) -> dict[str, object]:
 
 
 def trained(
-    store: Store,
+    runtime: Runtime,
     cohort: Cohort,
     group: Group,
     *,
     at_once: int | None = None,
     compiled: bool = False,
-    progress: Progress = silent,
 ) -> dict[Spec, Dictionary]:
     """The dictionaries of a group: shipped, cached, or trained now.
 
     at_once: how many are trained as one program (default: see AT_ONCE). The progress is saved after
-    each such slice, and gone on from on the same kind of device alone, as random numbers are drawn
+    each such slice, and resumed on the same kind of device alone, as random numbers are drawn
     there; a StoreWarning says where it is not.
     Raises torch.OutOfMemoryError saying what to lower.
     """
 
     def build(checkpoint: Checkpoint) -> Artifact:
-        return _build(cohort, group, checkpoint, at_once, compiled, progress)
+        return _build(cohort, group, checkpoint, at_once, compiled, runtime.progress)
 
     untrained = "" if cohort.trained else "-untrained"
-    artifact = store.get_or_build(
+    artifact = runtime.store.get_or_build(
         KIND,
         recipe(cohort, group),
         build,
@@ -297,7 +294,7 @@ def _build(
         started = time.monotonic()
         specs = group.specs[len(done) : len(done) + step]
         what = f"training {len(specs)} dictionaries at once"
-        with memory_for(what, device, LOWER):
+        with memory_for(what, device, DICTIONARY_MEMORY_REMEDY):
             x, source = training_data(cohort, group, specs)
             more, losses = train(
                 x,

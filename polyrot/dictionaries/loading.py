@@ -108,7 +108,7 @@ class LoadedDictionary(Dictionary):
 @dataclass(frozen=True)
 class Saved:
     """A dictionary from a directory. site: as `polyrot.language.sites` has it. model: the name of
-    the model that it was trained on, as far as it is told. otherwise: what it was trained on that
+    the model that it was trained on, as far as it is named. otherwise: what it was trained on that
     is otherwise here, a phrase each."""
 
     dictionary: Dictionary
@@ -175,26 +175,28 @@ def load_sae(directory: Path | str) -> Saved:
     configuration = _configuration(folder)
     tensors = _tensors(folder)
     try:
-        told = {**configuration, **_table(configuration, "metadata")}
-        site = site_of(str(told.get("hook_name") or told.get("hook_point")))
-        if told.get("hook_head_index") is not None:
-            raise BadDictionary(f"it reads head {told['hook_head_index']} alone")
+        described = {**configuration, **_table(configuration, "metadata")}
+        site = site_of(str(described.get("hook_name") or described.get("hook_point")))
+        if described.get("hook_head_index") is not None:
+            raise BadDictionary(f"it reads head {described['hook_head_index']} alone")
         dictionary = _dictionary(configuration, tensors)
     except (BadDictionary, ValueError) as error:
         raise BadDictionary(f"{folder}: {error}") from error
-    return Saved(dictionary, site, str(told.get("model_name") or ""), _otherwise(told))
+    return Saved(dictionary, site, str(described.get("model_name") or ""), _otherwise(described))
 
 
-def _otherwise(told: Mapping[str, Any]) -> tuple[str, ...]:
+def _otherwise(described: Mapping[str, Any]) -> tuple[str, ...]:
     """How the activations it was trained on differ from those of here, by what SAELens records."""
     found = []
-    if told.get("prepend_bos"):
+    if described.get("prepend_bos"):
         found.append("sequences that begin with BOS (prepend_bos); here none does")
-    if told.get("exclude_special_tokens"):
+    if described.get("exclude_special_tokens"):
         found.append("no special tokens (exclude_special_tokens); here every token counts")
-    if any(end is not None for end in told.get("seqpos_slice") or ()):
-        found.append(f"positions {told['seqpos_slice']} (seqpos_slice); here every position counts")
-    loaded_with = told.get("model_from_pretrained_kwargs")
+    if any(end is not None for end in described.get("seqpos_slice") or ()):
+        found.append(
+            f"positions {described['seqpos_slice']} (seqpos_slice); here every position counts"
+        )
+    loaded_with = described.get("model_from_pretrained_kwargs")
     changed = {k: v for k, v in loaded_with.items() if v} if isinstance(loaded_with, dict) else {}
     if changed:
         settings = ", ".join(f"{name}={value}" for name, value in changed.items())

@@ -15,7 +15,6 @@ from polyrot.haar.frames import (
     common_rank,
     relative_rotations,
     shuffled_rows,
-    split_half_share,
     whitened_contrast,
     whitened_map,
 )
@@ -122,7 +121,6 @@ __all__ = [
     "sample_angles",
     "sample_haar",
     "shuffled_rows",
-    "split_half_share",
     "whitened_contrast",
     "whitened_map",
 ]

@@ -7,13 +7,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from polyrot.haar.alternatives import ALTERNATIVES
 from polyrot.haar.battery import haar_batteries, holm
 from polyrot.haar.figure import write_power_figure
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED
 from polyrot.haar.power import power_table
+from polyrot.maps.files import read_array
 from polyrot.runtime.progress import ConsoleProgress
 
 _POWER = """Estimate by simulation how often each test rejects orthogonal matrices that are not
@@ -22,15 +21,13 @@ Haar: the seven statistics of the battery, the battery itself, and the published
 progress to standard error; with --out also writes haar_power_d<d>.svg and .png. At d = 64 the
 defaults take some minutes; cost grows as d^3, so use --draws 50 --null-draws 4000 at
 d = 512."""
-_BATTERY = """Run the Haar battery on the orthogonal matrix [d, d], or stack [n, d, d], in a .npy
+_BATTERY = """Run the Haar battery on the orthogonal matrix [d, d], or stack [n, d, d], in a
 file. With a stack the p-values are also corrected by Holm. Exit status: 0 not rejected, 1 rejected,
 2 error."""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m polyrot.haar", description="Is this orthogonal matrix Haar?"
-    )
+def _parser(prog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=prog, description="Is this orthogonal matrix Haar?")
     commands = parser.add_subparsers(dest="command", required=True)
     power = commands.add_parser("power", help="power of every test", description=_POWER)
     power.add_argument("--d", type=int, default=64, help="dimension (default 64)")
@@ -46,7 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     power.add_argument("--level", type=float, default=0.01, help="level (default 0.01)")
     power.add_argument("--out", type=Path, metavar="DIR", help="where to write the figure")
     battery = commands.add_parser("battery", help="test a matrix", description=_BATTERY)
-    battery.add_argument("file", type=Path, metavar="FILE.npy")
+    battery.add_argument(
+        "file", type=Path, metavar="FILE", help="the matrix: .npy, .npz or .safetensors"
+    )
+    battery.add_argument("--name", help="which array, where the file holds several")
     battery.add_argument("--alpha", type=float, default=0.01, help="level (default 0.01)")
     for command in (power, battery):
         command.add_argument(
@@ -61,9 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.haar") -> int:
     """Run the command line; returns the exit status."""
-    args = _parser().parse_args(argv)
+    args = _parser(prog).parse_args(argv)
     try:
         return _power(args) if args.command == "power" else _battery(args)
     except (ValueError, OSError) as error:
@@ -90,7 +90,7 @@ def _power(args: argparse.Namespace) -> int:
 
 
 def _battery(args: argparse.Namespace) -> int:
-    r = np.load(args.file, allow_pickle=False)
+    r = read_array(args.file, args.name)
     results = haar_batteries(r, draws=args.null_draws, seed=args.null_seed, alpha=args.alpha)
     print("\n\n".join(map(str, results)))
     adjusted = holm([b.p_value for b in results])

@@ -19,11 +19,16 @@ from polyrot.haar.statistics import (
     entry_statistics,
     one_p_value,
 )
+from polyrot.maps.arrays import Array, read_numpy
 
 #: A frame: one orthogonal matrix U for ``U^T R U``, or a pair (U, V) for ``U^T R V``.
-Frame = ArrayLike | tuple[ArrayLike, ArrayLike]
+Frame = Array | tuple[Array, Array]
 #: A named direction: one vector for ``v^T R v``, or a pair (u, v) for ``u^T R v``.
-Direction = ArrayLike | tuple[ArrayLike, ArrayLike]
+Direction = Array | tuple[Array, Array]
+
+#: A direction with no more than this norm is what rounding leaves of one that was projected away.
+_NOTHING_LEFT = {np.dtype(np.float64): 1e-10}
+_NOTHING_LEFT_SINGLE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ class BatteryResult:
 
 
 def haar_battery(
-    r: ArrayLike,
+    r: Array,
     *,
     frames: Mapping[str, Frame] | None = None,
     vectors: Mapping[str, Direction] | None = None,
@@ -162,22 +167,33 @@ def haar_battery(
             same, only entries are tested anew) or (U, V) for ``U^T R V``. They must be fixed
             without sight of R. The frame in which R is written is always tested.
         vectors: directions for ONE, in the basis of R, by name: v for ``v^T R v``, or (u, v);
-            normalised here. All-ones unless given; none (an empty mapping) leaves ONE out.
+            normalised here. All-ones unless given; none (an empty mapping) leaves ONE out. One
+            whose norm is nearly zero (1e-10 in double precision, 1e-5 in less) is refused: a
+            direction that was projected away is rounding, and points anywhere.
         draws, seed: of the null tables, which are kept in the process and in `store`.
         alpha: level of `BatteryResult.rejected`.
 
     Raises:
-        NotOrthogonalError: R or a frame is not square, not finite, or not orthogonal.
-        ValueError: a frame or vector of the wrong width, a zero vector, `alpha` outside (0, 1).
+        NotOrthogonalError: R or a frame is not square, not finite, not orthogonal, or not of a
+            floating dtype.
+        ValueError: a frame or vector of the wrong width or dtype, a vector that is nearly zero,
+            `alpha` outside (0, 1).
 
     Sources: Diaconis and Evans 2001, doi:10.1090/S0002-9947-01-02800-8; Jiang 2005,
     doi:10.1007/s00440-004-0376-4; Atas et al. 2013, arXiv:1212.5611; Sepehri, arXiv:1612.03233.
+
+    >>> from polyrot.haar import sample_haar
+    >>> r = sample_haar(8, 1, np.random.default_rng(0))[0]
+    >>> haar_battery(r, draws=2000).rejected
+    False
+    >>> haar_battery(np.eye(8), draws=2000).rejected
+    True
     """
     return _battery(as_one_orthogonal(r), frames, vectors, draws, seed, alpha, store)
 
 
 def haar_batteries(
-    rs: ArrayLike,
+    rs: Array,
     *,
     vectors: Sequence[Mapping[str, Direction]] | None = None,
     draws: int = DEFAULT_DRAWS,
@@ -298,14 +314,21 @@ def _directions(
         pair = given if isinstance(given, tuple) else (given, given)
         units = []
         for v in pair:
-            v = np.asarray(v, dtype=np.float64)
-            norm = float(np.linalg.norm(v)) if v.shape == (d,) else float("nan")
+            raw = read_numpy(v, f"direction {name!r}", ValueError)
+            wide = raw.astype(np.float64)
+            norm = float(np.linalg.norm(wide)) if wide.shape == (d,) else float("nan")
             if not np.isfinite(norm) or norm == 0:
                 raise ValueError(
                     f"direction {name!r}: expected a finite non-zero vector [{d}], "
-                    f"got shape {v.shape} and norm {norm:g}"
+                    f"got shape {wide.shape} and norm {norm:g}"
                 )
-            units.append(v / norm)
+            if norm <= _NOTHING_LEFT.get(raw.dtype, _NOTHING_LEFT_SINGLE):
+                raise ValueError(
+                    f"direction {name!r} is nearly zero, its norm is {norm:.1g}: what rounding "
+                    "leaves of a direction that was projected away points anywhere; leave it out, "
+                    "or scale it up if it is that small by itself"
+                )
+            units.append(wide / norm)
         found[f"ONE[{name}]"] = (units[0], units[1])
     return found
 

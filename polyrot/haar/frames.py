@@ -12,14 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from polyrot.haar.battery import BatteryResult, haar_battery
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED, Store
-from polyrot.haar.orthogonal import FloatArray, as_array, as_one_orthogonal, as_orthogonal, polar
+from polyrot.haar.orthogonal import FloatArray, NotOrthogonalError, as_orthogonal, polar
+from polyrot.maps.arrays import Array, read_numpy
 from polyrot.maps.checks import check_pair
 
 #: Principal directions whose variance is below this share of the largest are rounding noise.
 _RANK_TOLERANCE = 1e-10
 
 
-def relative_rotations(rs: Sequence[ArrayLike] | FloatArray) -> FloatArray:
+def relative_rotations(rs: Sequence[Array] | FloatArray) -> FloatArray:
     """``R_b R_c^T`` for neighbours b, c of a chain: ``[n, d, d]`` gives ``[n - 1, d, d]``.
 
     With ``A_b R_b ~ A_anchor`` and ``A_c R_c ~ A_anchor`` it maps b to c and the anchor cancels: if
@@ -29,27 +30,15 @@ def relative_rotations(rs: Sequence[ArrayLike] | FloatArray) -> FloatArray:
     Raises:
         ValueError: fewer than two rotations, or one that is not orthogonal.
     """
-    stack = as_orthogonal(np.stack([as_array(r) for r in rs]))
+    stack = as_orthogonal(np.stack([read_numpy(r, "rotation", NotOrthogonalError) for r in rs]))
     if len(stack) < 2:
         raise ValueError("a chain needs at least two rotations")
     return stack[:-1] @ stack[1:].transpose(0, 2, 1)
 
 
-def split_half_share(r1: ArrayLike, r2: ArrayLike) -> float:
-    """``tr(R_1^T R_2) / d``: the share of R that two disjoint halves of the tokens agree on.
-
-    1 if they give the same R, 0 in expectation if R is noise; about r / d with activations of rank
-    r. ``||R_1 - R_2||_F / sqrt(2 d) = sqrt(1 - share)``.
-    """
-    first, second = as_one_orthogonal(r1), as_one_orthogonal(r2)
-    if first.shape != second.shape:
-        raise ValueError(f"expected one width, got {first.shape} and {second.shape}")
-    return float((first * second).sum() / len(first))
-
-
 def whitened_map(
-    a: ArrayLike,
-    b: ArrayLike,
+    a: Array,
+    b: Array,
     rng: np.random.Generator,
     *,
     rank: int | None = None,
@@ -70,7 +59,7 @@ def whitened_map(
         BadActivations: no ``[tokens, d]``, token counts differ, NaN or infinity.
         ValueError: a constant set, a rank above that of the activations, too few tokens for it.
     """
-    x, y = (np.asarray(as_array(m), dtype=np.float64) for m in (a, b))
+    x, y = (read_numpy(m, "whitened_map").astype(np.float64) for m in (a, b))
     check_pair(torch.from_numpy(x), torch.from_numpy(y), "whitened_map", same_width=False)
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
     axes = [_Principal.of(x, "a"), _Principal.of(y, "b")]
@@ -88,7 +77,7 @@ def whitened_map(
     return polar(signs[0][:, None] * cross * signs[1])
 
 
-def common_rank(sets: Sequence[ArrayLike], variance: float = 0.99) -> int:
+def common_rank(sets: Sequence[Array], variance: float = 0.99) -> int:
     """The smallest r with which every set ``[tokens, d]`` keeps the share `variance`; at most the
     lowest rank among them. One r for many maps, as each r has null tables of its own.
 
@@ -97,7 +86,7 @@ def common_rank(sets: Sequence[ArrayLike], variance: float = 0.99) -> int:
     """
     axes = []
     for i, each in enumerate(sets):
-        x = np.asarray(as_array(each), dtype=np.float64)
+        x = read_numpy(each, f"set {i}").astype(np.float64)
         axes.append(_Principal.of(x - x.mean(axis=0), f"set {i}"))
     return _common_rank(axes, variance)
 
@@ -169,8 +158,8 @@ class WhitenedContrast:
 
 
 def whitened_contrast(
-    a: ArrayLike,
-    b: ArrayLike,
+    a: Array,
+    b: Array,
     rng: np.random.Generator,
     *,
     rank: int | None = None,
@@ -187,7 +176,7 @@ def whitened_contrast(
     Shared features give a massive rejection, shuffled tokens Haar; that contrast is the
     diagnostic. Arguments as in `whitened_map`, `shuffled_rows` and `haar_battery`.
     """
-    y = as_array(b)
+    y = read_numpy(b, "whitened_contrast")
     matched = whitened_map(a, y, rng, rank=rank, variance=variance)
     rows = shuffled_rows(len(y), rng, sequences, by=by)
     shuffled = whitened_map(a, y[rows], rng, rank=len(matched))

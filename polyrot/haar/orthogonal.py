@@ -6,11 +6,13 @@ coset, determinant -1, which is no group. Haar measure on ``O(d)`` is a fair coi
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.stats import ortho_group, special_ortho_group
+
+from polyrot.maps.arrays import Array, read_numpy
 
 Group = Literal["O", "SO", "O-"]
 FloatArray = NDArray[np.float64]
@@ -25,28 +27,19 @@ class NotOrthogonalError(ValueError):
     """The input is no orthogonal matrix; the message says what is wrong and by how much."""
 
 
-def as_array(x: Any) -> NDArray[Any]:
-    """`x` as a NumPy array; a torch tensor may be on any device and may require gradients."""
-    return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
-
-
-def as_orthogonal(r: ArrayLike, *, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
+def as_orthogonal(r: Array, *, tolerance: float = ORTHOGONALITY_TOLERANCE) -> FloatArray:
     """Check a matrix ``[d, d]`` or a stack ``[n, d, d]`` and return it as a float64 stack.
 
     A deviation between rounding and `tolerance` (a single-precision fit) is removed by one or two
     Newton steps ``R <- R (3 I - R^T R) / 2`` towards the polar factor, so that the eigenvalues come
-    in exact pairs. Accepts anything NumPy can read, and torch tensors.
+    in exact pairs. Accepts NumPy arrays, lists, and torch tensors on any device.
 
     Raises:
-        NotOrthogonalError: not square, empty, complex, not finite, or not orthogonal.
+        NotOrthogonalError: not square, empty, not finite, not orthogonal, or of a dtype that is not
+            floating (integers, complex numbers, objects; sparse).
     """
-    raw = as_array(r)
-    if np.iscomplexobj(raw):
-        raise NotOrthogonalError("expected a real matrix, got a complex one (U(d) is not O(d))")
-    try:
-        stack = np.array(raw, dtype=np.float64, copy=True)
-    except (TypeError, ValueError) as error:
-        raise NotOrthogonalError(f"expected numbers, got dtype {raw.dtype}") from error
+    raw = read_numpy(r, "orthogonal matrix", NotOrthogonalError)
+    stack = np.array(raw, dtype=np.float64, copy=True)
     if stack.ndim == 2:
         stack = stack[None]
     if stack.ndim != 3 or stack.shape[-1] != stack.shape[-2]:
@@ -83,7 +76,7 @@ def _deviation(m: FloatArray) -> float:
     return float(np.abs(gram).max())
 
 
-def as_one_orthogonal(r: ArrayLike) -> FloatArray:
+def as_one_orthogonal(r: Array) -> FloatArray:
     """As `as_orthogonal`, for exactly one matrix; returns ``[d, d]``."""
     stack = as_orthogonal(r)
     if len(stack) != 1:
@@ -100,12 +93,18 @@ def determinant_sign(r: FloatArray) -> NDArray[np.int64]:
 def sample_haar(d: int, n: int, rng: np.random.Generator, group: Group | int = "O") -> FloatArray:
     """Draw `n` matrices ``[n, d, d]`` from Haar measure on ``O(d)``, ``SO(d)`` or the coset O-(d).
 
-    `group` is ``"O"``, ``"SO"`` (or ``+1``) or ``"O-"`` (or ``-1``). SciPy's samplers draw (QR of a
+    d: width of a matrix; n: how many; rng: draws them, in float64. `group` is ``"O"``, ``"SO"`` (or
+    ``+1``, determinant +1) or ``"O-"`` (or ``-1``). SciPy's samplers draw (QR of a
     Gaussian with signs fixed; Mezzadri 2007, arXiv:math-ph/0609050); O-(d) is SO(d) with the sign
     of one column changed, which maps Haar to Haar.
 
     Raises:
         ValueError: `d` or `n` below 1, or an unknown group.
+
+    >>> rng = np.random.default_rng(0)
+    >>> r = sample_haar(4, 2, rng, "SO")
+    >>> r.shape, np.allclose(r[0].T @ r[0], np.eye(4)), np.linalg.det(r).round(6).tolist()
+    ((2, 4, 4), True, [1.0, 1.0])
     """
     if d < 1 or n < 1:
         raise ValueError(f"expected d >= 1 and n >= 1, got d = {d}, n = {n}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.cohorts.cohort import Split
+from polyrot.cohorts.cohort import ScaleFacts, Split
 from polyrot.language.cohort import LanguageCohort
 
 
@@ -20,6 +20,8 @@ def checkpoints(
     made_by: list[str],
     *,
     keep: torch.dtype = torch.float32,
+    lower: str = "the number of tokens",
+    facts: ScaleFacts | None = None,
 ) -> LanguageCohort:
     """A cohort whose seeds are the steps of one run, whatever the order in which they are given.
 
@@ -39,4 +41,6 @@ def checkpoints(
         made_by,
         None,
         keep=keep,
+        lower=lower,
+        facts=facts,
     )

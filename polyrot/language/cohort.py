@@ -3,38 +3,33 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.cohorts.cohort import Split, pair_labels, weights_differ
+from polyrot.cohorts.cohort import Cohort, ScaleFacts, Split, pair_labels, weights_differ
 from polyrot.cohorts.interventions import Target
+from polyrot.language.activations import TextCohort, digest
 from polyrot.language.directions import Tokenised, difference_of_means, known
 from polyrot.language.run import HEAD, LOGITS, LanguageRun
-from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.language.sites import blocks, capture, width_of
 from polyrot.maps.checks import check_matrix
 from polyrot.measured import Measured
-from polyrot.runtime.device import memory_for
 from polyrot.store import fingerprint
 
 KEPT = (torch.float16, torch.float32)
-POSITIONS = 8192  # run at once for activations
 POSITIONS_PER_SEQUENCE = 32
 """Positions of an intervention, for each sequence that is asked for: about those of a sequence of
 the toy, for which the numbers of sequences in steering, editing and attribution were chosen. Every
 direction, dose and model costs a run over all of them, with logits over the whole vocabulary."""
 
-LOWER = {"neox": "--neox-width", "pythia": "--tokens"}
-"""By scale, the option that decides how much memory its activations take."""
 
-
-class LanguageCohort:
+class LanguageCohort(TextCohort):
     """See `polyrot.cohorts.cohort.Cohort` and `polyrot.cohorts.interventions.InterventionCohort`.
 
     models: one for each of `seeds`, the anchor first, all on one device; they are put into
@@ -43,7 +38,10 @@ class LanguageCohort:
     names or revisions of what made the models. phrases: the contrasts that may be steered by; with
     None there are none. keep: the dtype in which activations are kept (they are handed out as
     float32): nine Pythias at 65,536 tokens take 4 GB in float16, which the paper used, and twice
-    that in float32. positions_per_sequence: see POSITIONS_PER_SEQUENCE.
+    that in float32. positions_per_sequence: see POSITIONS_PER_SEQUENCE. lower: what decides how
+    much memory the activations take. facts: see `polyrot.cohorts.cohort.ScaleFacts`; of the paper's
+    own models the middle site is the paper's layer, one further. start: makes the cohort of the
+    same seeds before their first step, where that is known.
 
     The components are the residual stream at each block's output; `named_sites` are the
     "intermediate layers" at which the paper reports decoder cosines on Pythia: the blocks' outputs
@@ -52,6 +50,8 @@ class LanguageCohort:
     Raises ValueError: models that are not of one width, depth and vocabulary, tokens that do not
     fit them; BadActivations, naming model and site, where activations are not finite.
     """
+
+    positions_at_once = 8192
 
     def __init__(
         self,
@@ -65,24 +65,26 @@ class LanguageCohort:
         trained: bool = True,
         keep: torch.dtype = torch.float32,
         positions_per_sequence: int = POSITIONS_PER_SEQUENCE,
+        lower: str = "the number of tokens",
+        facts: ScaleFacts | None = None,
+        start: Callable[[], LanguageCohort] | None = None,
     ) -> None:
         self.scale = scale
         self.seeds = tuple(seeds)
         self.trained = trained
+        self.facts, self._start = facts or ScaleFacts(), start
         _check_models(scale, self.seeds, models)
         if keep not in KEPT:
             raise ValueError(
                 f"{scale}: activations are kept as {' or '.join(map(str, KEPT))}, not {keep}"
             )
-        self.models = tuple(model.eval().requires_grad_(False) for model in models)
-        anchor = self.models[0]
-        self.device = next(anchor.parameters()).device
-        self.width, self.vocabulary = width_of(anchor), anchor.lm_head.weight.shape[0]
-        n_layers = len(blocks(anchor))
-        self.sites = site_names(n_layers)
-        self.internal = self.sites[1:]
-        self.named_sites = self.internal[1:-1] or self.internal
-        self.from_second_block = self.sites[2:]
+        frozen = tuple(model.eval().requires_grad_(False) for model in models)
+        super().__init__(frozen, tokens, keep, f"lower {lower}, or use --device cpu")
+        self.models: tuple[GPTNeoXForCausalLM, ...] = frozen
+        anchor, n_layers = frozen[0], len(self.sites) - 1
+        self.vocabulary = anchor.lm_head.weight.shape[0]
+        if self.facts.from_paper:  # the output of block 3 of Pythia-70m's six
+            self.middle = self.sites[len(self.sites) // 2 + 1]
         self.components = tuple(f"block_{i}" for i in range(n_layers))
         # Beside attention or after it, an MLP writes last of all into its block's output.
         self.mlps: Mapping[str, str] = {f"mlp_{i}": f"resid_post_{i}" for i in range(n_layers)}
@@ -90,7 +92,7 @@ class LanguageCohort:
         self._phrases = dict(phrases or {})
         self.contrasts = tuple(self._phrases)
         self.further_contrasts: tuple[str, ...] = ()
-        self._keep, self._positions = keep, positions_per_sequence
+        self._positions = positions_per_sequence
         longest = int(anchor.config.max_position_embeddings)
         for split, ids in tokens.items():
             _check_tokens(ids, f"{scale}, {split} split", self.vocabulary, longest)
@@ -98,56 +100,21 @@ class LanguageCohort:
             where = f"{scale}, contrast {contrast.name}"
             _check_ids(torch.tensor(contrast.ids), where, self.vocabulary)
             _check_length(max(map(len, contrast.phrases)), where, longest)
-        self._tokens = {split: ids.to(self.device) for split, ids in tokens.items()}
         self.fingerprint = fingerprint(
             "language-cohort",
             {
                 "made_by": made_by,
                 "seeds": list(self.seeds),
                 "trained": trained,
-                "tokens": {split: _digest(ids) for split, ids in tokens.items()},
-                "phrases": _digest(repr([astuple(c) for c in self._phrases.values()])),
+                "tokens": {split: digest(ids) for split, ids in tokens.items()},
+                "phrases": digest(repr([astuple(c) for c in self._phrases.values()])),
                 "keep": str(keep),
                 "positions_per_sequence": positions_per_sequence,
             },
         )
-        self._activations: dict[Split, dict[str, Tensor]] = {}
         self._means: Tensor | None = None
         self._directions: dict[str, dict[str, Tensor]] = {}
         self._wide: tuple[int, torch.dtype, GPTNeoXForCausalLM] | None = None
-
-    def tokens(self, split: Split) -> Tensor:
-        """The split's sequences, int64 [sequences, position]. Raises KeyError: not given."""
-        if split not in self._tokens:
-            have = ", ".join(self._tokens)
-            raise KeyError(f"no {split} split in the cohort of scale {self.scale}; have {have}")
-        return self._tokens[split]
-
-    def activations(self, split: Split, site: str) -> Tensor:
-        """[models, tokens, width], float32: every position of every sequence, in order.
-
-        Of the split that was asked for last: a split of scale neox takes a gigabyte, and two of
-        them with what is measured on them would not fit into the suite's 4 GiB.
-        Raises KeyError for an unknown site, BadActivations where a value is not finite,
-        torch.OutOfMemoryError saying what to lower.
-        """
-        if site not in self.sites:
-            raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
-        if split not in self._activations:
-            tokens = self.tokens(split)
-            self._activations.clear()
-            what = (
-                f"keeping the activations of {tokens.numel()} tokens at {len(self.sites)} sites of "
-                f"{len(self.models)} models"
-            )
-            lower = LOWER.get(self.scale, "the number of tokens")
-            with memory_for(what, self.device, f"lower {lower}, or use --device cpu"):
-                self._activations[split] = self._run(tokens)
-        return self._activations[split][site].float()
-
-    def forget(self, split: Split) -> None:
-        """Free the activations of a split; they are computed anew when asked for."""
-        self._activations.pop(split, None)
 
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
@@ -182,6 +149,10 @@ class LanguageCohort:
             seeds={"models": list(self.seeds)},
             counts={"positions": positions},
         )
+
+    def untrained(self) -> Cohort:
+        """See `polyrot.cohorts.cohort.Cohort`."""
+        return super().untrained() if self._start is None else self._start()
 
     def distinct_fraction(self) -> float:
         """See `polyrot.cohorts.cohort.Cohort`."""
@@ -249,31 +220,14 @@ class LanguageCohort:
             return model
         if self._wide is None or self._wide[:2] != (number, dtype):
             self._wide = None  # before the next is made
-            made = copy.deepcopy(model).to(dtype)
+            made: GPTNeoXForCausalLM = nn.Module.to(copy.deepcopy(model), dtype)
             # Eager attention takes its softmax in float32 whatever the dtype.
             made.set_attn_implementation("sdpa")
             self._wide = (number, dtype, made)
         return self._wide[2]
 
-    @torch.no_grad()
-    def _run(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Every site of every model, [models, tokens, width], in the dtype they are kept in."""
-        shape = (len(self.models), tokens.numel(), self.width)
-        out = {
-            site: torch.empty(shape, dtype=self._keep, device=self.device) for site in self.sites
-        }
-        at_once = max(1, POSITIONS // tokens.shape[1])
-        for m, seed in enumerate(self.seeds):
-            model, done = self._model(m, torch.float32), 0
-            for part in tokens.split(at_once):
-                found = capture(model.gpt_neox, part, self.sites)  # no logits are needed
-                for site, x in found.items():
-                    out[site][m, done : done + part.numel()] = x.flatten(0, 1)
-                done += part.numel()
-            for site in self.sites:
-                kept = str(self._keep).removeprefix("torch.")
-                check_matrix(out[site][m], f"{self.scale} seed {seed}, {site}, kept as {kept}")
-        return out
+    def _body(self, number: int) -> nn.Module:
+        return self._model(number, torch.float32).gpt_neox
 
     @torch.no_grad()
     def _difference(self, contrast: Tokenised) -> dict[str, Tensor]:
@@ -343,9 +297,3 @@ def _check_ids(ids: Tensor, where: str, vocabulary: int) -> None:
             f"{where}: token {low if low < 0 else high}, but the models' vocabulary is 0 to "
             f"{vocabulary - 1}: was it made by another tokenizer?"
         )
-
-
-def _digest(what: Tensor | str) -> str:
-    data = what.encode() if isinstance(what, str) else what.cpu().contiguous().numpy().tobytes()
-    shape = "" if isinstance(what, str) else str(list(what.shape))
-    return hashlib.sha256(shape.encode() + data).hexdigest()

@@ -233,17 +233,17 @@ def _check_tokenizers(
     first: str, a: PreTrainedTokenizerBase, other: str, b: PreTrainedTokenizerBase
 ) -> None:
     words_a, words_b = a.get_vocab(), b.get_vocab()
-    told = f"{first} and {other} have different tokenizers:"
+    problem = f"{first} and {other} have different tokenizers:"
     for word, number in sorted(words_a.items(), key=lambda pair: pair[1]):
         if words_b.get(word) != number:
             raise DifferentFamilies(
-                f"{told} {word!r} is token {number} of one and {words_b.get(word)} of the other"
+                f"{problem} {word!r} is token {number} of one and {words_b.get(word)} of the other"
             )
     # Equal vocabularies may still be joined by different merges.
     split_a, split_b = (t(PROBE, add_special_tokens=False)["input_ids"] for t in (a, b))
     if split_a != split_b:
         raise DifferentFamilies(
-            f"{told} {PROBE!r} is {split_a} for one and {split_b} for the other"
+            f"{problem} {PROBE!r} is {split_a} for one and {split_b} for the other"
         )
 
 

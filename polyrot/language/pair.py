@@ -7,7 +7,6 @@ library, which may centre a model's weights, has a low EV on A itself: `self_ev`
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,12 @@ from transformers import PreTrainedTokenizerBase
 from polyrot.cohorts.cohort import Split, pair_labels, weights_differ
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.language import loading
-from polyrot.language.sites import blocks, capture, site_names, width_of
-from polyrot.maps.checks import check_matrix
+from polyrot.language.activations import TextCohort, digest
+from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.measured import Measured
-from polyrot.runtime.device import memory_for
 from polyrot.runtime.progress import Progress, silent
 from polyrot.store import fingerprint
 
-POSITIONS = 4096  # run at once
 LOGITS = 2**27  # held at once
 LETTERS = ("A", "B")
 
@@ -107,7 +104,7 @@ def check_dictionary(sae: Saved, name: str, model: nn.Module) -> None:
         )
 
 
-class PairCohort:
+class PairCohort(TextCohort):
     """See `polyrot.cohorts.cohort.Cohort`: two models, the anchor A first.
 
     tokens: int64 [sequences, position] of each split. keep: the dtype in which activations are
@@ -126,46 +123,16 @@ class PairCohort:
         made_by: Sequence[str],
         keep: torch.dtype = torch.float32,
     ) -> None:
+        super().__init__(models, tokens, keep, "lower --tokens")
         self.names = tuple(names)
-        self.models = tuple(models)
-        self.device = next(models[0].parameters()).device
-        self.width = width_of(models[0])
-        self.sites = site_names(len(blocks(models[0])))
-        self.internal = self.sites[1:]
-        self.named_sites = self.internal[1:-1] or self.internal
-        self.from_second_block = self.sites[2:]
-        self._keep = keep
-        self._tokens = {split: ids.to(self.device) for split, ids in tokens.items()}
         self.fingerprint = fingerprint(
             "pair-cohort",
             {
                 "made_by": list(made_by),
-                "tokens": {split: _digest(ids) for split, ids in tokens.items()},
+                "tokens": {split: digest(ids) for split, ids in tokens.items()},
                 "keep": str(keep),
             },
         )
-        self._activations: dict[Split, dict[str, Tensor]] = {}
-
-    def activations(self, split: Split, site: str) -> Tensor:
-        """[2, tokens, width], float32: every position, sequence by sequence. Of the split that was
-        asked for last, as more would not fit: GPT-2 small's take 30 GB at 400,000 tokens.
-
-        Raises KeyError for an unknown site, BadActivations naming the model and site where a value
-        is not finite, torch.OutOfMemoryError saying what to lower.
-        """
-        if site not in self.sites:
-            raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
-        if split not in self._activations:
-            n = self._tokens[split].numel()
-            self._activations.clear()
-            what = f"keeping the activations of {n} tokens at {len(self.sites)} sites"
-            with memory_for(what, self.device, "lower --tokens"):
-                self._activations[split] = self._run(self._tokens[split])
-        return self._activations[split][site].float()
-
-    def forget(self, split: Split) -> None:
-        """Free the activations of a split; they are computed anew when asked for."""
-        self._activations.pop(split, None)
 
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
@@ -183,24 +150,5 @@ class PairCohort:
         a, b = (model.state_dict() for model in self.models)
         return float(weights_differ(a, b))
 
-    @torch.no_grad()
-    def _run(self, tokens: Tensor) -> dict[str, Tensor]:
-        shape = (2, tokens.numel(), self.width)
-        out = {
-            site: torch.empty(shape, dtype=self._keep, device=self.device) for site in self.sites
-        }
-        for m, model in enumerate(self.models):
-            body: nn.Module = getattr(model, "base_model", model)  # no logits are needed
-            done = 0
-            for part in tokens.split(max(1, POSITIONS // tokens.shape[1])):
-                for site, x in capture(body, part, self.sites).items():
-                    out[site][m, done : done + part.numel()] = x.flatten(0, 1)
-                done += part.numel()
-            for site in self.sites:
-                check_matrix(out[site][m], f"{LETTERS[m]} ({self.names[m]}), {site}")
-        return out
-
-
-def _digest(ids: Tensor) -> str:
-    data = ids.cpu().contiguous().numpy().tobytes()
-    return hashlib.sha256(str(list(ids.shape)).encode() + data).hexdigest()
+    def _called(self, number: int) -> str:
+        return f"{LETTERS[number]} ({self.names[number]})"

@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
-from polyrot.cohorts.cohort import Split
-from polyrot.judge.verdicts import NotRun
+from polyrot.cohorts.cohort import ScaleFacts, Split
 from polyrot.language import loading
 from polyrot.language.checkpoints import checkpoints as cohort_of_run
 from polyrot.language.cohort import LanguageCohort
@@ -29,6 +28,10 @@ from polyrot.language.directions import PYTHIA, Tokenised, tokenise
 from polyrot.language.loading import Unusable, WeightsMissing
 from polyrot.runtime.progress import Progress, silent
 
+SCALE = "pythia"
+FACTS = ScaleFacts(drift=True, from_paper=True)
+LOWER_TOKENS = "--tokens"
+"""The option that decides how much memory its activations take."""
 SEEDS = tuple(range(1, 10))
 NAME = "EleutherAI/pythia-70m-seed{}"
 TOKENIZER = "EleutherAI/pythia-70m"
@@ -46,6 +49,16 @@ STEPS = (3000, 10_000, 30_000, 70_000, LAST)
 CURVE = 5
 """Checkpoints that the curve of drift needs."""
 INSTEAD = "name a folder of local checkpoints with --pythia-dir DIR (see pytest claims --help)"
+
+
+class TooFewCheckpoints(Unusable):
+    """Drift cannot be measured on so few checkpoints of one run: the `reason`, and a `command` with
+    which it can."""
+
+    def __init__(self, reason: str, command: str) -> None:
+        super().__init__(f"{reason} (to run it: {command})")
+        self.reason, self.command = reason, command
+
 
 Named = tuple[str | Path, str | None]
 """A hub name or directory, and a revision."""
@@ -151,13 +164,15 @@ class Loaded:
             for seed, model in zip(self.seeds, self.models, strict=True)
         ]
         return LanguageCohort(
-            "pythia",
+            SCALE,
             self.seeds,
             models,
             self.tokens,
             list(self.made_by),
             self.phrases,
             keep=torch.float16,
+            lower=LOWER_TOKENS,
+            facts=FACTS,
         )
 
 
@@ -195,11 +210,11 @@ def load_run(
 ) -> LanguageCohort:
     """The checkpoints of the first seed's run as a cohort.
 
-    Raises NotRun where a local directory holds fewer than five; Unusable as `load`.
+    Raises TooFewCheckpoints where a local directory holds fewer than five; Unusable as `load`.
     """
     if len(source.run) < CURVE:
         first = next(iter(source.seeds.values()))[0]
-        raise NotRun(
+        raise TooFewCheckpoints(
             f"drift needs {CURVE} checkpoints of one run, {first} holds {len(source.run)}",
             "pytest claims --scale pythia --pythia-dir DIR, with DIR/seed1/step1000 and so on",
         )
@@ -210,7 +225,16 @@ def load_run(
         loading.check_runs(name, model, tokens)
     made_by = [loading.weights_fingerprint(model) for model in models]
     moved: list[Any] = [loading.on_device(m, device, n) for n, m in zip(names, models, strict=True)]
-    return cohort_of_run("pythia", list(source.run), moved, tokens, made_by, keep=torch.float16)
+    return cohort_of_run(
+        SCALE,
+        list(source.run),
+        moved,
+        tokens,
+        made_by,
+        keep=torch.float16,
+        lower=LOWER_TOKENS,
+        facts=FACTS,
+    )
 
 
 def _models(wanted: Collection[Named], progress: Progress) -> list[GPTNeoXForCausalLM]:

@@ -14,8 +14,8 @@ from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
 from polyrot.runtime.device import BY_HARDWARE, memory_for, resolve_device
-from polyrot.runtime.progress import ConsoleProgress, Progress, silent
-from polyrot.store import Artifact, Checkpoint, Store, fingerprint
+from polyrot.runtime.progress import ConsoleProgress
+from polyrot.store import Artifact, Checkpoint, Runtime, Store, fingerprint
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 KIND = "language-seeds"
@@ -27,7 +27,7 @@ SHIPPED = Schedule(steps=3000)
 TINY = Schedule(steps=30, batch=4, evaluate_every=15, precision=BY_HARDWARE)
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
 
-LOWER = (
+TRAINING_MEMORY_REMEDY = (
     "lower --neox-width (--width of polyrot.language.seeds), or use --schedule shipped, which "
     "takes half as many sequences a step as full, or --device cpu"
 )
@@ -77,25 +77,23 @@ def trainings(schedule: Schedule, width: int = WIDTH) -> list[Training]:
 
 
 def trained(
-    store: Store,
+    runtime: Runtime,
     training_: Training,
     on: Evaluation,
     *,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
     compiled: bool | None = None,
 ) -> Trained:
     """The result of one training: shipped, cached, or made now (resuming where it was left).
 
     Raises torch.OutOfMemoryError saying what to lower; else as `polyrot.language.training.train`.
     """
-    schedule = training_.schedule
+    schedule, store = training_.schedule, runtime.store
 
     def build(checkpoint: Checkpoint) -> Artifact:
         steps = training.snapshot_steps(schedule.steps) if training_.keeps_snapshots else []
-        fast = schedule.steps >= 1000 and torch.device(device).type == "cuda"
+        fast = schedule.steps >= 1000 and runtime.device == "cuda"
         what = f"training at width {training_.width} on {schedule.batch} sequences a step"
-        with memory_for(what, device, LOWER):
+        with memory_for(what, runtime.device, TRAINING_MEMORY_REMEDY):
             return training.train(
                 training_.seed,
                 schedule,
@@ -104,9 +102,9 @@ def trained(
                 width=training_.width,
                 vocabulary=corpus.VOCABULARY,
                 snapshot_at=steps[:-1],
-                device=device,
+                device=runtime.device,
                 checkpoint=checkpoint,
-                progress=progress,
+                progress=runtime.progress,
                 compiled=fast if compiled is None else compiled,
             ).to_artifact()
 
@@ -147,11 +145,11 @@ def main(given: Sequence[str] | None = None) -> None:
             parser.error(f"--seeds: no seed {seed!r}; the cohort has {', '.join(known)}")
     torch.set_num_threads(arguments.threads)
     schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
-    store = Store(arguments.artifacts)
-    on = corpus.evaluation(store)
+    runtime = Runtime(Store(arguments.artifacts), arguments.device, ConsoleProgress())
+    on = corpus.evaluation(runtime.store)
     for each in trainings(schedule, arguments.width):
         if str(each.seed) in wanted:
-            result = trained(store, each, on, device=arguments.device, progress=ConsoleProgress())
+            result = trained(runtime, each, on)
             print(
                 f"seed {each.seed}: held-out loss {result.loss:.4f} nats a token, "
                 f"{result.loss_before:.4f} before rounding, in {result.seconds:.0f} s"

@@ -186,9 +186,9 @@ def train(
 ) -> Trained:
     """Train one model from its own start on its own order of the data.
 
-    tokens: the corpus, int [tokens]. held_out: int64 [sequences, context], which the loss is told
-    on. stop_after: end after this many steps of the same schedule. A checkpoint of another corpus
-    or kind of device is not gone on from, which a StoreWarning says.
+    tokens: the corpus, int [tokens]. held_out: int64 [sequences, context], which the loss is
+    measured on. stop_after: end after this many steps of the same schedule. A checkpoint of another
+    corpus or kind of device is not resumed, which a StoreWarning says.
     Raises FloatingPointError where the loss is not finite.
     """
     device, context = torch.device(device), held_out.shape[1]

@@ -5,12 +5,8 @@ Each message says what is wrong, where, and what to do about it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    pass
 
 
 class BadActivations(ValueError):
@@ -100,12 +96,25 @@ def check_square(r: Tensor, where: str) -> None:
         raise ValueError(f"{where}: expected [d, d], got shape {list(r.shape)}")
 
 
+def check_orthogonal(r: Tensor, where: str, tolerance: float = 1e-4) -> None:
+    """Raise ValueError unless `r` is [d, d], and |r^T r - I| nowhere above `tolerance`."""
+    check_square(r, where)
+    wide = r.double()
+    off = float((wide.T @ wide - torch.eye(len(r), dtype=wide.dtype, device=r.device)).abs().max())
+    if not off <= tolerance:
+        raise ValueError(
+            f"{where}: the matrix is not orthogonal, |r^T r - I| is as large as {off:.3g}; "
+            "give the rotation of a fit"
+        )
+
+
 __all__ = [
     "BadActivations",
     "check_enough_tokens",
     "check_finite",
     "check_matrix",
     "check_not_constant",
+    "check_orthogonal",
     "check_pair",
     "check_square",
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from polyrot.maps.arrays import Array, read
 from polyrot.maps.checks import BadActivations, check_pair
 
 
@@ -28,15 +29,17 @@ class EVSums:
     """Sum over all entries of (x - x_hat)^2."""
 
     @classmethod
-    def of(cls, x: Tensor, x_hat: Tensor) -> EVSums:
+    def of(cls, x: Array, x_hat: Array) -> EVSums:
         """Sums over `x` and its reconstruction `x_hat`, both [tokens, d]. Raises BadActivations."""
-        check_pair(x, x_hat, "explained variance of x (first) by x_hat (second)")
-        wide = x.detach().double()
+        where = "explained variance of x (first) by x_hat (second)"
+        given, estimate = read(x, x_hat, where=(f"{where}, first", f"{where}, second")).tensors
+        check_pair(given, estimate, where)
+        wide = given.double()
         mean = wide.mean(0)
         # Both sums are taken alike, so that predicting `mean` gives their exact quotient 1.
         spread = (wide - mean).square_().sum(0)
-        error = (wide - x_hat.detach()).square_().sum(0)
-        return cls(x.shape[0], mean, spread, float(error.sum()))
+        error = (wide - estimate).square_().sum(0)
+        return cls(len(given), mean, spread, float(error.sum()))
 
     def __add__(self, other: EVSums) -> EVSums:
         # Chan, Golub and LeVeque 1983 (doi:10.1080/00031305.1983.10483115): without cancellation.
@@ -65,16 +68,26 @@ def _positive(total: float) -> float:
     return total
 
 
-def explained_variance(x: Tensor, x_hat: Tensor) -> float:
+def explained_variance(x: Array, x_hat: Array) -> float:
     """1 - sum ||x - x_hat||^2 / sum ||x - mean(x)||^2, the mean taken per dimension.
 
-    x, x_hat: [tokens, d], any device and floating dtype; sums in float64. Predicting the mean
-    scores exactly 0. Raises BadActivations (shapes, values that are not finite, constant x).
+    x: activations [tokens, d]; x_hat: their reconstruction or prediction, row i of both the same
+    token; NumPy, torch or lists, any floating dtype, on one device; sums in float64. No unit: 1 is
+    perfect, predicting the mean scores exactly 0, and worse than that is negative without bound.
+    Source: the text of arXiv 2605.24577; `explained_variance_grand` is its pipeline's.
+    Raises BadActivations (shapes, dtypes, values that are not finite, constant x).
+
+    >>> explained_variance([[0.0, 1.0], [2.0, 3.0]], [[0.0, 1.0], [2.0, 3.0]])
+    1.0
+    >>> explained_variance([[0.0, 1.0], [2.0, 3.0]], [[1.0, 2.0], [1.0, 2.0]])
+    0.0
+    >>> explained_variance([[0.0, 1.0], [2.0, 3.0]], [[2.0, 3.0], [0.0, 1.0]])
+    -3.0
     """
     return EVSums.of(x, x_hat).score
 
 
-def explained_variance_grand(x: Tensor, x_hat: Tensor) -> float:
+def explained_variance_grand(x: Array, x_hat: Array) -> float:
     """The pipeline's score: 1 - mean squared error / variance of all entries of x.
 
     x, x_hat: [tokens, d]. The variance is the population's, around one scalar mean. Raises as

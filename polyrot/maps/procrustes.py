@@ -11,48 +11,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Generic, Protocol, overload
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import TypeVar
 
-from polyrot.maps.checks import check_matrix, check_pair, check_square
+from polyrot.maps.arrays import Array, Given, read
+from polyrot.maps.checks import (
+    BadActivations,
+    check_matrix,
+    check_orthogonal,
+    check_pair,
+    check_square,
+)
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.moments import MomentAccumulator, Moments, check_fit, pair_moments
+
+#: What a map is held in: torch tensors, unless NumPy was fitted.
+A = TypeVar("A", Tensor, NDArray[np.float64], default=Tensor)
+#: Activations as they are given, and given back.
+X = TypeVar("X", Tensor, NDArray[Any])
 
 
 class ActivationMap(Protocol):
     """Anything that carries activations of one model to those of another."""
 
-    def apply(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor, /) -> Tensor:
         """[..., d] to [..., d], on x's device, in its dtype or float32, whichever is wider."""
         ...
 
 
 @dataclass(frozen=True)
-class Rotation:
+class Rotation(Generic[A]):
     """x -> (x - mean_a) @ r + mean_b with r in O(d), or SO(d) where reflections were excluded.
 
-    `singular_values` [d], descending, are those of the cross-covariance (for principal axes: the
-    products of matched standard deviations) and `rank` counts those above rounding. Where rank < d,
-    r is arbitrary on d - rank dimensions.
+    r [d, d], mean_a [d] and mean_b [d] are float64: NumPy arrays where NumPy was fitted, torch
+    tensors otherwise. `singular_values` [d], descending, are those of the cross-covariance (for
+    principal axes: the products of matched standard deviations) and `rank` counts those above
+    rounding. Where rank < d, r is arbitrary on d - rank dimensions.
     """
 
-    r: Tensor
-    mean_a: Tensor
-    mean_b: Tensor
-    singular_values: Tensor
+    r: A
+    mean_a: A
+    mean_b: A
+    singular_values: A
     rank: int
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Rotate activations [..., d]; on x's device, in its dtype or float32."""
-        x = _at_least_single(x)
-        return (x - self.mean_a.to(x)) @ self.r.to(x) + self.mean_b.to(x)
+    def apply(self, x: X) -> X:
+        """Rotate activations [..., d]: NumPy or torch as given (on x's device), in x's dtype or
+        float32, whichever is wider.
+
+        Raises BadActivations: another width than d, dtypes that are not floating.
+        """
+        return _carried(x, self.mean_a, self.mean_b, self.r)
 
     @property
     def det(self) -> float:
         """+1.0 or -1.0."""
-        return float(torch.linalg.slogdet(self.r).sign)
+        return float(torch.linalg.slogdet(torch.as_tensor(self.r)).sign)
 
 
 @dataclass(frozen=True)
@@ -67,10 +86,9 @@ class Affine:
     mean_b: Tensor
     rank: int
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Map activations [..., d_a] to [..., d_b]; on x's device, in its dtype or float32."""
-        x = _at_least_single(x)
-        return (x - self.mean_a.to(x)) @ self.w.to(x) + self.mean_b.to(x)
+    def apply(self, x: X) -> X:
+        """Map activations [..., d_a] to [..., d_b]; otherwise as `Rotation.apply`."""
+        return _carried(x, self.mean_a, self.mean_b, self.w)
 
 
 @dataclass(frozen=True)
@@ -80,23 +98,72 @@ class Shift:
     mean_a: Tensor
     mean_b: Tensor
 
-    def apply(self, x: Tensor) -> Tensor:
-        """Shift activations [..., d]; on x's device, in its dtype or float32."""
-        x = _at_least_single(x)
-        return x - self.mean_a.to(x) + self.mean_b.to(x)
+    def apply(self, x: X) -> X:
+        """Shift activations [..., d]; otherwise as `Rotation.apply`."""
+        return _carried(x, self.mean_a, self.mean_b)
 
 
-def fit_rotation(a: Tensor, b: Tensor, allow_reflection: bool = True) -> Rotation:
-    """The orthogonal r that minimises ||(a - mean_a) r - (b - mean_b)||_F.
+def _carried(x: Any, mean_a: Any, mean_b: Any, matrix: Any = None) -> Any:
+    """(x - mean_a) @ matrix + mean_b; x [..., d] of the map's own width, none that broadcasts."""
+    given = read(x, where=("activations to map",))
+    rows, before, after = given.tensors[0], torch.as_tensor(mean_a), torch.as_tensor(mean_b)
+    if rows.ndim == 0 or rows.shape[-1] != len(before):
+        raise BadActivations(
+            f"activations to map: shape {list(rows.shape)} where [..., {len(before)}] is expected; "
+            "the map was fitted on another width of model"
+        )
+    # Half-precision activations are for storage: an orthogonal matrix is not orthogonal in them.
+    wide = rows.to(torch.promote_types(rows.dtype, torch.float32))
+    if matrix is None:
+        return given.back(wide - before.to(wide) + after.to(wide))
+    return given.back((wide - before.to(wide)) @ torch.as_tensor(matrix).to(wide) + after.to(wide))
 
-    a, b: [tokens, d], row i of both the same token, any device and floating dtype; moments and SVD
-    in float64. With C = (a - mean_a)^T (b - mean_b) = U S V^T, r = U V^T, in O(d) (Schoenemann
-    1966, doi:10.1007/BF02289451); without reflections the last column of U changes its sign where
-    det would be -1, which is the optimum in SO(d) (Kabsch 1976, doi:10.1107/S0567739476001873).
-    Raises BadActivations: shapes, values that are not finite, fewer tokens than dimensions, a
-    constant dimension.
+
+@overload
+def fit_rotation(  # type: ignore[overload-overlap]  # a Tensor is what NumPy can read, too
+    a: Tensor, b: Tensor, allow_reflection: bool = ...
+) -> Rotation: ...
+@overload
+def fit_rotation(
+    a: Array, b: Array, allow_reflection: bool = ...
+) -> Rotation[NDArray[np.float64]]: ...
+def fit_rotation(a: Array, b: Array, allow_reflection: bool = True) -> Rotation[Any]:
+    """The orthogonal r that minimises ||(a - mean_a) r - (b - mean_b)||_F, so that a @ r ~ b.
+
+    a, b: activations [tokens, d] of a sibling and of the anchor, row i of both the same token, any
+    device and floating dtype; moments and SVD in float64, on b's device. NumPy arrays and lists
+    give a `Rotation` of NumPy arrays, torch tensors one of tensors, detached. With C = (a -
+    mean_a)^T (b - mean_b) = U S V^T, r = U V^T, in O(d) (Schoenemann 1966,
+    doi:10.1007/BF02289451); without reflections the last column of U changes its sign where det
+    would be -1, which is the optimum in SO(d) (Kabsch 1976, doi:10.1107/S0567739476001873).
+    Judge the fit on rows that it has not seen; `polyrot.compare` does.
+    Raises BadActivations: shapes, dtypes, values that are not finite, fewer tokens than dimensions,
+    a constant dimension.
+
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.standard_normal((200, 3))
+    >>> turn = np.linalg.qr(rng.standard_normal((3, 3)))[0]
+    >>> fit = fit_rotation(a, a @ turn + 5)
+    >>> np.allclose(fit.r, turn), np.allclose(fit.apply(a), a @ turn + 5), fit.rank
+    (True, True, 3)
     """
-    return fit_from_moments([_moments(a, b, "Procrustes fit")], allow_reflection)[0]
+    given = read(a, b, where=("Procrustes fit, sibling", "Procrustes fit, anchor"))
+    sibling, anchor = given.tensors
+    moments = _moments(sibling, anchor, "Procrustes fit")
+    found = fit_from_moments([moments], allow_reflection)[0]
+    return as_given(found, given)
+
+
+def as_given(rotation: Rotation, given: Given) -> Rotation[Any]:
+    """A rotation in tensors, as the caller gave the arrays."""
+    return Rotation(
+        given.back(rotation.r),
+        given.back(rotation.mean_a),
+        given.back(rotation.mean_b),
+        given.back(rotation.singular_values),
+        rotation.rank,
+    )
 
 
 def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) -> list[Rotation]:
@@ -118,6 +185,38 @@ def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) 
     return [
         Rotation(r[i], m.mean_a, m.mean_b, s[i], _rank(s[i], m.rtol)) for i, m in enumerate(moments)
     ]
+
+
+def scaled_from_moments(rotation: Rotation, moments: Moments) -> Affine:
+    """The rotation with the one scale s that fits best: (a - mean_a) s r + mean_b.
+
+    s = tr(r^T C) / ||a - mean_a||_F^2 with C = (a - mean_a)^T (b - mean_b), which is the least-
+    squares scale of any fixed r (Schoenemann and Carroll 1970, doi:10.1007/BF02291266).
+    """
+    scale = (rotation.r * moments.cross).sum() / moments.var_a.sum()
+    return Affine(scale * rotation.r, moments.mean_a, moments.mean_b, rotation.rank)
+
+
+def split_half_share(r1: Array, r2: Array) -> float:
+    """tr(r_1^T r_2) / d: the share of r that two disjoint halves of the tokens agree on.
+
+    r1, r2: [d, d], orthogonal, each fitted on one half. 1 if they give the same r, 0 in expectation
+    if r is noise; about rank / d with activations of that rank. ||r_1 - r_2||_F / sqrt(2 d) =
+    sqrt(1 - share). Raises ValueError: shapes, dtypes, a matrix that is not orthogonal.
+
+    >>> import numpy as np
+    >>> split_half_share(np.eye(4), np.diag([1.0, 1.0, 1.0, -1.0]))
+    0.5
+    """
+    where = "split-half share"
+    first, second = read(
+        r1, r2, where=(f"{where}, first", f"{where}, second"), error=ValueError
+    ).tensors
+    for r in (first, second):
+        check_orthogonal(r, where)
+    if first.shape != second.shape:
+        raise ValueError(f"{where}: of one width, not {list(first.shape)}, {list(second.shape)}")
+    return float((first.double() * second.to(first.device).double()).sum() / len(first))
 
 
 def nearest_to_identity(cross: Tensor, rank: int) -> Tensor:
@@ -231,11 +330,6 @@ def restricted_distance(r: Tensor, basis: Tensor) -> float:
     )
 
 
-def _at_least_single(x: Tensor) -> Tensor:
-    # Half-precision activations are for storage: an orthogonal matrix is not orthogonal in them.
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def _moments(
     a: Tensor, b: Tensor, where: str, auto: bool = False, same_width: bool = True
 ) -> Moments:
@@ -272,6 +366,7 @@ __all__ = [
     "Shift",
     "affine_from_moments",
     "affine_least_squares",
+    "as_given",
     "fit_from_moments",
     "fit_rotation",
     "frobenius_distance",
@@ -281,5 +376,7 @@ __all__ = [
     "principal_axes_map",
     "principal_basis",
     "restricted_distance",
+    "scaled_from_moments",
     "shift_only",
+    "split_half_share",
 ]

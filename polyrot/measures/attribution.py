@@ -23,7 +23,7 @@ from polyrot.measures.component_effects import (
 )
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import derive, numpy_generator
-from polyrot.store import Artifact, Store
+from polyrot.store import Artifact, Runtime
 
 RECIPE_VERSION = 1  # raise when a change of code changes what an attribution comes to
 BOOTSTRAP_SEED = 20260607
@@ -106,17 +106,16 @@ class Table:
 def tabulate(
     cohort: InterventionCohort,
     models: Sequence[int] | None = None,
-    store: Store | None = None,
-    progress: Progress = silent,
+    runtime: Runtime | None = None,
 ) -> Table:
     """Attribute every component of `models` (numbers; default all) on the score split.
 
-    With a store the effects are taken from there; the correlations are always worked out anew.
+    With a runtime the effects are taken from its store; correlations are always worked out anew.
     """
     chosen = list(range(len(cohort.seeds)) if models is None else models)
 
     def build(checkpoint: object) -> Artifact:
-        return Artifact(_effects(cohort, chosen, progress))
+        return Artifact(_effects(cohort, chosen, silent if runtime is None else runtime.progress))
 
     recipe = {
         "version": RECIPE_VERSION,
@@ -125,11 +124,13 @@ def tabulate(
         "sequences": [N_SEQUENCES, N_PATH],
         "steps": STEPS,
     }
-    if store is None:
+    if runtime is None:
         kept = build(None)
     else:
         state = "" if cohort.trained else "-untrained"
-        kept = store.get_or_build("attribution", recipe, build, name=f"{cohort.scale}{state}")
+        kept = runtime.store.get_or_build(
+            "attribution", recipe, build, name=f"{cohort.scale}{state}"
+        )
     t = kept.tensors
     patching, integrated, gradients = [], [], []
     for i, m in enumerate(chosen):

@@ -14,7 +14,7 @@ from polyrot.cohorts.cohort import Cohort, pair_labels
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.maps.matching import matched_fraction, max_cosine
 from polyrot.measured import Measured, PairSite
-from polyrot.measures.fits import NULL_SEED, Fits, seeds_used
+from polyrot.measures.fits import NULL_DRAWS_SEED, Fits, seeds_used
 from polyrot.runtime.seeding import numpy_generator
 
 BySite = Mapping[tuple[int, str], Dictionary]
@@ -63,9 +63,10 @@ def agreement(cohort: Cohort, saes: BySite, sites: Sequence[str]) -> Agreement:
 
     def cell(model: int, site: str) -> tuple[float, ...]:
         a, b = saes[0, site].decoder, saes[model, site].decoder
-        cosines = max_cosine(a, b)
+        cosines = max_cosine(a, b, features="columns")
         kept.append(cosines.cpu().float())
-        lively = max_cosine(a, b, live[0, site].cpu(), live[model, site].cpu())
+        masks = live[0, site].cpu(), live[model, site].cpu()
+        lively = max_cosine(a, b, *masks, features="columns")
         return matched_fraction(cosines), float(cosines.mean()), matched_fraction(lively)
 
     fraction, mean, live_fraction = _tables(cohort, sites, cell)
@@ -76,7 +77,9 @@ def agreement(cohort: Cohort, saes: BySite, sites: Sequence[str]) -> Agreement:
 def noise_agreement(saes: BySite, sites: Sequence[str]) -> tuple[PairSite, Tensor]:
     """Fraction of the anchor's columns matched by an SAE from the same start that only ever saw
     noise (model 1 of `saes`), [1, sites], and the best cosines behind it, [1, sites, columns]."""
-    cosines = torch.stack([max_cosine(saes[0, s].decoder, saes[1, s].decoder) for s in sites])
+    cosines = torch.stack(
+        [max_cosine(saes[0, s].decoder, saes[1, s].decoder, features="columns") for s in sites]
+    )
     fractions = np.array([[matched_fraction(row) for row in cosines]])
     return PairSite(fractions, ("noise",), tuple(sites)), cosines[None].cpu().float()
 
@@ -92,13 +95,15 @@ def gain_by_rotation(cohort: Cohort, saes: BySite, fits: Fits, sites: Sequence[s
 
     Recorded beside it: the same gain through a Haar matrix in place of R, which is that of chance.
     """
-    rng = numpy_generator(NULL_SEED, "Haar in place of R")
+    rng = numpy_generator(NULL_DRAWS_SEED, "Haar in place of R")
 
     def cell(model: int, site: str) -> tuple[float, ...]:
         a, b = saes[0, site].decoder, saes[model, site].decoder
         r = fits.matched[site][model - 1].r.to(b)
         haar = torch.from_numpy(ortho_group.rvs(len(r), random_state=rng)).to(b)
-        before, after, chance = (float(max_cosine(a, c).mean()) for c in (b, r.T @ b, haar @ b))
+        before, after, chance = (
+            float(max_cosine(a, c, features="columns").mean()) for c in (b, r.T @ b, haar @ b)
+        )
         return after - before, chance - before, before, after
 
     gain, chance, before, after = _tables(cohort, sites, cell)
@@ -122,7 +127,7 @@ def universality(
     `second_start`: the anchor's dictionaries from another start, by site. Recorded beside: both
     fractions, and what two starts on one model share, which is the ceiling.
     """
-    rng = numpy_generator(NULL_SEED, "Haar in place of R, sparse")
+    rng = numpy_generator(NULL_DRAWS_SEED, "Haar in place of R, sparse")
     live = live_features(cohort, saes)
     again = live_features(cohort, {(0, s): d for s, d in second_start.items()})
 
@@ -130,13 +135,22 @@ def universality(
         a, b = saes[0, site].decoder, saes[model, site].decoder
         masks = live[0, site].cpu(), live[model, site].cpu()
         r = fits.matched[site][model - 1].r.to(b)
-        through_r = matched_fraction(max_cosine(a, r.T @ b, *masks))
+        through_r = matched_fraction(max_cosine(a, r.T @ b, *masks, features="columns"))
         draws = ortho_group.rvs(len(r), size=haar_draws, random_state=rng)
         through_haar = [
-            matched_fraction(max_cosine(a, torch.from_numpy(q).to(b) @ b, *masks)) for q in draws
+            matched_fraction(
+                max_cosine(a, torch.from_numpy(q).to(b) @ b, *masks, features="columns")
+            )
+            for q in draws
         ]
         ceiling = matched_fraction(
-            max_cosine(a, second_start[site].decoder, live[0, site].cpu(), again[0, site].cpu())
+            max_cosine(
+                a,
+                second_start[site].decoder,
+                live[0, site].cpu(),
+                again[0, site].cpu(),
+                features="columns",
+            )
         )
         chance = float(np.mean(through_haar))
         return through_r - chance, through_r, chance, ceiling

@@ -17,7 +17,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.cohorts.run import EARLY, middle, nearest
+from polyrot.cohorts.run import EARLY, nearest
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.moments import check_fit
@@ -41,7 +41,7 @@ SHARE = 0.999
 class Drift:
     """Distances between every two checkpoints of one run, by site.
 
-    middle: see the function of that name. distance: [steps, steps, sites], ||r - I||_F, symmetric.
+    middle: the cohort's own. distance: [steps, steps, sites], ||r - I||_F, symmetric.
     restricted: the same on the principal directions of the earlier checkpoint that hold 99.9 % of
     its variance, per dimension. dimensions: [steps, sites], how many those are. closest: as
     `distance`, of the r nearest to the identity among all that fit as well, and rank: [steps,
@@ -114,7 +114,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     return round(float(spearmanr(x, y).statistic), 12)
 
 
-def measure(checkpoints: Cohort) -> Drift:
+def measure_drift(checkpoints: Cohort) -> Drift:
     """Fit every pair of checkpoints at every site, on the fit split.
 
     Raises ValueError: fewer than two checkpoints, steps not increasing; as `fit_from_moments`.
@@ -149,7 +149,7 @@ def measure(checkpoints: Cohort) -> Drift:
     return Drift(
         steps,
         sites,
-        middle(checkpoints),
+        checkpoints.middle,
         checkpoints.width,
         distance,
         restricted,
@@ -235,4 +235,4 @@ def reconstruct(
             turned = fit_rotation(fit[late], fit[early]).apply(score[late])
             naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
             rotated[early, late, j] = explained_variance(turned, dictionary(turned))
-    return Reconstructions(steps, sites, middle(checkpoints), own, naive, rotated)
+    return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated)

@@ -219,7 +219,7 @@ def recipe(cohort: InterventionCohort) -> dict[str, object]:
     }
 
 
-def measure(
+def measure_edits(
     cohort: InterventionCohort,
     rotations: Mapping[str, Sequence[Rotation]],
     *,

@@ -36,7 +36,7 @@ N_SEQUENCES = 128
 TARGETS = 256
 """Targeted positions that a signed effect is averaged over, where there are as many."""
 RANDOM_SEED = 20260606
-LOWER = "use a device with more memory, or --device cpu"
+INTERVENTION_MEMORY_REMEDY = "use a device with more memory, or --device cpu"
 LEAST = 64
 """Sequences that an effect is averaged over at least: those of the paper's on Pythia."""
 POSITIONS = 2048
@@ -107,7 +107,9 @@ def effects(
     """
     totals: list[np.ndarray] = []
     for part in parts(tokens):
-        with memory_for(f"an intervention on {part.numel()} positions", part.device, LOWER):
+        with memory_for(
+            f"an intervention on {part.numel()} positions", part.device, INTERVENTION_MEMORY_REMEDY
+        ):
             run = cohort.clean_run(model, part)
             added = shift(run)
             if added.ndim != 4 or not bool(added.isfinite().all()):

@@ -25,7 +25,9 @@ from polyrot.maps.procrustes import (
 )
 from polyrot.runtime.seeding import derive, torch_generator
 
-NULL_SEED = 20260524
+NULL_DRAWS_SEED = 20260524
+"""Of everything that is drawn for a null or a control; the null tables of `polyrot.haar` have
+another."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _fitted(cohort: Cohort, moments: Sequence[Moments], where: str) -> tuple[Rot
     return tuple(fit_from_moments(moments))
 
 
-def fit_all(cohort: Cohort, seed: int = NULL_SEED) -> Fits:
+def fit_all(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> Fits:
     """Fit everything at every site. `seed` draws shuffles and signs.
 
     Raises BadActivations, naming scale, site, pair and seed, where a map cannot be fitted (see
@@ -106,6 +108,6 @@ def fit_all(cohort: Cohort, seed: int = NULL_SEED) -> Fits:
     )
 
 
-def seeds_used(cohort: Cohort, seed: int = NULL_SEED) -> dict[str, list[int] | int]:
+def seeds_used(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> dict[str, list[int] | int]:
     """The seeds behind a fit, for the record."""
     return {"models": list(cohort.seeds), "null draws": derive(seed)}

@@ -9,7 +9,7 @@ from pathlib import PurePath
 import numpy as np
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries.collection import EXPANSION, Group, Spec, own_start, published_l1
+from polyrot.dictionaries.collection import EXPANSION, Group, Spec, own_start
 from polyrot.dictionaries.loading import Saved
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.dictionaries.training import Schedule
@@ -19,9 +19,8 @@ from polyrot.language.pair import parted
 from polyrot.maps.matching import matched_fraction, max_cosine
 from polyrot.measured import Measured
 from polyrot.measures import haar
-from polyrot.measures.fits import NULL_SEED, Fits
-from polyrot.measures.transfer import Transfer
-from polyrot.measures.transfer import measure as measure_transfer
+from polyrot.measures.fits import NULL_DRAWS_SEED, Fits
+from polyrot.measures.transfer import Transfer, measure_transfer
 from polyrot.runtime.seeding import numpy_generator
 
 
@@ -29,7 +28,7 @@ def sibling_group(
     cohort: Cohort, schedule: Schedule, sites: Sequence[str], expansion: int = EXPANSION
 ) -> Group:
     """B's own dictionaries, each from its own start, to compare A's decoder with."""
-    l1 = published_l1(cohort)
+    l1 = cohort.facts.published_l1
     specs = tuple(Spec(1, site, own_start(1), l1) for site in sites)
     return Group("own", specs, schedule, expansion)
 
@@ -95,7 +94,7 @@ class Frontier:
             tuple(values),
             None,
             {**beside, **({"notes": "; ".join(self.notes)} if self.notes else {})},
-            {"null draws": NULL_SEED},
+            {"null draws": NULL_DRAWS_SEED},
             {**self.counts, "sites": len(values)},
         )
 
@@ -118,15 +117,15 @@ def notes_on(sae: Saved, name: str) -> tuple[str, ...]:
     """What a dictionary's file says that does not go with model A, called `name`, or with how its
     activations are taken here."""
     short = PurePath(parted(name)[0]).name.lower()
-    told = sae.model.rpartition("/")[2].lower()
+    trained_on = sae.model.rpartition("/")[2].lower()
     other = [f"note: the dictionary names {sae.model} as its model, not {name}"]
     return (
-        *(other if told and told != short else ()),
+        *(other if trained_on and trained_on != short else ()),
         *(f"note: the dictionary was trained on {text}" for text in sae.otherwise),
     )
 
 
-def measure(
+def measure_frontier(
     cohort: Cohort,
     fits: Fits,
     saes: Mapping[str, Dictionary],
@@ -147,7 +146,7 @@ def measure(
             rows[site][called] = float(getattr(transfer, name).values[0, j])
         mine, theirs = saes[site].decoder, others[site].decoder
         given = mine.norm(dim=0).cpu() > 0  # someone else's may have columns of zeros
-        cosines = max_cosine(mine, theirs, given)
+        cosines = max_cosine(mine, theirs, given, features="columns")
         rows[site]["mean_cosine"] = float(cosines.mean())
         rows[site]["matched"] = matched_fraction(cosines)
     rs = haar.rotation_stack(fits)
@@ -155,7 +154,7 @@ def measure(
         "magnitude": haar.distances(fits).values[0] / (2 * cohort.width) ** 0.5,
         "split_half": haar.half_gap(fits).values[0],
         "det": determinant_sign(rs),
-        "ks_p": published_ks(rs, numpy_generator(NULL_SEED, "published reference")).p_values,
+        "ks_p": published_ks(rs, numpy_generator(NULL_DRAWS_SEED, "published reference")).p_values,
     }
     for name, values in found.items():
         for site, value in zip(fits.sites, values, strict=True):

@@ -16,7 +16,7 @@ import torch
 from polyrot.cohorts.cohort import Cohort
 from polyrot.haar.alternatives import ALTERNATIVES
 from polyrot.haar.battery import BatteryResult, Direction, haar_batteries, holm
-from polyrot.haar.frames import common_rank, relative_rotations, split_half_share, whitened_contrast
+from polyrot.haar.frames import common_rank, relative_rotations, whitened_contrast
 from polyrot.haar.nulls import DEFAULT_DRAWS, Store
 from polyrot.haar.orthogonal import FloatArray, determinant_sign, sample_haar
 from polyrot.haar.permutations import permutation_distances
@@ -29,9 +29,9 @@ from polyrot.haar.published import (
     mean_permutation_test,
     published_ks,
 )
-from polyrot.maps.procrustes import fit_rotation
+from polyrot.maps.procrustes import fit_rotation, split_half_share
 from polyrot.measured import Measured, PairSite
-from polyrot.measures.fits import NULL_SEED, Fits
+from polyrot.measures.fits import NULL_DRAWS_SEED, Fits
 from polyrot.runtime.seeding import derive, numpy_generator
 
 PUBLISHED_P = 0.99  # the published test reports "p of about 1"
@@ -64,7 +64,7 @@ def labels(fits: Fits) -> tuple[str, ...]:
 
 def _table(fits: Fits, cell: Callable[[int, str], float]) -> PairSite:
     values = [[cell(i, site) for site in fits.sites] for i in range(len(fits.pairs))]
-    return PairSite(np.array(values), fits.pairs, fits.sites, seeds={"null": NULL_SEED})
+    return PairSite(np.array(values), fits.pairs, fits.sites, seeds={"null": NULL_DRAWS_SEED})
 
 
 def distances(fits: Fits) -> PairSite:
@@ -81,7 +81,9 @@ def mean_ratio(fits: Fits) -> Measured:
 
 def spectrum_as_published(fits: Fits) -> Measured:
     """Smallest of the pooled and per-pair p-values of the published test."""
-    found = published_ks(rotation_stack(fits), numpy_generator(NULL_SEED, "published reference"))
+    found = published_ks(
+        rotation_stack(fits), numpy_generator(NULL_DRAWS_SEED, "published reference")
+    )
     return Measured.of(found.smallest_p).also(
         pooled_statistic=found.pooled_statistic,
         pooled_p=found.pooled_p_value,
@@ -95,7 +97,7 @@ def pooled_mean_cosine(fits: Fits, store: Store | None) -> Measured:
 
     Beside it the p-value that takes a pair's sites as they hang together, turned by one matrix.
     """
-    rng = numpy_generator(NULL_SEED, "mean cosine")
+    rng = numpy_generator(NULL_DRAWS_SEED, "mean cosine")
     rs = rotation_stack(fits)
     found = mean_cosine_test(rs, rng, store=store)
     by_pair = rs.reshape(len(fits.pairs), len(fits.sites), *rs.shape[1:])
@@ -111,7 +113,7 @@ def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
     Beside it the p-value that counts a pair's sites as one draw, whose spread is at most that of a
     single matrix: too large rather than too small, however the sites hang together.
     """
-    rng = numpy_generator(NULL_SEED, "permutations")
+    rng = numpy_generator(NULL_DRAWS_SEED, "permutations")
     rs = rotation_stack(fits)
     found = mean_permutation_test(rs, rng, store=store)
     cautious = mean_permutation_test(rs, rng, store=store, per_draw=len(fits.sites))
@@ -151,7 +153,7 @@ def _adjusted(
             "rejected_at_full_rank": float((missed & full_rank).sum()),
             **beside,
         },
-        seeds={"null": NULL_SEED},
+        seeds={"null": NULL_DRAWS_SEED},
     )
 
 
@@ -276,7 +278,7 @@ def special_fraction(fits: Fits) -> Measured:
 
 def passes_published(rs: FloatArray) -> np.ndarray:
     """Which of the matrices [n, d, d] meet the published criteria, KS and Frobenius: bool [n]."""
-    ks = published_ks(rs, numpy_generator(NULL_SEED, "published reference"))
+    ks = published_ks(rs, numpy_generator(NULL_DRAWS_SEED, "published reference"))
     return (ks.p_values >= PUBLISHED_P) & (np.abs(frobenius_ratio(rs) - 1) <= PUBLISHED_FROBENIUS)
 
 
@@ -287,8 +289,8 @@ def shuffled_failures(fits: Fits) -> Measured:
     """
     rs = rotation_stack(fits, "shuffled")
     d = rs.shape[-1]
-    haar = sample_haar(d, 200, numpy_generator(NULL_SEED, "Haar against published"))
-    ks = published_ks(rs, numpy_generator(NULL_SEED, "published reference"))
+    haar = sample_haar(d, 200, numpy_generator(NULL_DRAWS_SEED, "Haar against published"))
+    ks = published_ks(rs, numpy_generator(NULL_DRAWS_SEED, "published reference"))
     return Measured.of(float((~passes_published(rs)).mean())).also(
         haar_fails=float((~passes_published(haar)).mean()),
         fails_ks=float((ks.p_values < PUBLISHED_P).mean()),
@@ -325,7 +327,7 @@ def shared_features(
         ranks[f"rank_{site}"] = float(rank)
         anchor = x[0].double().numpy()
         for m in range(1, len(x)):
-            rng = numpy_generator(NULL_SEED, "whitened", site, m)
+            rng = numpy_generator(NULL_DRAWS_SEED, "whitened", site, m)
             sibling = x[m].double().numpy()
             found = whitened_contrast(sibling, anchor, rng, rank=rank, draws=draws, store=store)
             for which in _BOTH:
@@ -357,15 +359,15 @@ def alternatives_that_fail(d: int = 512, per_alternative: int = 5) -> Measured:
 
 
 def _fails(name: str, d: int, n: int) -> float:
-    rng = np.random.default_rng(derive(NULL_SEED, "alternative", name))
+    rng = np.random.default_rng(derive(NULL_DRAWS_SEED, "alternative", name))
     drawn = np.stack([ALTERNATIVES[name](d, rng) for _ in range(n)])
-    ks = published_ks(drawn, numpy_generator(NULL_SEED, "published reference"))
+    ks = published_ks(drawn, numpy_generator(NULL_DRAWS_SEED, "published reference"))
     return float((ks.p_values < PUBLISHED_P).mean())
 
 
 def permutation_figure_gap(published: float = 29.6, d: int = 512, draws: int = 16) -> Measured:
     """How far the published distance is from the mean over Haar matrices."""
-    rs = sample_haar(d, draws, numpy_generator(NULL_SEED, "permutation figure"))
+    rs = sample_haar(d, draws, numpy_generator(NULL_DRAWS_SEED, "permutation figure"))
     found = permutation_distances(rs)
     unsigned = permutation_distances(rs, signed=False)
     return Measured.of(abs(published - float(found.mean()))).also(

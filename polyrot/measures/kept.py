@@ -16,7 +16,7 @@ from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Group
 from polyrot.measured import PairSite
-from polyrot.measures.fits import NULL_SEED
+from polyrot.measures.fits import NULL_DRAWS_SEED
 from polyrot.store import Artifact, Store
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
@@ -39,7 +39,7 @@ def recipe(cohort: Cohort, groups: Sequence[Group], **more: object) -> dict[str,
     return {
         "version": RECIPE_VERSION,
         "dictionaries": [collection.recipe(cohort, group) for group in groups],
-        "nulls": NULL_SEED,
+        "nulls": NULL_DRAWS_SEED,
         **more,
     }
 

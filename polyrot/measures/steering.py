@@ -193,7 +193,7 @@ class Steering:
         )
 
 
-def measure(
+def measure_steering(
     cohort: InterventionCohort,
     rotations: Sequence[Rotation],
     *,

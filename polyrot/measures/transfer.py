@@ -18,7 +18,7 @@ from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.explained_variance import EVSums
 from polyrot.maps.procrustes import ActivationMap, pointwise_ev
 from polyrot.measured import PairSite
-from polyrot.measures.fits import NULL_SEED, Fits, seeds_used
+from polyrot.measures.fits import NULL_DRAWS_SEED, Fits, seeds_used
 from polyrot.runtime.seeding import torch_generator
 
 
@@ -91,8 +91,8 @@ def _score(dictionary: Dictionary, x: Tensor) -> tuple[float, float]:
     return sums.score, sums.grand_score
 
 
-def measure(
-    cohort: Cohort, fits: Fits, saes: Mapping[str, Dictionary], seed: int = NULL_SEED
+def measure_transfer(
+    cohort: Cohort, fits: Fits, saes: Mapping[str, Dictionary], seed: int = NULL_DRAWS_SEED
 ) -> Transfer:
     """Score the anchor's dictionaries `saes` (by site) on every sibling. `seed` draws the noise."""
     shape = (len(fits.pairs), len(fits.sites))

@@ -1,0 +1,1 @@
+"""What runs need and science does not: devices, seeding, progress, files written whole."""

@@ -13,7 +13,7 @@ WARM_UP = 3
 """Calls before the recording, in which compilers, allocators and optimisers set themselves up."""
 
 
-class Captured(Generic[Result]):
+class CudaGraph(Generic[Result]):
     """`step` of tensors on a GPU whose shapes stay the same, which does not look at their values.
 
     It may write in place to tensors that live outside of it, such as weights and moments. The first
@@ -29,6 +29,7 @@ class Captured(Generic[Result]):
         self._result: Result
 
     def __call__(self, *inputs: Tensor) -> Result:
+        """The step on these inputs; what a later call returns overwrites it."""
         if not self._inputs:  # held from the first call on: other strides would compile anew
             self._inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
         for held, x in zip(self._inputs, inputs, strict=True):

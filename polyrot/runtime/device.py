@@ -14,7 +14,7 @@ BF16 = "bf16 autocast, fp32 weights"
 FLOAT32 = "float32"
 BY_HARDWARE = "bf16 autocast on CUDA, float32 on CPUs"
 """What a schedule may say of the precision of its products. By hardware, a CPU too takes bf16 where
-it has instructions for it and a trial is faster; what was taken is told by the artifact."""
+it has instructions for it and a trial is faster; the artifact says what was taken."""
 
 
 class NoDevice(argparse.ArgumentTypeError, ValueError):
@@ -65,7 +65,7 @@ def precision_of(asked: str, device: torch.device, trial: Callable[[str], Any]) 
 
 
 Stretches = list[list[Any]]
-"""[first step, precision] of each stretch of a run, which may be gone on with on other hardware."""
+"""[first step, precision] of each stretch of a run, which may be resumed on other hardware."""
 
 
 def begin_stretch(stretches: Stretches, step: int, precision: str) -> None:
@@ -78,7 +78,7 @@ def begin_stretch(stretches: Stretches, step: int, precision: str) -> None:
 def memory_for(what: str, device: torch.device | str, remedy: str) -> Iterator[None]:
     """Where the memory of `device` runs out inside, say what did not fit, and the remedy.
 
-    Raises torch.OutOfMemoryError; one that was told so further inside is left as it is.
+    Raises torch.OutOfMemoryError; one that was raised so further inside is left as it is.
     """
     try:
         yield

@@ -9,9 +9,10 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Told by long work how far it is; `note` is a short figure such as the loss."""
+    """Called by long work with how far it is; `note` is a short figure such as the loss."""
 
-    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None: ...
+    def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """`done` of `total` of this stage are done."""
 
 
 def silent(stage: str, done: int, total: int, note: str = "") -> None:
@@ -19,7 +20,7 @@ def silent(stage: str, done: int, total: int, note: str = "") -> None:
 
 
 def silence(text: str) -> None:
-    """What hears a notice and shows nothing."""
+    """Takes a notice and shows nothing."""
 
 
 def _duration(seconds: float) -> str:
@@ -50,6 +51,7 @@ class ConsoleProgress:
         self._write(("\r\x1b[K" if self._live else "") + text + "\n")
 
     def __call__(self, stage: str, done: int, total: int, note: str = "") -> None:
+        """Show how far a stage is, at most once an interval, and its end."""
         now = time.monotonic()
         start, first = self._started.setdefault(stage, (now, done))
         finished = done >= total

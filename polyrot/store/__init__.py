@@ -1,6 +1,7 @@
 """Artifacts on disk: what is shipped, what is cached, and what is built where neither is there."""
 
 from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
+from polyrot.store.runtime import Runtime
 from polyrot.store.shipped import (
     SHIPPED_BUDGET,
     DamagedArtifact,
@@ -17,6 +18,7 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "DamagedArtifact",
+    "Runtime",
     "Store",
     "StoreFull",
     "StoreWarning",

@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, where it was made of what the build is made of now."""
+"""Resuming from a checkpoint, where it was made of what the build is made of now."""
 
 from __future__ import annotations
 

@@ -12,12 +12,7 @@ from typing import Any
 
 import torch
 
-from polyrot.store.file import (
-    SUFFIX,
-    Damaged,
-    read,
-    write,
-)
+from polyrot.store.file import SUFFIX, Damaged, read, write
 
 SHIPPED_BUDGET = 40 * 2**20
 
@@ -29,13 +24,16 @@ class DamagedArtifact(RuntimeError):
     """A shipped file is not what it should be; the message names it and says what to do."""
 
 
-def _artifacts(directory: Path, fp: str = "", below: str = "") -> list[Path]:
+def artifacts_in(directory: Path, fp: str = "", below: str = "") -> list[Path]:
+    """The artifacts of a directory, sorted: of one fingerprint, or all (""). below: "*/" for those
+    of its folders."""
     # `*` matches hidden files too: checkpoints are none of these.
     found = directory.glob(f"{below}*{fp[:16]}{SUFFIX}")
     return sorted(p for p in found if not p.name.startswith("."))
 
 
-def _remedy(path: Path, damage: Damaged) -> str:
+def restore_advice(path: Path, damage: Damaged) -> str:
+    """What is wrong with a shipped file, and how to have it whole again."""
     return (
         f"the shipped file {path} is damaged: {damage}. Restore it with `git checkout -- {path}`, "
         "or run with --retrain to train everything anew"
@@ -71,11 +69,11 @@ def write_manifest(shipped: Path) -> Path:
     `how`, `device` and `seconds` come from the artifact's meta where it has them.
     """
     lines = ["# Written by `python -m polyrot.store ship`; check with `... verify`."]
-    for path in _artifacts(Path(shipped), below="*/"):
+    for path in artifacts_in(Path(shipped), below="*/"):
         try:
             head, _ = read(path)
         except Damaged as damage:
-            raise DamagedArtifact(_remedy(path, damage)) from damage
+            raise DamagedArtifact(restore_advice(path, damage)) from damage
         meta, built = head["meta"], head.get("built", {})
         entry = {
             "kind": head["kind"],
@@ -106,7 +104,7 @@ def read_manifest(shipped: Path) -> dict[str, dict[str, Any]]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DamagedArtifact(_remedy(path, Damaged(f"it is not TOML ({error})"))) from error
+        raise DamagedArtifact(restore_advice(path, Damaged(f"it is not TOML ({error})"))) from error
 
 
 def verify(shipped: Path) -> list[str]:
@@ -116,8 +114,10 @@ def verify(shipped: Path) -> list[str]:
         listed = read_manifest(shipped)
     except DamagedArtifact as error:
         return [str(error)]
-    present = {p.relative_to(shipped).as_posix() for p in _artifacts(shipped, below="*/")}
+    present = {p.relative_to(shipped).as_posix() for p in artifacts_in(shipped, below="*/")}
     total = sum((shipped / file).stat().st_size for file in present)
+    if not listed and not present:
+        return [f"nothing is shipped in {shipped}: there is no manifest and no artifact"]
     problems = [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
     problems += [f"{f}: not listed in the manifest" for f in sorted(present - set(listed))]
     for file in sorted(present & set(listed)):

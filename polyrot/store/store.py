@@ -1,4 +1,4 @@
-"""Artifacts on disk: trained seeds, dictionaries, whatever is dear to make.
+"""Artifacts on disk: trained seeds, dictionaries, whatever takes long to make.
 
 One artifact is one `.safetensors` file, `<kind>/<name>-<first 16 of its fingerprint>.safetensors`.
 Its header holds kind, fingerprint, recipe, meta and a sha256 over all of them and the tensors, so
@@ -50,7 +50,7 @@ from polyrot.store.file import (
     store_full,
     write,
 )
-from polyrot.store.shipped import DamagedArtifact, _artifacts, _remedy, read_manifest
+from polyrot.store.shipped import DamagedArtifact, artifacts_in, read_manifest, restore_advice
 
 _log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def _warn(path: Path, damage: Damaged, then: str) -> None:
 @dataclass(frozen=True)
 class Store:
     """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`.
-    progress: told by builds that have no other way to be heard."""
+    progress: shown by builds that are handed no display of their own."""
 
     root: Path
     shipped: Path | None = None
@@ -148,7 +148,7 @@ class Store:
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")
         path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
         write(path, {**head, "role": "artifact", "meta": dict(done.meta)}, done.tensors)
-        for other in _artifacts(directory, fp):
+        for other in artifacts_in(directory, fp):
             if other != path:  # damaged, or it would have been used
                 other.unlink(missing_ok=True)
         checkpoint.path.unlink(missing_ok=True)
@@ -159,12 +159,12 @@ class Store:
             return None
         shipped = Path(self.shipped)
         listed = read_manifest(shipped)
-        for path in _artifacts(shipped / kind, fp):
+        for path in artifacts_in(shipped / kind, fp):
             entry = listed.get(path.relative_to(shipped).as_posix(), {})
             try:
                 return from_stored(*read(path, fp, file_sha=entry.get("sha256")))
             except Damaged as damage:
-                raise DamagedArtifact(_remedy(path, damage)) from damage
+                raise DamagedArtifact(restore_advice(path, damage)) from damage
         for file, entry in listed.items():
             if entry.get("fingerprint") == fp:
                 _warn(shipped / file, Damaged("the manifest lists it, but it is missing"),
@@ -172,7 +172,7 @@ class Store:
         return None
 
     def _from_cache(self, kind: str, fp: str, quiet: bool) -> Artifact | None:
-        for path in _artifacts(self.directory / kind, fp):
+        for path in artifacts_in(self.directory / kind, fp):
             try:
                 return from_stored(*read(path, fp))
             except Damaged as damage:
@@ -200,11 +200,11 @@ class Store:
         """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
         fp, shipped = fingerprint(kind, recipe), None if self.retrain else self.shipped
         places = [Path(place) for place in (self.directory, shipped) if place is not None]
-        return any(_artifacts(place / kind, fp) for place in places)
+        return any(artifacts_in(place / kind, fp) for place in places)
 
     def state(self) -> tuple[int, int]:
         """Number of artifacts in this run's cache, and their bytes."""
-        sizes = [p.stat().st_size for p in _artifacts(self.directory, below="*/")]
+        sizes = [p.stat().st_size for p in artifacts_in(self.directory, below="*/")]
         return len(sizes), sum(sizes)
 
     def finish_retrain(self) -> int:
@@ -213,7 +213,7 @@ class Store:
         nothing is moved while another run is building there: it will look for it."""
         if not self.retrain or self._is_building():
             return 0
-        built = _artifacts(self.directory, below="*/")
+        built = artifacts_in(self.directory, below="*/")
         for path in built:
             target = Path(self.root) / path.relative_to(self.directory)
             target.parent.mkdir(parents=True, exist_ok=True)

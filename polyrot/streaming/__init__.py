@@ -1,0 +1,1 @@
+"""Moments of more tokens than fit into memory, on one process or several."""

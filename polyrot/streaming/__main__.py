@@ -32,7 +32,7 @@ from polyrot.language.sites import blocks, capture, site_names, width_of
 from polyrot.maps.checks import check_enough_tokens
 from polyrot.runtime.device import NoDevice, resolve_device
 from polyrot.runtime.progress import ConsoleProgress, Progress, silent
-from polyrot.store import Artifact, Store
+from polyrot.store import Artifact, Runtime, Store
 from polyrot.streaming.job import Job, Stream
 from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Activations, Reconstruct
 from polyrot.streaming.ranks import Ranks, joined, place
@@ -130,8 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(table(scores, [Path(name).name for name in options.models[1:]]))
             print("".join(f"\n{kind:<17} {path}" for kind, path in paths.items()))
     except torch.OutOfMemoryError as error:
-        told = "lower --batch-tokens, name fewer --sites, or give --no-affine or --dtype bfloat16"
-        print(f"{who}error: out of memory: {error}; {told}", file=sys.stderr)
+        advice = "lower --batch-tokens, name fewer --sites, or give --no-affine or --dtype bfloat16"
+        print(f"{who}error: out of memory: {error}; {advice}", file=sys.stderr)
         return 2
     except (ValueError, OSError) as error:
         print(f"{who}error: {error}", file=sys.stderr)
@@ -212,7 +212,7 @@ def make_job(
     split, text.index = ranks.share((cut, text.index))
     read = _reader(models, text, sites)
     return Job(
-        store=Store(options.artifacts),
+        runtime=Runtime(Store(options.artifacts), str(device), progress),
         ranks=ranks,
         models=prints,
         sites=sites,
@@ -224,10 +224,8 @@ def make_job(
         precision=PRECISIONS[options.precision],
         covariances=not options.no_affine,
         dictionaries=dictionaries,
-        device=device,
         batch=max(1, options.batch_tokens // options.context),
         save_every=options.save_every,
-        progress=progress,
         name="-".join(Path(name).name for name in names),
     )
 

@@ -25,7 +25,7 @@ from polyrot.maps.checks import BadActivations
 from polyrot.maps.moments import Moments
 from polyrot.maps.procrustes import Affine, Rotation, Shift, frobenius_distance
 from polyrot.runtime.progress import Progress, silent
-from polyrot.store import Artifact, Checkpoint, Store, fingerprint
+from polyrot.store import Artifact, Checkpoint, Runtime, fingerprint
 from polyrot.store.file import SUFFIX
 from polyrot.streaming.passes import Activations, Maps, MomentPass, Pass, Reconstruct, ScorePass
 from polyrot.streaming.ranks import Ranks
@@ -106,10 +106,10 @@ class Job:
 
     models: fingerprints, the anchor's first. fit, score: the two streams, and the sha256 of their
     tokens. dictionaries: the anchor's, by site, each with its sha256. covariances: needed for the
-    affine map. device: where sums are restored, maps fitted and applied.
+    affine map. runtime: on its device sums are restored, maps fitted and applied.
     """
 
-    store: Store
+    runtime: Runtime
     ranks: Ranks
     models: Sequence[str]
     sites: Sequence[str]
@@ -121,10 +121,8 @@ class Job:
     precision: torch.dtype = torch.float64
     covariances: bool = True
     dictionaries: Mapping[str, tuple[str, Reconstruct]] = field(default_factory=dict)
-    device: torch.device | str = "cpu"
     batch: int = 32
     save_every: float = 60.0
-    progress: Progress = silent
     name: str = ""
 
     def run(self) -> tuple[Artifact, dict[str, Path]] | None:
@@ -152,7 +150,7 @@ class Job:
         paths = {}
         for kind, recipe in recipes.items():
             pattern = f"*{fingerprint(kind, recipe)[:16]}{SUFFIX}"
-            for path in (self.store.directory / kind).glob(pattern):
+            for path in (self.runtime.store.directory / kind).glob(pattern):
                 paths[kind] = path
         return scores, paths
 
@@ -197,7 +195,7 @@ class Job:
             assert built is not None
             return built
 
-        artifact = self.store.get_or_build(kind, recipe, begin, name=self.name)
+        artifact = self.runtime.store.get_or_build(kind, recipe, begin, name=self.name)
         if found:
             self.ranks.share(False)
         return artifact
@@ -211,12 +209,14 @@ class Job:
             ranks=self.ranks,
             checkpoint=checkpoint,
             save_every=self.save_every,
-            progress=self.progress,
+            progress=self.runtime.progress,
         )
 
     def _gather(self, checkpoint: Checkpoint | None) -> Artifact | None:
         siblings = len(self.models) - 1
-        one = MomentPass(self.sites, siblings, self.covariances, self.precision, self.device)
+        one = MomentPass(
+            self.sites, siblings, self.covariances, self.precision, self.runtime.device
+        )
         self._walk(one, self.fit, "pass 1, moments", checkpoint)
         return moments_artifact(one.moments()) if self.ranks.first else None
 
@@ -229,14 +229,14 @@ class Job:
         last = time.monotonic()
         for i, site in enumerate(self.sites):
             if site not in facts:
-                maps = Maps.fit(moments_of(artifact, site, self.device), f"fit at {site}")
+                maps = Maps.fit(moments_of(artifact, site, self.runtime.device), f"fit at {site}")
                 for j, each in enumerate(maps):
                     tensors |= {f"{site}/{j}/{n}": t for n, t in _tensors_of(each).items()}
                 facts[site] = [_facts_of(each) for each in maps]
                 if time.monotonic() - last > self.save_every:
                     checkpoint.save(Artifact(tensors, facts))
                     last = time.monotonic()
-            self.progress("fitting (sites)", i + 1, len(self.sites))
+            self.runtime.progress("fitting (sites)", i + 1, len(self.sites))
         return Artifact(tensors, facts)
 
     def _score(self, artifact: Artifact | None, checkpoint: Checkpoint | None) -> Artifact | None:
@@ -245,7 +245,7 @@ class Job:
         facts = self.ranks.share(None if artifact is None else dict(artifact.meta))
         # Single precision, as activations are: half the memory, and half of what is sent.
         narrow = {} if artifact is None else {n: t.float() for n, t in artifact.tensors.items()}
-        shared = Artifact(self.ranks.share_tensors(narrow, self.device), facts)
+        shared = Artifact(self.ranks.share_tensors(narrow, self.runtime.device), facts)
         maps = {site: maps_of(shared, site) for site in self.sites}
         one = ScorePass(maps, {site: each for site, (_, each) in self.dictionaries.items()})
         self._walk(one, self.score, "pass 2, scores", checkpoint)

@@ -1,7 +1,7 @@
 """The two passes of streaming Procrustes over language models: moments, then scores.
 
-A pass is told the activations of some tokens at a time and keeps sums only, O(d^2) of memory
-whatever their number. Several processes may each tell their own copy of a pass about their own
+A pass is handed the activations of some tokens at a time and keeps sums only, O(d^2) of memory
+whatever their number. Several processes may each hand their own copy of a pass their own
 tokens; `collect` brings the sums to the first of them. Orientation as everywhere: `a` is a sibling,
 `b` the anchor, `a @ r ~ b`.
 """
@@ -49,7 +49,7 @@ class Pass(Protocol):
         ...
 
     def begin(self, ranks: Ranks) -> None:
-        """Agree with the first rank, which was told some tokens or restored, on how to begin. The
+        """Agree with the first rank, which was handed some tokens or restored, on how to begin. The
         other ranks begin anew. Collective."""
         ...
 

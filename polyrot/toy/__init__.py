@@ -1,0 +1,1 @@
+"""The Dyck-3 task, its transformer, training, folding and symmetries."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from polyrot.toy.cohort import ToyCohort
+from polyrot.cohorts.cohort import ScaleFacts
+from polyrot.toy.cohort import SHARED_FACTS, ToyCohort
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
 
@@ -20,8 +21,11 @@ class Checkpoints(ToyCohort):
         return {site: torch.cat([part[site] for part in parts], dim=1) for site in self.sites}
 
 
-def checkpoints(scale: str, run: Trained, made_by: str, device: str = "cpu") -> Checkpoints:
-    """The snapshots of `run`, its first model's. made_by: fingerprint of the training.
+def checkpoints(
+    scale: str, run: Trained, made_by: str, device: str = "cpu", facts: ScaleFacts = SHARED_FACTS
+) -> Checkpoints:
+    """The snapshots of `run`, its first model's. made_by: fingerprint of the training. facts: of
+    the scale.
 
     Raises ValueError if the run kept fewer than two.
     """
@@ -32,4 +36,4 @@ def checkpoints(scale: str, run: Trained, made_by: str, device: str = "cpu") -> 
         name: torch.cat([run.snapshots[step][name] for step in steps]).to(device)
         for name in run.params
     }
-    return Checkpoints(scale, steps, params, [made_by, f"steps {list(steps)}"])
+    return Checkpoints(scale, steps, params, [made_by, f"steps {list(steps)}"], facts=facts)

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from polyrot.cohorts.cohort import SPLITS, Split, pair_labels, weights_differ
+from polyrot.cohorts.cohort import (
+    SPLITS,
+    CohortDefaults,
+    ScaleFacts,
+    Split,
+    pair_labels,
+    weights_differ,
+)
 from polyrot.cohorts.interventions import Target
 from polyrot.measured import Measured
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import fingerprint
 from polyrot.toy import directions, task, transformer
-from polyrot.toy import run as interventions
 from polyrot.toy.folding import Folded, fold
+from polyrot.toy.run import MLPS, ToyRun, mean_writes, readers
 from polyrot.toy.transformer import Params
 
 DATA_SEED = 20260605
@@ -42,9 +50,22 @@ def split_tokens(device: torch.device | str = "cpu") -> dict[Split, Tensor]:
     return dict(zip(SPLITS, (p.to(device) for p in distinct.split(sizes)), strict=True))
 
 
-class ToyCohort:
+SHARED_FACTS = ScaleFacts(
+    language=False,
+    published_l1=1e-3,
+    relative_l1=False,
+    every_site=True,
+    wide=True,
+    drift=True,
+)
+"""Of seeds that share their embedding and unembeddings: the paper's own cohort."""
+INDEPENDENT_FACTS = replace(SHARED_FACTS, shared_start=False, wide=False, drift=False)
+"""Of seeds that share nothing: a control beside the paper's cohort."""
+
+
+class ToyCohort(CohortDefaults):
     """See `polyrot.cohorts.cohort.Cohort`. `params` has the anchor first; `trained` is False for
-    siblings as they were before their first step."""
+    siblings as they were before their first step; `facts` is what the scale is judged by."""
 
     def __init__(
         self,
@@ -54,17 +75,18 @@ class ToyCohort:
         made_by: list[str],
         *,
         trained: bool = True,
+        facts: ScaleFacts = SHARED_FACTS,
     ) -> None:
         self.scale = scale
         self.seeds = seeds
         self.params = params
         self.trained = trained
+        self.facts = facts
         self.sites = transformer.SITES
-        self.internal = transformer.SITES[1:]
         self.named_sites = transformer.SITES[-1:]
         self.from_second_block = transformer.SITES[-1:]
         self.width = transformer.D_MODEL
-        self.mlps: Mapping[str, str] = interventions.MLPS
+        self.mlps: Mapping[str, str] = MLPS
         self.fingerprint = fingerprint(
             "toy-cohort",
             {
@@ -124,6 +146,12 @@ class ToyCohort:
         models = [transformer.select(self.params, [m]) for m in range(len(self.seeds))]
         return float(np.mean([weights_differ(models[0], other) for other in models[1:]]))
 
+    def untrained(self) -> ToyCohort:
+        """The seeds before their first step, on the same sequences."""
+        params = transformer.initialise(self.seeds, self.params["embed"].device)
+        made_by = [f"initialise {list(self.seeds)}"]
+        return ToyCohort(self.scale, self.seeds, params, made_by, trained=False, facts=self.facts)
+
     # ----------------------------------------- see polyrot.cohorts.interventions.InterventionCohort
 
     components = transformer.COMPONENTS
@@ -135,15 +163,13 @@ class ToyCohort:
         """One model, its gains folded into the weights that read them."""
         return fold(transformer.select(self.params, [model]))
 
-    def clean_run(
-        self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32
-    ) -> interventions.ToyRun:
-        return interventions.ToyRun(self.folded(model), tokens, dtype)
+    def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> ToyRun:
+        return ToyRun(self.folded(model), tokens, dtype)
 
     def mean_writes(self, model: int) -> Tensor:
         if model not in self._mean_writes:
             fit = self.tokens("fit")
-            self._mean_writes[model] = interventions.mean_writes(self.folded(model), fit)
+            self._mean_writes[model] = mean_writes(self.folded(model), fit)
         return self._mean_writes[model].clone()
 
     def intervention_tokens(self, n: int) -> Tensor:
@@ -170,7 +196,7 @@ class ToyCohort:
         return directions.target(contrast, tokens)
 
     def readers(self) -> Tensor:
-        return interventions.readers(self.folded(0))
+        return readers(self.folded(0))
 
     def forget(self, split: Split) -> None:
         """Free the activations of a split; they are computed anew when asked for."""
@@ -185,15 +211,3 @@ class ToyCohort:
             for site, x in captured.items():
                 parts[site].append(x[:, keep])
         return {site: torch.cat(x, dim=1) for site, x in parts.items()}
-
-
-def untrained(cohort: ToyCohort) -> ToyCohort:
-    """The cohort's seeds before their first step, on the same sequences."""
-    device = cohort.params["embed"].device
-    return ToyCohort(
-        cohort.scale,
-        cohort.seeds,
-        transformer.initialise(cohort.seeds, device),
-        [f"initialise {list(cohort.seeds)}"],
-        trained=False,
-    )

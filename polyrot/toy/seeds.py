@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.runtime.device import BY_HARDWARE
-from polyrot.runtime.progress import Progress, silent
-from polyrot.store import Checkpoint, Store, fingerprint
+from polyrot.store import Checkpoint, Runtime, fingerprint
 from polyrot.toy import task, training, transformer
+from polyrot.toy.cohort import INDEPENDENT_FACTS, SHARED_FACTS
 from polyrot.toy.evaluation import GOAL, lowest
 from polyrot.toy.schedule import Schedule, drift_steps
 from polyrot.toy.trained import Trained
@@ -90,26 +91,40 @@ TINY = Schedule(
 )
 """A schedule that trains nothing worth judging, to try the machinery in a minute."""
 
-SEEDS = {"toy_a": (0, 1, 2, 3, 4), "toy_b": (100, 101, 102, 103, 104)}
+
+@dataclass(frozen=True)
+class Toy:
+    """A toy scale. shares_io: its first seed is trained freely, the others take its trained
+    embedding and unembeddings, frozen; else every seed is trained on its own."""
+
+    seeds: tuple[int, ...]
+    shares_io: bool
+    facts: ScaleFacts
+
+
+TOYS = {
+    "toy_a": Toy((0, 1, 2, 3, 4), True, SHARED_FACTS),
+    "toy_b": Toy((100, 101, 102, 103, 104), False, INDEPENDENT_FACTS),
+}
 
 
 @dataclass(frozen=True)
 class Training:
     """One batched training: which seeds, on which schedule, with whose frozen input and output.
 
-    goes_on_from: the training among whose models these are before the first step, in place of their
-    own starts; their input and output stay as they are, as others may share them.
+    continued_from: the training among whose models these are before the first step, in place of
+    their own starts; their input and output stay as they are, as others may share them.
     """
 
     seeds: tuple[int, ...]
     schedule: Schedule
     io_from: Training | None = None
-    goes_on_from: Training | None = None
+    continued_from: Training | None = None
     kind: str = "toy-seeds"
 
     @property
     def recipe(self) -> dict[str, object]:
-        before = self.goes_on_from
+        before = self.continued_from
         return {
             **({} if before is None else {"goes_on_from": before.fingerprint}),
             "version": RECIPE_VERSION,
@@ -131,7 +146,7 @@ class Training:
     @property
     def cycle(self) -> int:
         """0 for a training from the start."""
-        return 0 if self.goes_on_from is None else self.goes_on_from.cycle + 1
+        return 0 if self.continued_from is None else self.continued_from.cycle + 1
 
     @property
     def snapshot_at(self) -> tuple[int, ...]:
@@ -143,12 +158,11 @@ class Training:
 
 
 def trainings(scale: str, schedule: Schedule) -> list[Training]:
-    """The trainings that make a cohort, in order. Cohort A's first seed is trained freely, the
-    others take its trained embedding and unembeddings, frozen."""
-    if scale not in SEEDS:
-        raise KeyError(f"no toy cohort {scale!r}: one of {', '.join(SEEDS)}")
-    seeds = SEEDS[scale]
-    if scale == "toy_b":
+    """The trainings that make a cohort, in order. Raises KeyError: no toy scale."""
+    if scale not in TOYS:
+        raise KeyError(f"no toy cohort {scale!r}: one of {', '.join(TOYS)}")
+    seeds = TOYS[scale].seeds
+    if not TOYS[scale].shares_io:
         return [Training(part, schedule) for part in _parts(seeds, schedule)]
     first = Training(seeds[:1], schedule)
     rest = _parts(seeds[1:], schedule)
@@ -161,11 +175,9 @@ def _parts(seeds: tuple[int, ...], schedule: Schedule) -> list[tuple[int, ...]]:
 
 
 def trained(
-    store: Store,
+    runtime: Runtime,
     training_: Training,
     *,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
     compiled: bool | None = None,
 ) -> Trained:
     """The result of one training: shipped, cached, or made now (resuming where it was left)."""
@@ -173,12 +185,10 @@ def trained(
     def build(checkpoint: Checkpoint) -> training.Artifact:
         io = None
         if training_.io_from is not None:
-            io = trained(
-                store, training_.io_from, device=device, progress=progress, compiled=compiled
-            ).params
+            io = trained(runtime, training_.io_from, compiled=compiled).params
         initial = None
-        if training_.goes_on_from is not None:
-            before = trained(store, training_.goes_on_from)
+        if training_.continued_from is not None:
+            before = trained(runtime, training_.continued_from)
             initial = transformer.select(
                 before.params, [before.seeds.index(s) for s in training_.seeds]
             )
@@ -190,22 +200,20 @@ def trained(
             initial=initial,
             stream=f"toy data, cycle {training_.cycle}" if training_.cycle else "toy data",
             snapshot_at=training_.snapshot_at,
-            device=device,
+            device=runtime.device,
             checkpoint=checkpoint,
-            progress=progress,
+            progress=runtime.progress,
             compiled=compiled,
         ).to_artifact()
 
-    artifact = store.get_or_build(training_.kind, training_.recipe, build, name=training_.name)
-    return Trained.from_artifact(artifact)
+    kind, recipe, name = training_.kind, training_.recipe, training_.name
+    return Trained.from_artifact(runtime.store.get_or_build(kind, recipe, build, name=name))
 
 
 def finished(
-    store: Store,
+    runtime: Runtime,
     training_: Training,
     *,
-    device: torch.device | str = "cpu",
-    progress: Progress = silent,
     compiled: bool | None = None,
 ) -> tuple[Training, Trained]:
     """The last training of these seeds, and all of them as they stand after it.
@@ -214,11 +222,11 @@ def finished(
     the last evaluation train on, and of them those that still have not, on the sequences of their
     last cycle: until every head meets it on every distribution, or for MOST_CYCLES.
     """
-    result = trained(store, training_, device=device, progress=progress, compiled=compiled)
+    result = trained(runtime, training_, compiled=compiled)
     schedule = training_.schedule.cycle
     while schedule is not None and training_.cycle < MOST_CYCLES and below_goal(result):
-        training_ = Training(below_goal(result), schedule, goes_on_from=training_)
-        more = trained(store, training_, device=device, progress=progress, compiled=compiled)
+        training_ = Training(below_goal(result), schedule, continued_from=training_)
+        more = trained(runtime, training_, compiled=compiled)
         result = result.replaced(more)
     return training_, result
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyrot.runtime.cuda_graph import Captured
+from polyrot.runtime.cuda_graph import CudaGraph
 from polyrot.runtime.device import BF16, Stretches, begin_stretch, precision_of
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import torch_generator
@@ -176,7 +176,7 @@ def train(
 
     frozen_io: token embedding and unembeddings of one trained model (leading dimension 1),
     copied into every seed and not trained (cohort A, seeds 1 to 4).
-    initial: weights to go on from, one model a seed, in place of the seeds' own starts. stream: see
+    initial: weights to start from, one model a seed, in place of the seeds' own starts. stream: see
     `batches`.
     stop_after: end after this many steps of the same schedule (to compare the first steps of a
     shipped run); such a run has no final accuracies.
@@ -230,7 +230,7 @@ def train(
         optimiser.step()
         return loss
 
-    take = Captured(step) if captured else step
+    take = CudaGraph(step) if captured else step
     stage = f"toy seeds {', '.join(map(str, seeds))}"
     end = min(schedule.steps, stop_after or schedule.steps)
     coming = chain([first], drawn)

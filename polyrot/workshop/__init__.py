@@ -1,0 +1,1 @@
+"""What a run needs and does not have: schedules, estimates, training."""

@@ -6,53 +6,39 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries import collection
-from polyrot.language import neox
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
+from polyrot.workshop import plan
+from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
-from polyrot.workshop.workshop import Workshop, tell
+from polyrot.workshop.workshop import Workshop
 
 
-def _shares_starts(cohort: Cohort) -> bool:
-    """Whether the registration asks for the paper's manner of training dictionaries there."""
-    return cohort.scale != "toy_b"
-
-
-PARTS: dict[str, Callable[[Workshop, Cohort], object]] = {
-    "anchor": lambda w, c: w.named(c, collection.anchor),
-    "sparsity": lambda w, c: w.chosen(c),
-    "wide": lambda w, c: w.named(c, collection.wide) if c.scale == "toy_a" else None,
-    "untrained": lambda w, c: w.named(w.untrained(c), collection.anchor),
-    "published": lambda w, c: w.named(c, collection.published) if _shares_starts(c) else None,
-    "noise": lambda w, c: w.named(c, collection.noise) if _shares_starts(c) else None,
-    "own": lambda w, c: w.named(c, collection.own),
-    "sparse": lambda w, c: w.sparse(c),
-    "drift": lambda w, c: (
-        w.named(w.checkpoints(c.scale), collection.drift) if c.scale != "toy_b" else None
-    ),
-}
-
-
-def main(given: Sequence[str] | None = None) -> None:
+def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.workshop") -> None:
     """Command line: train one cohort's seeds and dictionaries, or resume them."""
     parser = argparse.ArgumentParser(
-        prog="python -m polyrot.workshop",
+        prog=prog,
         description="Train the seeds of a cohort and its dictionaries into a store, resuming "
         "whatever a killed run left. The claims then only judge.",
     )
-    parser.add_argument("scale", choices=[*sorted(seeds.SEEDS), neox.SCALE])
+    parser.add_argument("scale", choices=plan.SCALES, help="the cohort to train")
     parser.add_argument("--artifacts", type=Path, required=True, help="the store to train into")
-    parser.add_argument("--schedule", choices=sorted(PROFILES), default="shipped")
+    parser.add_argument(
+        "--schedule",
+        choices=sorted(PROFILES),
+        default="shipped",
+        help="how long, and by which recipe: shipped (default), as in fixtures/shipped; short and "
+        "long, the same with toys for a CPU; text and pipeline, the toys as the paper's "
+        "text and its pipeline have them; full, everything at full length; tiny, for trying out",
+    )
     parser.add_argument(
         "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
     )
@@ -69,18 +55,13 @@ def main(given: Sequence[str] | None = None) -> None:
             parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
     torch.set_num_threads(arguments.threads)
     progress = ConsoleProgress()
-    workshop = Workshop(
-        Store(arguments.artifacts),
-        PROFILES[arguments.schedule],
-        arguments.device,
-        progress,
-        say=progress.say,
-    )
-    tell(workshop, arguments.scale, parts)
+    runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
+    workshop = Workshop(runtime, PROFILES[arguments.schedule], say=progress.say)
+    workshop.announce_scale(arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
-    if arguments.scale in seeds.SEEDS:
+    if arguments.scale in seeds.TOYS:
         for each in seeds.trainings(arguments.scale, workshop.profile.toy):
-            _, result = seeds.finished(workshop.store, each)
+            _, result = seeds.finished(runtime, each)
             for m, seed in enumerate(each.seeds):
                 step = result.reached(m)
                 first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"
@@ -88,8 +69,8 @@ def main(given: Sequence[str] | None = None) -> None:
                     f"seed {seed}: lowest accuracy {lowest(result.accuracies, m):.4%}; on the way "
                     f"{first}"
                 )
-    for part in parts:
-        PARTS[part](workshop, cohort)
+    for part in parts_of(cohort.facts, parts):
+        workshop.train(part, cohort)
 
 
 if __name__ == "__main__":

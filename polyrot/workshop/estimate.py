@@ -1,4 +1,4 @@
-"""What long work will cost, told before it begins: time by a trial on this device, and disk.
+"""What long work will cost, said before it begins: time by a trial on this device, and disk.
 
 The trial runs forward and backward of the very programs that will train, as they are without
 torch.compile, on data of the right shape: a second or two for each kind of work.
@@ -26,7 +26,7 @@ from polyrot.toy import seeds as toy_seeds
 from polyrot.toy import training as toy_training
 from polyrot.toy import transformer
 
-WORTH_TELLING = 30.0
+WORTH_SAYING = 30.0
 """Seconds below which work begins without a word."""
 TRIAL_SECONDS = 1.5
 MIB = 2**20
@@ -108,12 +108,12 @@ def duration(seconds: float) -> str:
 
 
 def notice(scale: str, pieces: Sequence[Piece], folder: Path, device: str) -> str:
-    """One or two lines on what is to be built at a scale; "" where that is not worth telling.
+    """One or two lines on what is to be built at a scale; "" where that is not worth saying.
 
     The second line warns that the disk which holds `folder` has no room for it.
     """
     seconds = sum(piece.seconds for piece in pieces)
-    if seconds < WORTH_TELLING:
+    if seconds < WORTH_SAYING:
         return ""
     counted: dict[tuple[str, int], int] = {}
     for piece in pieces:

@@ -6,94 +6,95 @@ sites, seeds and width alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group, Spec
+from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.training import Schedule
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
+from polyrot.language.checkpoints import checkpoints
+from polyrot.language.neox import Neox
+from polyrot.store import Runtime
 from polyrot.toy import seeds, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.schedule import drift_steps
 from polyrot.workshop import estimate
 from polyrot.workshop.estimate import Piece
+from polyrot.workshop.parts import Part, parts_of
+from polyrot.workshop.profiles import Profile
 
-if TYPE_CHECKING:
-    from polyrot.workshop.workshop import Workshop
-
-SCALES = (*seeds.SEEDS, neox.SCALE)
+SCALES = (*seeds.TOYS, neox.SCALE)
 """Those whose models are trained here."""
 
 
-def missing_models(workshop: Workshop, scale: str) -> list[Piece]:
+def pieces(
+    runtime: Runtime, profile: Profile, width: int, scale: str, parts: list[str] | None = None
+) -> list[Piece]:
+    """Everything that a scale takes of which some models are still to be trained: they, and the
+    dictionaries of `parts` (default: all that its claims may ask for). None where no model is
+    missing, as no trial is worth its time then.
+
+    width: of the language models of scale neox. Raises KeyError for a scale that is not trained
+    here.
+    """
+    models = missing_models(runtime, profile, width, scale)
+    if not models:
+        return []
+    cohort, run = stand_ins(runtime, profile, width, scale)
+    wanted = parts_of(cohort.facts, parts)
+    groups = planned(cohort, run, profile.dictionaries_of(cohort), wanted)
+    return [*models, *by_shape(groups, cohort.width, runtime.device)]
+
+
+def missing_models(runtime: Runtime, profile: Profile, width: int, scale: str) -> list[Piece]:
     """The trainings of a scale that are neither shipped nor cached."""
-    store, device = workshop.store, workshop.device
+    store, device = runtime.store, runtime.device
     if scale != neox.SCALE:
-        toys = seeds.trainings(scale, workshop.profile.toy)
+        toys = seeds.trainings(scale, profile.toy)
         return [estimate.toys(t, device) for t in toys if not store.has(t.kind, t.recipe)]
-    on = workshop.neox.evaluation()
-    each = language_seeds.trainings(workshop.profile.language, workshop.width)
+    on = Neox(runtime, profile.language, width).evaluation()
+    each = language_seeds.trainings(profile.language, width)
     absent = [t for t in each if not store.has(language_seeds.KIND, t.recipe(on))]
     return [estimate.language_models(absent, device)] if absent else []
 
 
-def planned(workshop: Workshop, scale: str, parts: Sequence[str] | None = None) -> list[Group]:
-    """The groups of dictionaries that `parts` of `prepare` (default: all) train at a scale."""
-    cohort, run = _stand_ins(workshop, scale)
-    schedule = workshop.profile.dictionaries_at(scale)
-    no_l1 = dict.fromkeys(cohort.internal, 0.0)
-    anchor, sparse = collection.anchor(cohort, schedule), collection.sparse(cohort, schedule, no_l1)
-    # The values of a language model's grid depend on its activations, their number does not.
-    l1s = collection.RELATIVE_GRID if scale == neox.SCALE else collection.L1_GRID
-    specs = tuple(Spec(0, s, collection.SHARED_START, l1) for s in cohort.internal for l1 in l1s)
-    grid = replace(anchor, name="sparse-grid", specs=specs)
-    shared = (collection.published, collection.noise) if scale != "toy_b" else ()
-    by_part: dict[str, list[Group]] = {
-        "anchor": [anchor],
-        "untrained": [anchor],
-        "sparsity": [grid],
-        "sparse": [sparse] if parts is None or "sparsity" in parts else [grid, sparse],
-        "wide": [collection.wide(cohort, schedule)] if scale == "toy_a" else [],
-        "own": [collection.own(cohort, schedule)],
-        "drift": [collection.drift(run, schedule)] if scale != "toy_b" else [],
-        **{make.__name__: [make(cohort, schedule)] for make in shared},
-    }
-    wanted = by_part if parts is None else parts
-    return [group for part in wanted for group in by_part.get(part, [])]
+def planned(cohort: Cohort, run: Cohort, schedule: Schedule, parts: Sequence[Part]) -> list[Group]:
+    """The groups of dictionaries that `parts` train, of a cohort and of its first seed's
+    `run`. An l1 that is still to be chosen is 0."""
+    groups = []
+    for part in parts:
+        models = run if part.models == "checkpoints" else cohort
+        l1 = [dict.fromkeys(models.internal, 0.0)] if part.l1 == "chosen" else []
+        groups.append(part.group(models, schedule, *l1))
+    return groups
 
 
-def _by_shape(groups: Sequence[Group], workshop: Workshop, scale: str) -> list[Piece]:
+def by_shape(groups: Sequence[Group], width: int, device: str) -> list[Piece]:
     """One piece for each expansion: dictionaries of one shape take the same time."""
-    width = workshop.width if scale == neox.SCALE else transformer.D_MODEL
-    pieces = []
+    found = []
     for expansion in sorted({group.expansion for group in groups}):
         alike = [group for group in groups if group.expansion == expansion]
         specs = tuple(spec for group in alike for spec in group.specs)
         whole = Group("all", specs, alike[0].schedule, expansion)
         at_once = max(len(group.specs) for group in alike)
-        pieces.append(estimate.dictionaries(whole, width, workshop.device, at_once))
-    return pieces
+        found.append(estimate.dictionaries(whole, width, device, at_once))
+    return found
 
 
-def _stand_ins(workshop: Workshop, scale: str) -> tuple[Cohort, Cohort]:
+def stand_ins(runtime: Runtime, profile: Profile, width: int, scale: str) -> tuple[Cohort, Cohort]:
     """Untrained models in place of a scale's cohort and of its first seed's checkpoints."""
     if scale == neox.SCALE:
-        cohort = workshop.neox.cohort(trained=False)
-        steps = language_training.snapshot_steps(workshop.profile.language.steps)
-        first = language_seeds.model(workshop.width)
-        run = neox.checkpoints(
-            scale, steps, [first] * len(steps), workshop.neox.evaluation().tokens, ["a plan"]
-        )
-        return cohort, run
+        models = Neox(runtime, profile.language, width)
+        steps = language_training.snapshot_steps(profile.language.steps)
+        first, tokens = language_seeds.model(width), models.evaluation().tokens
+        run = checkpoints(scale, steps, [first] * len(steps), tokens, ["a plan"], facts=neox.FACTS)
+        return models.cohort(trained=False), run
+    toy = seeds.TOYS[scale]
 
-    def untrained(numbers: Sequence[int]) -> ToyCohort:
+    def untrained(numbers: Sequence[int]) -> Cohort:
         params = transformer.initialise(numbers)
-        return ToyCohort(scale, tuple(numbers), params, ["a plan"], trained=False)
+        return ToyCohort(scale, tuple(numbers), params, ["a plan"], trained=False, facts=toy.facts)
 
-    steps = drift_steps(workshop.profile.toy.steps)
-    make: Callable[[Sequence[int]], Cohort] = untrained
-    return make(seeds.SEEDS[scale]), make(steps)
+    return untrained(toy.seeds), untrained(drift_steps(profile.toy.steps))

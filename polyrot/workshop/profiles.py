@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import training as dictionary_training
-from polyrot.dictionaries.collection import LANGUAGE_SCALES
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
 from polyrot.runtime.device import BF16
@@ -27,11 +27,11 @@ class Profile:
     language_dictionaries: dictionary_training.Schedule
     pythia_dictionaries: dictionary_training.Schedule = PYTHIA
 
-    def dictionaries_at(self, scale: str) -> dictionary_training.Schedule:
-        """The dictionaries' schedule at a scale."""
-        if scale == "pythia":
+    def dictionaries_of(self, cohort: Cohort) -> dictionary_training.Schedule:
+        """The schedule of a cohort's dictionaries."""
+        if cohort.facts.from_paper:
             return self.pythia_dictionaries
-        return self.language_dictionaries if scale in LANGUAGE_SCALES else self.dictionaries
+        return self.language_dictionaries if cohort.facts.language else self.dictionaries
 
 
 _SHIPPED = Profile(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from polyrot.cohorts.cohort import Cohort
+from polyrot.cohorts.cohort import Cohort, NotOffered
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
@@ -13,107 +13,107 @@ from polyrot.language import neox
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.neox import Neox
 from polyrot.language.seeds import WIDTH
-from polyrot.runtime.progress import Progress, silence, silent
-from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.runtime.progress import silence
+from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.toy import seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
-from polyrot.toy.cohort import ToyCohort, untrained
+from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.training import can_compile
-from polyrot.workshop import estimate
-from polyrot.workshop.plan import SCALES, _by_shape, missing_models, planned
+from polyrot.workshop import estimate, plan
+from polyrot.workshop.parts import Part
 from polyrot.workshop.profiles import Profile
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where and how things are made: a store, a profile, a device, a progress display.
+    """Where and how things are made: a runtime, and the schedules of a profile.
 
-    width: of the language models of scale neox. say: is told what long work will cost, before it
-    begins; `told` has the scales of which that was said as a whole (see `polyrot.workshop.plan`).
+    width: of the language models of scale neox. say: shows what long work will cost, before it
+    begins. announced: the scales of which that was said as a whole (see `polyrot.workshop.plan`).
     """
 
-    store: Store
+    runtime: Runtime
     profile: Profile
-    device: str = "cpu"
-    progress: Progress = silent
     width: int = WIDTH
     say: Callable[[str], None] = silence
-    told: set[str] = field(default_factory=set, compare=False)
+    announced: set[str] = field(default_factory=set, compare=False)
 
     @property
     def neox(self) -> Neox:
         """The language models of scale neox."""
-        return Neox(self.store, self.profile.language, self.width, self.device, self.progress)
+        return Neox(self.runtime, self.profile.language, self.width)
 
     @property
-    def unheard(self) -> bool:
-        """Whether nobody hears what is said, so that no trial is worth its time."""
+    def is_silent(self) -> bool:
+        """Whether nothing is shown, so that no trial is worth its time."""
         return self.say is silence
 
     def cohort(self, scale: str) -> ToyCohort | LanguageCohort:
         """The trained seeds of a scale that is trained here."""
-        tell(self, scale)
+        self.announce_scale(scale)
         return self.neox.cohort() if scale == neox.SCALE else self.toy_cohort(scale)
 
     def toy_cohort(self, scale: str) -> ToyCohort:
         """The trained seeds of a toy scale."""
-        found = [
-            seeds.finished(self.store, t, device=self.device, progress=self.progress)
-            for t in seeds.trainings(scale, self.profile.toy)
-        ]
+        toy = seeds.TOYS[scale]
+        each = seeds.trainings(scale, self.profile.toy)
+        found = [seeds.finished(self.runtime, training) for training in each]
         params = seeds.models([result for _, result in found])
-        moved = {name: p.to(self.device) for name, p in params.items()}
-        return ToyCohort(scale, seeds.SEEDS[scale], moved, [t.fingerprint for t, _ in found])
-
-    def untrained(self, cohort: Cohort) -> ToyCohort | LanguageCohort:
-        """The cohort's seeds before their first step. Raises ValueError: not trained here."""
-        if isinstance(cohort, ToyCohort):
-            return untrained(cohort)
-        if cohort.scale == neox.SCALE:
-            return self.neox.cohort(trained=False)
-        raise ValueError(f"the models of scale {cohort.scale} are not trained here")
+        moved = {name: p.to(self.runtime.device) for name, p in params.items()}
+        made_by = [training.fingerprint for training, _ in found]
+        return ToyCohort(scale, toy.seeds, moved, made_by, facts=toy.facts)
 
     def checkpoints(self, scale: str) -> Cohort:
         """The first seed of a scale on its way; of a toy up to its first cycle, in which the rate
-        begins anew."""
-        tell(self, scale)
+        begins anew. Raises NotOffered: not trained here."""
+        if scale not in plan.SCALES:
+            raise NotOffered(f"the models of scale {scale} have no checkpoints of one run")
+        self.announce_scale(scale)
         if scale == neox.SCALE:
             return self.neox.checkpoints()
         first = seeds.trainings(scale, self.profile.toy)[0]
-        run = seeds.trained(self.store, first, device=self.device, progress=self.progress)
-        return toy_checkpoints(scale, run, first.fingerprint, self.device)
+        run, facts = seeds.trained(self.runtime, first), seeds.TOYS[scale].facts
+        return toy_checkpoints(scale, run, first.fingerprint, self.runtime.device, facts)
 
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
         """The dictionaries of a group, on the device."""
-        compiled = group.schedule.steps >= 500 and (self.device == "cuda" or can_compile())
-        recipe = collection.recipe(cohort, group)
-        told = self.unheard or cohort.scale in self.told
-        if not told and not self.store.has(collection.KIND, recipe):
-            piece = estimate.dictionaries(group, cohort.width, self.device)
-            self.announce(cohort.scale, [piece])
-        found = collection.trained(
-            self.store, cohort, group, compiled=compiled, progress=self.progress
-        )
-        return {spec: dictionary.to(self.device) for spec, dictionary in found.items()}
+        store, device = self.runtime.store, self.runtime.device
+        compiled = group.schedule.steps >= 500 and (device == "cuda" or can_compile())
+        announced = self.is_silent or cohort.scale in self.announced
+        if not announced and not store.has(collection.KIND, collection.recipe(cohort, group)):
+            self.announce(cohort.scale, [estimate.dictionaries(group, cohort.width, device)])
+        found = collection.trained(self.runtime, cohort, group, compiled=compiled)
+        return {spec: dictionary.to(device) for spec, dictionary in found.items()}
 
     def announce(self, scale: str, pieces: list[estimate.Piece]) -> None:
         """Say what these will cost, where that is worth saying."""
-        text = estimate.notice(scale, pieces, self.store.directory, self.device)
+        store, device = self.runtime.store, self.runtime.device
+        text = estimate.notice(scale, pieces, store.directory, device)
         if text:
             self.say(text)
+
+    def announce_scale(self, scale: str, parts: list[str] | None = None) -> None:
+        """Say, once, what a scale will cost as a whole if some of its models are still to be
+        trained: they, and the dictionaries of `parts` (default: all that its claims may ask for).
+        """
+        if scale not in plan.SCALES or scale in self.announced or self.is_silent:
+            return
+        pieces = plan.pieces(self.runtime, self.profile, self.width, scale, parts)
+        if pieces:
+            self.announce(scale, pieces)
+            self.announced.add(scale)
 
     def named(
         self, cohort: Cohort, make: Callable[..., Group], *more: object
     ) -> dict[Spec, Dictionary]:
         """A group of `polyrot.dictionaries.collection` by its function."""
-        schedule = self.profile.dictionaries_at(cohort.scale)
-        return self.group(cohort, make(cohort, schedule, *more))
+        return self.group(cohort, make(cohort, self.profile.dictionaries_of(cohort), *more))
 
     def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
         """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
-        grid = collection.sparse_grid(cohort, self.profile.dictionaries_at(cohort.scale))
+        grid = collection.sparse_grid(cohort, self.profile.dictionaries_of(cohort))
         wanted = collection.l0_range(cohort)
 
         def build(checkpoint: Checkpoint) -> Artifact:
@@ -129,24 +129,30 @@ class Workshop:
             return Artifact(stack(found), {"choices": [asdict(c) for c in choices]})
 
         recipe = {**collection.recipe(cohort, grid), "l0": list(wanted)}
-        artifact = self.store.get_or_build("sparsity", recipe, build, name=cohort.scale)
+        store, device = self.runtime.store, self.runtime.device
+        artifact = store.get_or_build("sparsity", recipe, build, name=cohort.scale)
         choices = [Choice(**c) for c in artifact.meta["choices"]]
-        found = [d.to(self.device) for d in unstack(artifact.tensors)]
+        found = [d.to(device) for d in unstack(artifact.tensors)]
         return dict(zip(cohort.internal, zip(choices, found, strict=True), strict=True))
+
+    def chosen_l1(self, cohort: Cohort) -> dict[str, float]:
+        """The l1 chosen at each internal site."""
+        return {site: choice.l1 for site, (choice, _) in self.chosen(cohort).items()}
 
     def sparse(self, cohort: Cohort) -> dict[Spec, Dictionary]:
         """The sparse dictionaries of the siblings and of the anchor's second start."""
-        l1 = {site: choice.l1 for site, (choice, _) in self.chosen(cohort).items()}
-        return self.named(cohort, collection.sparse, l1)
+        return self.named(cohort, collection.sparse, self.chosen_l1(cohort))
 
-
-def tell(workshop: Workshop, scale: str, parts: Sequence[str] | None = None) -> None:
-    """Say, once, what a scale will cost as a whole if some of its models are still to be trained:
-    they, and the dictionaries of `parts` (default: all that its claims may ask for)."""
-    if scale not in SCALES or scale in workshop.told or workshop.unheard:
-        return
-    models = missing_models(workshop, scale)
-    if models:
-        groups = planned(workshop, scale, parts)
-        workshop.announce(scale, [*models, *_by_shape(groups, workshop, scale)])
-        workshop.told.add(scale)
+    def train(self, part: Part, cohort: Cohort) -> None:
+        """Train the dictionaries of one part, or find that they are there."""
+        models = cohort
+        if part.models == "untrained":
+            models = cohort.untrained()
+        elif part.models == "checkpoints":
+            models = self.checkpoints(cohort.scale)
+        if part.l1 == "to be chosen":
+            self.chosen(models)  # whose grid need not be there where the choice is
+        elif part.l1 == "chosen":
+            self.named(models, part.group, self.chosen_l1(models))
+        else:
+            self.named(models, part.group)

@@ -5,13 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from polyrot.cohorts.cohort import CohortDefaults
 from polyrot.dictionaries import collection, sae, training
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.checks import BadActivations
 from polyrot.maps.matching import max_cosine
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
+from polyrot.toy.cohort import SHARED_FACTS
 from polyrot.toy.seeds import TINY as TOY
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
@@ -126,12 +128,11 @@ def test_reconstruction_does_not_depend_on_the_chunk():
     torch.testing.assert_close(found(x, chunk=7), found(x))
 
 
-class OneSiteCohort:
+class OneSiteCohort(CohortDefaults):
     """The smallest cohort: two models, two sites of random activations."""
 
-    scale, seeds, width, fingerprint, trained = "toy_x", (0, 1), 6, "fp", True
+    scale, seeds, width, fingerprint, facts = "toy_x", (0, 1), 6, "fp", SHARED_FACTS
     sites = ("resid_pre_0", "resid_post_0")
-    internal = named_sites = sites[1:]
 
     def activations(self, split, site):
         return torch.randn(2, 300, 6, generator=torch_generator(0, split, site))
@@ -151,10 +152,10 @@ def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
 
     monkeypatch.setattr(collection, "train", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        collection.trained(store, cohort, group)
-    first = collection.trained(store, cohort, group)
+        collection.trained(Runtime(store), cohort, group)
+    first = collection.trained(Runtime(store), cohort, group)
     assert len(calls) == 3, "the finished one is not trained again"
-    again = collection.trained(store, cohort, group)
+    again = collection.trained(Runtime(store), cohort, group)
     assert len(calls) == 3
     for spec in group.specs:
         assert torch.equal(first[spec].w_enc, again[spec].w_enc)
@@ -224,7 +225,7 @@ def test_bad_input():
 
 def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
     cohort, store = OneSiteCohort(), Store(tmp_path)
-    workshop = Workshop(store, replace(PROFILES["tiny"], toy=TOY, dictionaries=TINY))
+    workshop = Workshop(Runtime(store), replace(PROFILES["tiny"], toy=TOY, dictionaries=TINY))
     first = workshop.chosen(cohort)
     assert list(first) == list(cohort.internal)
     choice, dictionary = first["resid_post_0"]

@@ -149,21 +149,21 @@ def test_refusals_name_the_directory_and_the_reason(copy, changes, message):
 
 def test_what_it_was_trained_on_and_is_otherwise_here_is_told(copy):
     assert load_sae(copy(metadata={"hook_name": "blocks.1.hook_resid_post"})).otherwise == ()
-    told = {
+    described = {
         "hook_name": "blocks.1.hook_resid_post",
         "prepend_bos": True,
         "exclude_special_tokens": True,
         "seqpos_slice": [5, None],
         "model_from_pretrained_kwargs": {"center_writing_weights": True, "fold_ln": False},
     }
-    bos, special, positions, model = load_sae(copy(metadata=told)).otherwise
+    bos, special, positions, model = load_sae(copy(metadata=described)).otherwise
     assert "begin with BOS" in bos
     assert "no special tokens" in special
     assert positions == "positions [5, None] (seqpos_slice); here every position counts"
     assert model == "a model loaded with center_writing_weights=True; here it is taken as it is"
-    told |= {"seqpos_slice": [None], "model_from_pretrained_kwargs": {"fold_ln": False}}
-    told |= {"prepend_bos": False, "exclude_special_tokens": False}
-    assert load_sae(copy(metadata=told)).otherwise == ()
+    described |= {"seqpos_slice": [None], "model_from_pretrained_kwargs": {"fold_ln": False}}
+    described |= {"prepend_bos": False, "exclude_special_tokens": False}
+    assert load_sae(copy(metadata=described)).otherwise == ()
 
 
 def test_missing_and_damaged_files(copy, tmp_path):
@@ -262,10 +262,10 @@ def test_command_line_saves_one_of_a_group(group, tmp_path, capsys):
     saved = load_sae(tmp_path / "out")
     torch.testing.assert_close(saved.dictionary.w_dec, own(2).w_dec)
     assert (saved.site, saved.model) == ("resid_post_0", "")
-    told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_post_7")
-    assert "has no dictionary of model 0 at resid_post_7" in told
-    told = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_mid_0")
-    assert "site resid_mid_0 has no name in SAELens" in told
+    message = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_post_7")
+    assert "has no dictionary of model 0 at resid_post_7" in message
+    message = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_mid_0")
+    assert "site resid_mid_0 has no name in SAELens" in message
 
 
 def test_the_list_shows_a_small_l1(group, capsys):
@@ -279,15 +279,15 @@ def test_commands_name_a_file_that_is_damaged_or_foreign(group, tmp_path, capsys
     out, store = tmp_path / "out", Store(tmp_path / "store")
     store.get_or_build("steering", {"a": 1}, lambda _: Artifact({}, {}), name="other")
     (foreign,) = (tmp_path / "store" / "steering").glob("other*.safetensors")
-    told = refused(capsys, loading.main, foreign, out, "--site=resid_pre_0")
-    assert f"{foreign} is of kind steering, not dictionaries" in told
-    told = refused(capsys, loading.main, tmp_path / "nowhere", out, "--site=resid_pre_0")
-    assert f"{tmp_path / 'nowhere'}: it cannot be read" in told
+    message = refused(capsys, loading.main, foreign, out, "--site=resid_pre_0")
+    assert f"{foreign} is of kind steering, not dictionaries" in message
+    message = refused(capsys, loading.main, tmp_path / "nowhere", out, "--site=resid_pre_0")
+    assert f"{tmp_path / 'nowhere'}: it cannot be read" in message
     group.write_bytes(group.read_bytes()[:-20])
     for main, arguments in (
         (loading.main, (group, out, "--site=resid_pre_0")),
         (listing.main, (group.parents[1],)),
     ):
-        told = refused(capsys, main, *arguments)
-        assert f"{group}: it is no artifact of this suite" in told
+        message = refused(capsys, main, *arguments)
+        assert f"{group}: it is no artifact of this suite" in message
     assert not out.exists()

@@ -150,6 +150,10 @@ def test_a_named_direction_is_seen_by_its_name():
     [
         ({"vectors": {"v": np.ones(3)}}, r"direction 'v'.*\[4\].*\(3,\)"),
         ({"vectors": {"v": np.zeros(4)}}, "non-zero"),
+        ({"vectors": {"v": np.array([1.0, 1.0, 1.0, 1.0]) * 1e-15}}, "'v' is nearly zero"),
+        ({"vectors": {"v": np.full(4, 1e-6, dtype=np.float32)}}, "'v' is nearly zero"),
+        ({"vectors": {"v": (np.ones(4), np.full(4, 1e-12))}}, "'v' is nearly zero"),
+        ({"vectors": {"v": np.ones(4, dtype=int)}}, "'v': expected floating"),
         ({"frames": {"f": np.eye(3)}}, r"frame 'f'"),
         ({"frames": {"f": np.ones((4, 4))}}, "not orthogonal"),
         ({"alpha": 1.0}, "alpha"),
@@ -159,6 +163,18 @@ def test_a_named_direction_is_seen_by_its_name():
 def test_bad_arguments_are_named(arguments, says):
     with pytest.raises(ValueError, match=says):
         haar_battery(np.eye(4), **{"draws": 50, **arguments})
+
+
+def test_a_direction_that_was_projected_away_is_refused_and_a_small_one_is_not():
+    rng = np.random.default_rng(36)
+    basis = sample_haar(16, 1, rng)[0]
+    v = 100 * basis[:, :8] @ rng.standard_normal(8)
+    left = v - basis[:, :8] @ (basis[:, :8].T @ v)
+    assert 0 < np.linalg.norm(left) < 1e-11, "what rounding leaves"
+    with pytest.raises(ValueError, match="nearly zero"):
+        haar_battery(basis, vectors={"v": left}, draws=50)
+    small, large = (haar_battery(basis, vectors={"v": s * v}, draws=50) for s in (1e-9, 1))
+    assert small["ONE[v]"].value == pytest.approx(large["ONE[v]"].value)
 
 
 def test_a_stack_is_no_matrix_and_a_tensor_is_one():

@@ -29,7 +29,6 @@ from polyrot.haar import (
     relative_rotations,
     sample_haar,
     shuffled_rows,
-    split_half_share,
     whitened_contrast,
     whitened_map,
 )
@@ -157,22 +156,6 @@ def test_rows_are_shuffled_by_token_or_by_whole_sequences():
         shuffled_rows(9, rng, by="sequence")
     with pytest.raises(ValueError, match="expected shape"):
         shuffled_rows(8, rng, labels, by="sequence")
-
-
-def test_split_halves_share_the_identified_part_only():
-    rng = np.random.default_rng(49)
-    d, rank = 20, 5
-    inner = sample_haar(rank, 1, rng)[0]
-    halves = np.zeros((2, d, d))
-    halves[:, :rank, :rank] = inner
-    halves[:, rank:, rank:] = sample_haar(d - rank, 2, rng, "SO")
-    share = split_half_share(*halves)
-    assert share == pytest.approx(rank / d, abs=5 / d)
-    distance = np.linalg.norm(halves[0] - halves[1]) / np.sqrt(2 * d)
-    assert distance == pytest.approx(np.sqrt(1 - share))
-    assert split_half_share(inner, inner) == pytest.approx(1.0)
-    with pytest.raises(ValueError, match="one width"):
-        split_half_share(np.eye(2), np.eye(3))
 
 
 @given(st.integers(1, 5), seeds)

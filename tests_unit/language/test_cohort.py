@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from polyrot.cohorts.cohort import pair_labels
+from polyrot.cohorts.cohort import NotOffered, ScaleFacts, pair_labels
 from polyrot.language import cohort as cohort_module
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import Tokenised
@@ -100,7 +100,7 @@ def test_a_few_sequences_at_a_time_change_nothing(
     cohort: LanguageCohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = cohort.activations("fit", "resid_post_3"), cohort.agreement_with_anchor()
-    monkeypatch.setattr(cohort_module, "POSITIONS", 5 * POSITIONS + 1)
+    monkeypatch.setattr(LanguageCohort, "positions_at_once", 5 * POSITIONS + 1)
     monkeypatch.setattr(cohort_module, "LOGITS", 7 * POSITIONS * VOCABULARY)
     parts = tiny_cohort(cohort.models)
     torch.testing.assert_close(parts.activations("fit", "resid_post_3"), whole[0])
@@ -311,3 +311,15 @@ def test_unknown_names_are_named(cohort: LanguageCohort) -> None:
         tiny_cohort(cohort.models, seeds=(0, 1))
     with pytest.raises(ValueError, match=r"torch\.float16 or torch\.float32, not torch\.int8"):
         tiny_cohort(cohort.models, keep=torch.int8)
+
+
+def test_the_papers_own_models_have_their_middle_one_further() -> None:
+    ours, papers = tiny_cohort([tiny(0)]), tiny_cohort([tiny(0)], facts=ScaleFacts(from_paper=True))
+    assert (ours.middle, papers.middle) == ("resid_post_1", "resid_post_2")
+
+
+def test_untrained_models_are_those_that_its_maker_knows() -> None:
+    start = tiny_cohort([tiny(1)], trained=False)
+    assert tiny_cohort([tiny(0)], start=lambda: start).untrained() is start
+    with pytest.raises(NotOffered, match="scale neox are not known as they were before their"):
+        tiny_cohort([tiny(0)]).untrained()

@@ -14,20 +14,20 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from fixtures import cohorts, language
 from fixtures.language import PAIR, pytest_sessionstart
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.loading import BadDictionary, load_sae, save_sae
 from polyrot.dictionaries.training import Schedule
-from polyrot.language import pair
+from polyrot.language import activations, pair
 from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
 from polyrot.language.pair import PairCohort
 from polyrot.language.text import TextTooShort, sequences_from_text
 from polyrot.maps.checks import BadActivations
 from polyrot.measures.fits import fit_all
-from polyrot.measures.frontier import Frontier, measure, notes_on, sibling_group
-from polyrot.store import Store
+from polyrot.measures.frontier import Frontier, measure_frontier, notes_on, sibling_group
+from polyrot.store import Runtime, Store
+from polyrot.toy.cohort import SHARED_FACTS
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
 from tests_unit.language.small_checkpoints import (
@@ -68,8 +68,8 @@ def cohort_of(folder: Path, other: str) -> PairCohort:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
-    store = Store(tmp_path_factory.mktemp("store"))
-    return Workshop(store, replace(PROFILES["tiny"], language_dictionaries=SCHEDULE))
+    runtime = Runtime(Store(tmp_path_factory.mktemp("store")))
+    return Workshop(runtime, replace(PROFILES["tiny"], language_dictionaries=SCHEDULE))
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def anchors(folder: Path, workshop: Workshop):
 def frontier(folder: Path, other: str, anchors, workshop: Workshop) -> Frontier:
     cohort = cohort_of(folder, other)
     others = workshop.group(cohort, sibling_group(cohort, SCHEDULE, list(anchors)))
-    return measure(cohort, fit_all(cohort), anchors, {spec.site: d for spec, d in others.items()})
+    of_b = {spec.site: d for spec, d in others.items()}
+    return measure_frontier(cohort, fit_all(cohort), anchors, of_b)
 
 
 # ------------------------------------------------------------------------------ what is measured
@@ -195,7 +196,7 @@ def test_sparsity_is_that_of_language_models(folder: Path) -> None:
     for group in (collection.anchor, collection.published, collection.own, collection.noise):
         assert {spec.l1 for spec in group(cohort, SCHEDULE).specs} == {1e-5}
     assert {spec.l1 for spec in sibling_group(cohort, SCHEDULE, SITES).specs} == {1e-5}
-    toy = SimpleNamespace(scale="toy_a", seeds=(0, 1), sites=SITES, internal=SITES[1:])
+    toy = SimpleNamespace(facts=SHARED_FACTS, seeds=(0, 1), sites=SITES, internal=SITES[1:])
     assert {spec.l1 for spec in collection.own(toy, SCHEDULE).specs} == {1e-3}
     assert collection.l1_grid(toy, SITES[1]) == collection.L1_GRID
     # Activations four times as large ask for four times the l1; rounding does not show.
@@ -203,7 +204,7 @@ def test_sparsity_is_that_of_language_models(folder: Path) -> None:
 
     def scaled(by: float) -> Any:
         return SimpleNamespace(
-            scale="neox", activations=lambda *where: by * cohort.activations(*where)
+            facts=cohort.facts, activations=lambda *where: by * cohort.activations(*where)
         )
 
     four = collection.l1_grid(scaled(4.0), SITES[1])
@@ -289,7 +290,7 @@ def test_a_dictionary_of_another_model(folder: Path, anchors, tmp_path: Path) ->
         load(folder, load_sae(saelens))
 
 
-def test_what_a_dictionary_says_of_itself_is_told(
+def test_what_a_dictionary_says_of_itself_is_noted(
     folder: Path, anchors, workshop: Workshop, tmp_path: Path
 ) -> None:
     save_sae(tmp_path / "own", anchors["resid_post_1"], "resid_post_1", "owner/A")
@@ -305,7 +306,7 @@ def test_what_a_dictionary_says_of_itself_is_told(
     cohort = cohort_of(folder, "B")
     group = sibling_group(cohort, SCHEDULE, SITES)
     of_b = {spec.site: d for spec, d in workshop.group(cohort, group).items()}
-    found = measure(cohort, fit_all(cohort), of_b, of_b, notes)
+    found = measure_frontier(cohort, fit_all(cohort), of_b, of_b, notes)
     assert found.notes[:2] == notes
     assert found.notes[2].endswith("reconstructs B better than A: is it B's?")
     assert found.lines()[-len(found.notes) :] == list(found.notes)
@@ -319,7 +320,7 @@ def test_out_of_memory_says_what_to_lower(folder: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(pair, "capture", full)
+    monkeypatch.setattr(activations, "capture", full)
     with pytest.raises(torch.OutOfMemoryError, match=r"of 512 tokens at 4 sites .*lower --tokens"):
         cohort_of(folder, "B").activations("fit", "resid_pre_0")
 
@@ -340,41 +341,19 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert found["frontier.magnitude"]["n"] == 4
     assert "the pair, site by site" in ran.stdout
     assert "note: the dictionary" not in ran.stdout
-    told = record["run"]["options"]
-    assert told["--pair"] == " ".join(names)
-    assert (told["--schedule"], told["--tokens"]) == ("tiny", "512")
+    recorded = record["run"]["options"]
+    assert recorded["--pair"] == " ".join(names)
+    assert (recorded["--schedule"], recorded["--tokens"]) == ("tiny", "512")
     assert f"options: --schedule tiny, --pair {names[0]} {names[1]}, " in ran.stdout
     assert f"options --schedule tiny, --pair {names[0]}" in (tmp_path / "verdicts.md").read_text()
     assert f"<code>--pair {names[0]} {names[1]}</code>" in (tmp_path / "index.html").read_text()
 
 
-@pytest.mark.parametrize(
-    "changed", [{"schedule": "full"}, {"neox_width": 512}, {"pair": ["a", "b"]}]
-)
-def test_the_ledger_is_of_what_a_plain_run_judges(changed: dict[str, Any]) -> None:
-    given = {"update_verdicts": True, "schedule": "shipped", "neox_width": 128, "pair": None}
-    cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**given)))
-    with pytest.raises(
-        pytest.UsageError, match="the ledger is of what everyone's plain run judges"
-    ):
-        cohorts.pytest_configure(SimpleNamespace(option=SimpleNamespace(**{**given, **changed})))
-
-
-def test_a_worker_sends_the_table_of_the_pair() -> None:
-    lines = ["naive_ev 0.1"]
-    worker = SimpleNamespace(stash=pytest.Stash(), workerinput={}, workeroutput={})
-    worker.stash[language.FRONTIER] = lines
-    language.pytest_sessionfinish(SimpleNamespace(config=worker))
-    controller = SimpleNamespace(stash=pytest.Stash())
-    for sent in ({}, worker.workeroutput):
-        language.pytest_testnodedown(SimpleNamespace(config=controller, workeroutput=sent))
-    assert controller.stash[language.FRONTIER] == lines
-
-
 def session(scales: tuple[str, ...], **options: object) -> Any:
     """As much of a pytest session as its start looks at."""
     given = {"collectonly": False, "sae": None, "pair": None, "tokens": 512, "context": CONTEXT}
-    plugin = SimpleNamespace(get_plugin=lambda _: SimpleNamespace(scales=scales))
+    suite = SimpleNamespace(scales=scales, own_at=lambda _: None)
+    plugin = SimpleNamespace(get_plugin=lambda _: suite)
     option = SimpleNamespace(**{**given, **options})
     return SimpleNamespace(
         config=SimpleNamespace(option=option, pluginmanager=plugin, stash=pytest.Stash())
@@ -385,8 +364,6 @@ def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> No
     a, text = str(folder / "A"), str(folder / "text")
     with pytest.raises(pytest.UsageError, match="are one model: their weights differ by less"):
         pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
-    with pytest.raises(pytest.UsageError, match="it goes with --pair A B"):
-        pytest_sessionstart(session(("paper",), sae=a))
     with pytest.raises(pytest.UsageError, match=r"has no cfg\.json"):
         pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))
     pytest_sessionstart(session(("pair",), pair=(a, a), collectonly=True))

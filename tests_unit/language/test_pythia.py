@@ -14,10 +14,19 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from polyrot.cohorts import run
 from polyrot.cohorts.cohort import Cohort
-from polyrot.judge.verdicts import NotRun
 from polyrot.language import pythia
 from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
-from polyrot.language.pythia import PINNED, STEPS, hub, load, load_run, local, locate, tokenizer_of
+from polyrot.language.pythia import (
+    PINNED,
+    STEPS,
+    TooFewCheckpoints,
+    hub,
+    load,
+    load_run,
+    local,
+    locate,
+    tokenizer_of,
+)
 from polyrot.language.text import sequences_from_text
 from polyrot.maps.checks import BadActivations
 from polyrot.measures import drift
@@ -119,7 +128,7 @@ def test_local_seeds_are_a_cohort(folder: Path, tokens) -> None:
 def test_the_run_of_the_first_seed(folder: Path, tokens) -> None:
     found = load_run(local(folder), tokens)
     assert found.seeds == (1000, 3000, 20_000, 70_000, 143_000)
-    assert drift.measure(found).monotone().values.size == 1
+    assert drift.measure_drift(found).monotone().values.size == 1
     anchor = loaded(folder, tokens).cohort()
     last = found.activations("score", "resid_post_0")[-1]
     torch.testing.assert_close(last, anchor.activations("score", "resid_post_0")[0])
@@ -143,7 +152,9 @@ def test_one_tokenizer_for_all_may_lie_above(copy: Path, tokens) -> None:
 
 def test_too_few_checkpoints_for_drift(copy: Path, tokens) -> None:
     shutil.rmtree(copy / "seed1" / "step1000")
-    with pytest.raises(NotRun, match=r"drift needs 5 checkpoints of one run, .*seed1 holds 4"):
+    with pytest.raises(
+        TooFewCheckpoints, match=r"drift needs 5 checkpoints of one run, .*seed1 holds 4"
+    ):
         load_run(local(copy), tokens)
 
 

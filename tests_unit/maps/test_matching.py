@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,7 +29,9 @@ def test_planted_permutation_and_scale_are_matched(seed: int, d: int, f: int, ch
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(f, generator=generator)
     b = a[:, order] * torch.rand(f, generator=generator, dtype=torch.float64).add(0.1)
-    assert torch.allclose(max_cosine(a, b, chunk=chunk), torch.ones(f, dtype=torch.float64))
+    assert torch.allclose(
+        max_cosine(a, b, chunk=chunk, features="columns"), torch.ones(f, dtype=torch.float64)
+    )
 
 
 @quick
@@ -39,13 +42,13 @@ def test_against_the_definition(seed: int, f: int, g: int, chunk: int) -> None:
         max(float(torch.cosine_similarity(a[:, i], b[:, j], dim=0)) for j in range(g))
         for i in range(f)
     ]
-    assert max_cosine(a, b, chunk=chunk).tolist() == pytest.approx(each)
+    assert max_cosine(a, b, chunk=chunk, features="columns").tolist() == pytest.approx(each)
 
 
 def test_sign_counts() -> None:
     a = torch.eye(4)
-    assert max_cosine(a, -a).tolist() == [0.0] * 4
-    assert max_cosine(a[:, :1], -a[:, :1]).tolist() == [-1.0]
+    assert max_cosine(a, -a, features="columns").tolist() == [0.0] * 4
+    assert max_cosine(a[:, :1], -a[:, :1], features="columns").tolist() == [-1.0]
 
 
 def test_matches_through_a_rotation_only() -> None:
@@ -61,7 +64,7 @@ def test_dead_features_are_left_out() -> None:
     b[:, 2] = 0
     live_a = torch.tensor([True, True, True, False])
     live_b = torch.tensor([True, False, False, True])
-    assert max_cosine(a, b, live_a, live_b).tolist() == [1.0, 0.0, 0.0]
+    assert max_cosine(a, b, live_a, live_b, features="columns").tolist() == [1.0, 0.0, 0.0]
 
 
 def test_matched_fraction_is_strictly_above() -> None:
@@ -76,15 +79,43 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="one width"):
         max_cosine(a[0], a)
     with pytest.raises(ValueError, match=r"first decoder: the live mask must be bool \[4\]"):
-        max_cosine(a, a, live_a=torch.ones(3, dtype=torch.bool))
+        max_cosine(a, a, live_a=torch.ones(3, dtype=torch.bool), features="columns")
     with pytest.raises(ValueError, match="must be bool"):
-        max_cosine(a, a, live_b=torch.ones(4))
+        max_cosine(a, a, live_b=torch.ones(4), features="columns")
     with pytest.raises(ValueError, match="second decoder: no live features"):
-        max_cosine(a, a, live_b=torch.zeros(4, dtype=torch.bool))
+        max_cosine(a, a, live_b=torch.zeros(4, dtype=torch.bool), features="columns")
     for value in (0.0, math.nan, math.inf):
         bad = a.clone()
         bad[:, 1] = value
         with pytest.raises(ValueError, match=r"second decoder: columns \[1\]"):
-            max_cosine(a, bad)
+            max_cosine(a, bad, features="columns")
     with pytest.raises(ValueError, match="no features"):
         matched_fraction(torch.zeros(0))
+
+
+def test_rows_are_columns_turned_and_masks_may_be_numpy() -> None:
+    a, b = decoder(6, 10, 0), decoder(6, 12, 1)
+    wanted = max_cosine(a, b)
+    torch.testing.assert_close(max_cosine(a.T, b.T, features="rows"), wanted)
+    live = [True] * 5 + [False] * 5
+    found = max_cosine(a.numpy(), b.numpy(), np.array(live), [True] * 12)
+    np.testing.assert_allclose(found, wanted[:5].numpy())
+
+
+def test_decoders_the_wrong_way_round_are_refused() -> None:
+    """Turned, they would be compared along the wrong axis, and score like chance or better."""
+    a, b = decoder(6, 10, 0), decoder(6, 12, 1)
+    with pytest.raises(ValueError, match=r"first decoder: \[10, 6\] may be .* features=\"rows\""):
+        max_cosine(a.T, a.T)
+    with pytest.raises(ValueError, match=r"first decoder: \[6, 6\] may be"):
+        max_cosine(a[:, :6], b)
+    with pytest.raises(ValueError, match=r"second decoder: \[6, 6\] may be"):
+        max_cosine(a, b[:, :6])
+    with pytest.raises(ValueError, match='with features="rows" they have one width'):
+        max_cosine(a.T, b.T)
+    with pytest.raises(ValueError, match='with features="columns" they have one width'):
+        max_cosine(a, b, features="rows")
+    with pytest.raises(ValueError, match="one of them is the wrong way round"):
+        max_cosine(a, b.T)
+    with pytest.raises(ValueError, match='features must be "columns" or "rows"'):
+        max_cosine(a, b, features="both")  # type: ignore[call-overload]

@@ -28,7 +28,9 @@ from polyrot.maps.procrustes import (
     principal_axes_map,
     principal_basis,
     restricted_distance,
+    scaled_from_moments,
     shift_only,
+    split_half_share,
 )
 from polyrot.runtime.seeding import torch_generator
 
@@ -364,3 +366,40 @@ def test_nearest_to_identity_fits_as_well_and_is_nearest(rank: int) -> None:
         assert gap <= float((other - eye).norm()) + 1e-9
     if rank == 0:
         assert gap < 1e-6, "nothing is known: the identity itself fits"
+
+
+def test_split_halves_share_the_identified_part_only() -> None:
+    d, rank = 20, 5
+    inner = haar(rank, 49)
+    halves = torch.zeros(2, d, d, dtype=torch.float64)
+    for half, seed in zip(halves, (50, 51), strict=True):
+        half[:rank, :rank] = inner
+        half[rank:, rank:] = haar(d - rank, seed)
+    share = split_half_share(*halves)
+    assert share == pytest.approx(rank / d, abs=5 / d)
+    distance = float((halves[0] - halves[1]).norm()) / math.sqrt(2 * d)
+    assert distance == pytest.approx(math.sqrt(1 - share))
+    assert split_half_share(inner, inner.numpy()) == pytest.approx(1.0)
+    assert split_half_share(inner, -inner) == pytest.approx(-1.0)
+    draws = [split_half_share(haar(d, i), haar(d, i + 100)) for i in range(40)]
+    assert np.mean(draws) == pytest.approx(0, abs=4 / (d * math.sqrt(40)))
+    with pytest.raises(ValueError, match="one width"):
+        split_half_share(np.eye(2), np.eye(3))
+    with pytest.raises(ValueError, match="not orthogonal"):
+        split_half_share(np.eye(2), 2 * np.eye(2))
+
+
+@pytest.mark.parametrize("reflect", [True, False])
+def test_the_scale_is_found_and_is_the_best_one(reflect: bool) -> None:
+    a = cloud(400, 5, 3)
+    b = 2.5 * (a @ haar(5, 4)) + torch.randn(400, 5, generator=torch_generator(1, "noise")).double()
+    moments = pair_moments([a], b)[0]
+    rotation = fit_from_moments([moments], reflect)[0]
+    scaled = scaled_from_moments(rotation, moments)
+    factor = (scaled.w * rotation.r).sum() / 5
+    best = pointwise_ev(scaled, a, b)
+    for other in (0.99, 1.01):
+        changed = Affine(other * scaled.w, scaled.mean_a, scaled.mean_b, 5)
+        assert pointwise_ev(changed, a, b) < best
+    if reflect:
+        assert float(factor) == pytest.approx(2.5, rel=0.02)

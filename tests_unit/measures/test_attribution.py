@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyrot.maps.checks import BadActivations
 from polyrot.maps.correlation import fisher_interval, pearson
-from polyrot.measures import component_effects as attribution
+from polyrot.measures import component_effects
 from polyrot.measures.attribution import (
     published_deviation,
     published_interval_width,
@@ -141,7 +141,9 @@ def test_order_of_the_remainder_is_the_planted_one(order: int) -> None:
 
 
 def test_linear_model_has_no_order() -> None:
-    run_free = attribution.Path(("a",), torch.tensor([0.5]), torch.zeros(1, 1), torch.zeros(1))
+    run_free = component_effects.Path(
+        ("a",), torch.tensor([0.5]), torch.zeros(1, 1), torch.zeros(1)
+    )
     with pytest.raises(ValueError, match="no remainder to take the order of: a"):
         run_free.orders()
 
@@ -150,8 +152,8 @@ def test_result_does_not_depend_on_the_batching(monkeypatch: pytest.MonkeyPatch)
     cohort = Planted(lambda s: s.sin())
     found = []
     for batch, at_once in ((64, 64), (5, 3)):
-        monkeypatch.setattr(attribution, "BATCH", batch)
-        monkeypatch.setattr(attribution, "AT_ONCE", at_once)
+        monkeypatch.setattr(component_effects, "BATCH", batch)
+        monkeypatch.setattr(component_effects, "AT_ONCE", at_once)
         found.append(integrated_gradients(cohort, 0, TOKENS, 8, dtype=torch.float64))
     torch.testing.assert_close(found[0].curve, found[1].curve)
     torch.testing.assert_close(found[0].measured, found[1].measured)

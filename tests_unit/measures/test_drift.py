@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyrot.cohorts import run
+from polyrot.cohorts.cohort import CohortDefaults
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.measures import drift
 from polyrot.measures.drift import Drift
@@ -32,7 +33,7 @@ def plane_rotation(angle: float, axes: tuple[int, int] = (0, 1)) -> Tensor:
     return r
 
 
-class Turning:
+class Turning(CohortDefaults):
     """Checkpoints of a run that turns site k by `rates[k]` radians a step, in one plane."""
 
     scale = "toy_a"
@@ -56,7 +57,7 @@ class Turning:
 @quick
 @given(st.floats(0.05, 3.0))
 def test_the_planted_angle_is_reported(angle: float) -> None:
-    found = drift.measure(Turning((1, 2), (angle,)))
+    found = drift.measure_drift(Turning((1, 2), (angle,)))
     wanted = 2 * math.sqrt(2) * math.sin(angle / 2)
     assert found.distance[0, 1, 0] == pytest.approx(wanted, rel=1e-6)
     assert found.distance[1, 0, 0] == found.distance[0, 1, 0]
@@ -67,29 +68,30 @@ def test_the_planted_angle_is_reported(angle: float) -> None:
 
 
 def test_a_turn_of_what_hardly_varies_does_not_count() -> None:
-    found = drift.measure(Turning((1, 2), (1.0,), axes=(6, 7)))
+    found = drift.measure_drift(Turning((1, 2), (1.0,), axes=(6, 7)))
     assert found.distance[0, 1, 0] == pytest.approx(2 * math.sqrt(2) * math.sin(0.5), rel=1e-3)
     assert found.restricted[0, 1, 0] < 1e-4
 
 
 def test_curves_of_a_steady_turn() -> None:
     steps = (1, 2, 4, 8, 16, 32)
-    found = drift.measure(Turning(steps, (0.05, 0.03, 0.01)))
+    found = drift.measure_drift(Turning(steps, (0.05, 0.03, 0.01)))
     assert found.middle == "site_1"
     assert found.monotone().values[0] == pytest.approx(1)
     assert found.toward_output().values[0] == pytest.approx(-1)
     assert found.toward_output(restricted=True).values[0] == pytest.approx(-1)
     assert found.steps[run.nearest(found.steps, 0.5)] == 16
     assert found.steps[run.nearest(found.steps, run.EARLY)] == 1
-    grows = drift.measure(Turning(steps, (0.01, 0.03, 0.05)))
+    grows = drift.measure_drift(Turning(steps, (0.01, 0.03, 0.05)))
     assert grows.toward_output().values[0] == pytest.approx(1)
 
 
-def test_of_pythia_the_layer_is_the_papers() -> None:
+def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
     cohort = Turning((1, 2), (0.1,) * 7)
-    assert run.middle(cohort) == "site_3"
-    cohort.scale = "pythia"  # sites before block 0, after block 0 and so on: block 3 is the fifth
-    assert run.middle(cohort) == drift.measure(cohort).middle == "site_4"
+    assert cohort.middle == drift.measure_drift(cohort).middle == "site_3"
+    further = Turning((1, 2), (0.1,) * 7)
+    further.middle = "site_4"
+    assert drift.measure_drift(further).middle == "site_4"
 
 
 def test_rounding_does_not_decide_a_rank_correlation() -> None:
@@ -142,7 +144,7 @@ def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:
 def test_bad_input_is_named() -> None:
     for steps in ((3,), (4, 2), (2, 2)):
         with pytest.raises(ValueError, match="two or more steps, increasing"):
-            drift.measure(Turning(steps, (0.1,)))
+            drift.measure_drift(Turning(steps, (0.1,)))
     few = np.zeros((3, 3, 1))
     with pytest.raises(ValueError, match="needs 5 checkpoints, not 3"):
         Drift((1, 2, 3), ("a",), "a", 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()

@@ -67,7 +67,7 @@ def test_the_edit_is_the_changed_weight(pair: RotatedPair, mlp: str) -> None:
 def test_rotated_edits_of_an_exact_copy_transfer_at_one(pair: RotatedPair, mlp: str) -> None:
     rotations = {**pair.rotations()}
     rotations["resid_post_0"] = rotations["resid_mid_1"]
-    found = editing.measure(pair, rotations, mlp=mlp, n_sequences=48)
+    found = editing.measure_edits(pair, rotations, mlp=mlp, n_sequences=48)
     # Its neurons too are in another order, which the stream's rotation alone does not undo.
     for arm in ("both_rotated", "own"):
         np.testing.assert_allclose(found.transfer(arm).values, 1, atol=0.01)
@@ -78,14 +78,14 @@ def test_rotated_edits_of_an_exact_copy_transfer_at_one(pair: RotatedPair, mlp: 
 
 def test_the_streams_rotation_is_enough_where_neurons_keep_their_order() -> None:
     copy = RotatedPair()
-    found = editing.measure(copy, copy.rotations(), n_sequences=48)
+    found = editing.measure_edits(copy, copy.rotations(), n_sequences=48)
     for arm in ("rotated", "both_rotated", "own"):
         np.testing.assert_allclose(found.transfer(arm).values, 1, atol=0.01)
     assert (np.abs(found.transfer("naive").values - 1) > 0.03).all()
 
 
 def test_the_edit_within_is_that_of_key_and_direction(pair: RotatedPair) -> None:
-    found = editing.measure(pair, pair.rotations(), n_sequences=48)
+    found = editing.measure_edits(pair, pair.rotations(), n_sequences=48)
     keys = key_moments(pair, "mlp_1")
     edit = rank_one(
         "mlp_1",
@@ -111,4 +111,4 @@ def test_bad_input_is_named(pair: RotatedPair, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ValueError, match="use more sequences"):
         key_moments(pair, "mlp_0", n_sequences=1)
     with pytest.raises(ValueError, match="0 rotations for 1 siblings"):
-        editing.measure(pair, {"resid_post_1": []}, n_sequences=8)
+        editing.measure_edits(pair, {"resid_post_1": []}, n_sequences=8)

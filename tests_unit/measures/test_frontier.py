@@ -10,11 +10,10 @@ from torch import Tensor
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.language.checkpoints import checkpoints
 from polyrot.language.cohort import LanguageCohort
-from polyrot.measures import component_effects as attribution
-from polyrot.measures import drift, editing, transfer
-from polyrot.measures import steering as dose_curves
+from polyrot.measures import component_effects, drift, editing, transfer
 from polyrot.measures.attribution import tabulate
 from polyrot.measures.fits import Fits, fit_all
+from polyrot.measures.steering import measure_steering
 from tests_unit.language.tiny_language import WIDTH, rotated, rotation, tiny, tiny_cohort
 
 
@@ -64,7 +63,7 @@ def test_the_copy_is_exact_and_in_another_basis(pair: LanguageCohort) -> None:
 def test_the_planted_rotation_is_found_and_restores_a_dictionary(
     pair: LanguageCohort, fits: Fits
 ) -> None:
-    found = transfer.measure(pair, fits, anchors_dictionaries(pair))
+    found = transfer.measure_transfer(pair, fits, anchors_dictionaries(pair))
     for site in pair.sites:
         r = fits.matched[site][0].r
         torch.testing.assert_close(r, rotation().T, atol=2e-3, rtol=0)
@@ -78,7 +77,7 @@ def test_the_planted_rotation_is_found_and_restores_a_dictionary(
 def test_rotated_steering_transfers_at_one_and_naive_does_not(
     pair: LanguageCohort, fits: Fits
 ) -> None:
-    found = dose_curves.measure(pair, fits.matched[pair.steering_site], n_sequences=24, n_random=2)
+    found = measure_steering(pair, fits.matched[pair.steering_site], n_sequences=24, n_random=2)
     for arm in (found.rotated, found.own):
         np.testing.assert_allclose(arm.gain, found.within.gain, rtol=5e-3, atol=5e-3)
         np.testing.assert_allclose(arm.kl, found.within.kl, rtol=5e-3, atol=1e-4)
@@ -90,7 +89,7 @@ def test_rotated_steering_transfers_at_one_and_naive_does_not(
 def test_rotated_edits_transfer_at_one_and_naive_ones_do_not(
     pair: LanguageCohort, fits: Fits, mlp: str
 ) -> None:
-    found = editing.measure(pair, fits.matched, mlp=mlp, n_sequences=24)
+    found = editing.measure_edits(pair, fits.matched, mlp=mlp, n_sequences=24)
     np.testing.assert_allclose(found.transfer("rotated").values, 1, atol=0.01)
     np.testing.assert_allclose(found.transfer("own").values, 1, atol=0.01)
     assert (np.abs(found.transfer("naive").values - 1) > 0.1).all()
@@ -101,11 +100,14 @@ def test_the_copy_has_the_anchors_effects(pair: LanguageCohort) -> None:
     tokens = pair.intervention_tokens(4)
     effects, predicted = (
         [measure(pair, m, tokens) for m in (0, 1)]
-        for measure in (attribution.mean_ablation_effects, attribution.attribution_patching)
+        for measure in (
+            component_effects.mean_ablation_effects,
+            component_effects.attribution_patching,
+        )
     )
     torch.testing.assert_close(effects[0], effects[1], rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(predicted[0], predicted[1], rtol=1e-3, atol=1e-4)
-    gradients = attribution.integrated_gradients(pair, 1, tokens, 64)
+    gradients = component_effects.integrated_gradients(pair, 1, tokens, 64)
     assert float(gradients.completeness_error.max()) < 0.05 * float(gradients.measured.abs().max())
     assert not torch.allclose(predicted[0], effects[0], rtol=0.1)
 
@@ -115,14 +117,14 @@ def test_the_copy_has_the_anchors_effects(pair: LanguageCohort) -> None:
 
 def test_unrelated_models_share_no_basis(cohort: LanguageCohort) -> None:
     fits = fit_all(cohort)
-    found = transfer.measure(cohort, fits, anchors_dictionaries(cohort))
+    found = transfer.measure_transfer(cohort, fits, anchors_dictionaries(cohort))
     assert (found.pointwise_ev.at(cohort.internal).values < 0.7).all()
-    steering = dose_curves.measure(
+    steering = measure_steering(
         cohort, fits.matched[cohort.steering_site], n_sequences=16, n_random=2
     )
     assert steering.within.gain.shape == (3, 1, 6)
     assert (np.abs(steering.signed_ratios("rotated", [1.0]).values - 1) > 0.02).all()
-    edits = editing.measure(cohort, fits.matched, n_sequences=8)
+    edits = editing.measure_edits(cohort, fits.matched, n_sequences=8)
     assert edits.mlp == "mlp_3"
     assert (np.abs(edits.transfer("rotated").values - 1) > 0.02).all()
 
@@ -144,7 +146,7 @@ def test_checkpoints_are_a_cohort_of_the_steps_in_their_order(cohort: LanguageCo
     made = checkpoints("neox", [20, 1, 10], models, tokens, ["by hand"])
     assert made.seeds == (1, 10, 20)
     assert made.contrasts == ()
-    found = drift.measure(made)
+    found = drift.measure_drift(made)
     assert found.middle == "resid_post_1"
     planted = float((rotation().T - torch.eye(WIDTH).double()).norm())
     np.testing.assert_allclose(found.distance[0, 2], planted, atol=0.02)

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyrot.cohorts.interventions import Target
-from polyrot.measures import effects as steering
-from polyrot.measures import overlaps as pinned
-from polyrot.measures import steering as dose_curves
+from polyrot.measures import effects, overlaps, steering
 from polyrot.measures.effects import (
     dose_needed,
     random_directions,
@@ -35,12 +33,12 @@ def pair() -> RotatedPair:
 
 
 @pytest.fixture(scope="module")
-def curves(pair: RotatedPair) -> dose_curves.Steering:
+def curves(pair: RotatedPair) -> steering.Steering:
     rotations = pair.rotations()[pair.steering_site]
-    return dose_curves.measure(pair, rotations, n_sequences=48, n_random=3)
+    return steering.measure_steering(pair, rotations, n_sequences=48, n_random=3)
 
 
-def test_rotated_steering_of_an_exact_copy_transfers_at_one(curves: dose_curves.Steering) -> None:
+def test_rotated_steering_of_an_exact_copy_transfers_at_one(curves: steering.Steering) -> None:
     for arm in (curves.rotated, curves.own):
         np.testing.assert_allclose(arm.gain, curves.within.gain, rtol=2e-3, atol=2e-3)
         np.testing.assert_allclose(arm.kl, curves.within.kl, rtol=2e-3, atol=1e-4)
@@ -49,12 +47,12 @@ def test_rotated_steering_of_an_exact_copy_transfers_at_one(curves: dose_curves.
     assert (np.abs(curves.signed_ratios("naive").values - 1) > 0.1).all()
 
 
-def test_what_the_claims_ask_is_read_off_the_curves(curves: dose_curves.Steering) -> None:
+def test_what_the_claims_ask_is_read_off_the_curves(curves: steering.Steering) -> None:
     i = curves.contrasts.index("depth")
     one = curves.signed_ratio("depth", 2.0)
     assert one.values[0] == pytest.approx(curves.naive.gain[i, 0, 2] / curves.within.gain[i, 0, 2])
     ratios = curves.kl_ratios()
-    assert ratios.labels[:4] == tuple(f"sticky_invalid at {d:g}" for d in steering.DOSES)
+    assert ratios.labels[:4] == tuple(f"sticky_invalid at {d:g}" for d in effects.DOSES)
     assert ratios.values[4 * i + 3] == pytest.approx(
         curves.naive.kl[i, 0, 3] / curves.within.kl[i, 0, 3]
     )
@@ -67,12 +65,12 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: dose_curves.Steering
 
 
 def test_a_direction_is_set_against_random_ones_on_the_same_sequences(
-    pair: RotatedPair, curves: dose_curves.Steering
+    pair: RotatedPair, curves: steering.Steering
 ) -> None:
     i, few = curves.contrasts.index("depth"), pair.intervention_tokens(48)
     v = pair.direction("depth")[0]
-    vectors = torch.stack([dose * v for dose in steering.DOSES])
-    alone = steering.steer(pair, 1, few, "depth", vectors).kl
+    vectors = torch.stack([dose * v for dose in effects.DOSES])
+    alone = effects.steer(pair, 1, few, "depth", vectors).kl
     np.testing.assert_allclose(curves.beside_random[i, 0], alone, rtol=1e-5)
     assert curves.targets[i] > int(pair.target("depth", few).where.sum())
 
@@ -136,10 +134,10 @@ def test_dose_on_a_straight_curve(slope: float, share: float, sign: float, n: in
 
 
 def test_dose_never_reached_is_a_bound() -> None:
-    assert dose_needed([1, 2], [0.1, 0.3], 1.0) == steering.DoseNeeded(2.0, True)
+    assert dose_needed([1, 2], [0.1, 0.3], 1.0) == effects.DoseNeeded(2.0, True)
     assert dose_needed([1, 2], [-5.0, -9.0], 1.0).censored  # the wrong way is not there yet
     first = dose_needed([1, 2, 4], [2.0, 0.0, 2.0], 1.0)  # the first crossing counts
-    assert first == steering.DoseNeeded(0.5, False)
+    assert first == effects.DoseNeeded(0.5, False)
 
 
 @quick
@@ -169,7 +167,7 @@ def test_overlaps_of_all_directions(pair: RotatedPair, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         RotatedPair, "further_contrasts", ("depth_1_0", "closer_0", "after_opener"), raising=False
     )
-    found = pinned.overlaps(pair, n_sequences=32)
+    found = overlaps.overlaps(pair, n_sequences=32)
     assert len(found.names) == 6
     assert ((found.overlap > 0) & (found.overlap < 1)).all()
 
@@ -178,7 +176,7 @@ def test_overlaps_of_all_directions(pair: RotatedPair, monkeypatch: pytest.Monke
 def test_rank_correlation_is_of_the_mean_over_pairs(order: list[int], expected: float) -> None:
     transfer = np.array([[0.1, 0.1], [0.2, 0.4], [5.0, 0.3], [9.0, 9.0]])  # means rise
     overlap = np.array([0.1, 0.2, 0.3, 0.9])[order]
-    found = pinned.Overlaps(tuple("abcd"), ("0-1", "0-2"), overlap, transfer, 2).spearman
+    found = overlaps.Overlaps(tuple("abcd"), ("0-1", "0-2"), overlap, transfer, 2).spearman
     assert found.values[0] == pytest.approx(expected)
     assert found.replicates[0, 1] == pytest.approx(0.8 * expected), "the second pair's alone"
 
@@ -252,7 +250,7 @@ def test_bad_input_is_named(pair: RotatedPair, features: Features) -> None:
     with pytest.raises(ValueError, match="a direction of width 3"):
         rotated_direction(torch.zeros(3), rotation)
     with pytest.raises(ValueError, match="0 rotations for 1 siblings"):
-        dose_curves.measure(pair, [])
+        steering.measure_steering(pair, [])
     with pytest.raises(ValueError, match="doses increasing"):
         dose_needed([2, 1], [1.0, 2.0], 1.0)
     with pytest.raises(ValueError, match="no dose equals an effect of 0"):

@@ -7,9 +7,8 @@ from scipy.stats import ortho_group
 
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.measured import PairSite
-from polyrot.measures import cosine as agree
-from polyrot.measures import fits as rotations
-from polyrot.measures import transfer
+from polyrot.measures import cosine, transfer
+from polyrot.measures.fits import fit_all
 from polyrot.runtime.seeding import numpy_generator, torch_generator
 from polyrot.toy.cohort import CONTENT, N_SEQUENCES, split_tokens
 
@@ -57,11 +56,11 @@ def perfect_sae():
 
 def test_a_planted_rotation_repairs_and_the_controls_do_not():
     cohort = Planted()
-    fits = rotations.fit_all(cohort)
+    fits = fit_all(cohort)
     for i, q in enumerate(cohort.q):
         np.testing.assert_allclose(fits.matched["resid_post_0"][i].r.numpy(), q, atol=1e-4)
     sae = perfect_sae()
-    found = transfer.measure(cohort, fits, dict.fromkeys(cohort.sites, sae))
+    found = transfer.measure_transfer(cohort, fits, dict.fromkeys(cohort.sites, sae))
     np.testing.assert_allclose(found.rotated_ev.values, found.self_ev.values, atol=1e-4)
     assert (found.pointwise_ev.values > 0.9999).all()
     assert (found.naive_ev.values < found.rotated_ev.values).all()
@@ -71,8 +70,8 @@ def test_a_planted_rotation_repairs_and_the_controls_do_not():
 
 def test_strangers_are_not_aligned_point_by_point():
     cohort = Planted(strangers=True)
-    found = transfer.measure(
-        cohort, rotations.fit_all(cohort), {s: perfect_sae() for s in cohort.sites}
+    found = transfer.measure_transfer(
+        cohort, fit_all(cohort), {s: perfect_sae() for s in cohort.sites}
     )
     assert (found.pointwise_ev.values < 0.1).all()
     assert (found.affine_ev.values < 0.1).all()
@@ -80,7 +79,7 @@ def test_strangers_are_not_aligned_point_by_point():
 
 def test_halves_agree_for_siblings_and_not_for_strangers():
     def gap(strangers):
-        fits = rotations.fit_all(Planted(strangers))
+        fits = fit_all(Planted(strangers))
         first, second = fits.halves["resid_post_0"]
         return max(float((a.r - b.r).norm()) for a, b in zip(first, second, strict=True))
 
@@ -109,9 +108,9 @@ def test_permuted_dimensions_keep_marginals_and_lose_correlation():
 def test_rank_and_misled_fraction():
     means = {"a": 0.3, "b": 0.5, "c": 0.4}
     assert [transfer.rank_of(s, means) for s in "abc"] == [1, 3, 2]
-    cosine = PairSite(np.array([[0.9], [0.9], [0.2]]), ("0-1", "0-2", "0-3"), ("x",))
+    high = PairSite(np.array([[0.9], [0.9], [0.2]]), ("0-1", "0-2", "0-3"), ("x",))
     naive = PairSite(np.array([[-1.0], [0.5], [-1.0]]), ("0-1", "0-2", "0-3"), ("x",))
-    assert transfer.misled_fraction(cosine, naive) == pytest.approx(1 / 3)
+    assert transfer.misled_fraction(high, naive) == pytest.approx(1 / 3)
     assert transfer.site_means(naive)["x"] == pytest.approx(-0.5)
 
 
@@ -134,22 +133,22 @@ def rotated_dictionaries(cohort, strangers=False):
 
 def test_rotated_copies_match_through_r_only_and_strangers_never():
     cohort = Planted()
-    fits = rotations.fit_all(cohort)
+    fits = fit_all(cohort)
     site = cohort.internal
     same = rotated_dictionaries(cohort)
-    raw = agree.agreement(cohort, same, site)
-    gain = agree.gain_by_rotation(cohort, same, fits, site)
+    raw = cosine.agreement(cohort, same, site)
+    gain = cosine.gain_by_rotation(cohort, same, fits, site)
     np.testing.assert_allclose(gain.values + raw.mean.values, 1, atol=1e-3)
     second = {s: same[0, s] for s in site}
-    universal = agree.universality(cohort, same, second, fits, site)
+    universal = cosine.universality(cohort, same, second, fits, site)
     # A column can be live in the anchor and dead in the shifted sibling: not all, but nearly.
     assert universal.beside["through_R_resid_post_0"] > 0.9
     assert universal.beside["two_starts_resid_post_0"] == pytest.approx(1)
     # In 16 dimensions 40 columns match a stranger's above 0.5 more often than not.
     assert (universal.values > 0.3).all()
     others = rotated_dictionaries(cohort, strangers=True)
-    assert (agree.universality(cohort, others, second, fits, site).values < 0.15).all()
-    assert (agree.gain_by_rotation(cohort, others, fits, site).values < 0.15).all()
+    assert (cosine.universality(cohort, others, second, fits, site).values < 0.15).all()
+    assert (cosine.gain_by_rotation(cohort, others, fits, site).values < 0.15).all()
 
 
 def test_splits_share_no_sequence():

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from fixtures import workers
 from fixtures.figures import Collector
 from polyrot.judge.bar import Bar
 from polyrot.report import figures
@@ -307,15 +308,15 @@ def test_a_run_hands_its_figures_over(suite: Any) -> None:
 
 
 def test_workers_send_what_they_gathered_home() -> None:
-    worker = Collector(SimpleNamespace(workerinput={}, workeroutput={}))
+    there = SimpleNamespace(stash=pytest.Stash(), workerinput={}, workeroutput={})
+    here = SimpleNamespace(stash=pytest.Stash())
+    worker, home = Collector(there), Collector(here)
     worker.figures["toy_a", "joint"] = planted.tradeoff()
     worker.failures["toy_a", "steering"] = "steering, toy_a: ValueError: no"
     worker.cohorts["toy_a"] = CohortFacts.of(planted.COHORT)
-    worker.pytest_sessionfinish()
-    home = Collector(SimpleNamespace())
-    home.pytest_testnodedown(SimpleNamespace(workeroutput=worker.config.workeroutput))
-    home.pytest_testnodedown(SimpleNamespace())  # a worker that crashed sends nothing
-    home.pytest_sessionfinish()
+    workers.pytest_sessionfinish(SimpleNamespace(config=there))
+    workers.pytest_testnodedown(SimpleNamespace(config=here, workeroutput=there.workeroutput))
+    workers.pytest_testnodedown(SimpleNamespace(config=here))  # a worker that crashed sends nothing
     found = home.gathered()
     assert found.figures == (planted.tradeoff(),)
     assert found.failures == ("steering, toy_a: ValueError: no",)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from polyrot.runtime.cuda_graph import WARM_UP, Captured
+from polyrot.runtime.cuda_graph import WARM_UP, CudaGraph
 from polyrot.toy import training
 from polyrot.toy.schedule import Schedule
 
@@ -31,7 +31,7 @@ def test_a_captured_step_trains_as_the_step_does():
             optimiser.step()
             return loss.detach()
 
-        take = Captured(step) if captured else step
+        take = CudaGraph(step) if captured else step
         losses = []
         for k, x in enumerate(xs):
             optimiser.param_groups[0]["lr"].fill_(0.1 / (k + 1))

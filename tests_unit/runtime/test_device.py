@@ -12,11 +12,10 @@ import torch
 
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.training import Schedule
-from polyrot.language import cohort as language_cohort
-from polyrot.language import seeds, training
+from polyrot.language import activations, neox, pythia, seeds, training
 from polyrot.measures.lenses import __main__ as lenses
 from polyrot.runtime.device import NoDevice, memory_for, resolve_device
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
 from polyrot.workshop import __main__ as workshop
 from tests_unit.dictionaries.test_dictionaries import OneSiteCohort
 from tests_unit.language.tiny_language import tiny, tiny_cohort
@@ -80,8 +79,8 @@ def test_a_seed_that_is_none_of_the_cohorts(
         with pytest.raises(SystemExit) as ended:
             seeds.main([f"--artifacts={tmp_path}", "--seeds", given])
         assert ended.value.code == 2
-        told = capsys.readouterr().err
-        assert f"--seeds: no seed '{named}'; the cohort has 200, 201, 202, 203, 204" in told
+        message = capsys.readouterr().err
+        assert f"--seeds: no seed '{named}'; the cohort has 200, 201, 202, 203, 204" in message
 
 
 # ------------------------------------------------------------------------------ out of memory
@@ -98,11 +97,10 @@ def test_only_the_innermost_says_what_to_lower() -> None:
         raise ValueError("other")
 
 
-@pytest.mark.parametrize(("scale", "option"), [("neox", "--neox-width"), ("pythia", "--tokens")])
-def test_a_language_cohort(scale: str, option: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    cohort: Any = tiny_cohort([tiny(0)])
-    cohort.scale = scale
-    monkeypatch.setattr(language_cohort, "capture", full)
+@pytest.mark.parametrize("option", [neox.LOWER_WIDTH, pythia.LOWER_TOKENS])
+def test_a_language_cohort(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort: Any = tiny_cohort([tiny(0)], lower=option)
+    monkeypatch.setattr(activations, "capture", full)
     message = rf"of 576 tokens at 5 sites of 1 models does not fit on cpu: lower {option}"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         cohort.activations("fit", "resid_pre_0")
@@ -118,7 +116,7 @@ def test_training_a_language_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     first = seeds.trainings(seeds.TINY)[0]
     message = "at width 128 on 4 sequences a step does not fit on cpu: lower --neox-width"
     with pytest.raises(torch.OutOfMemoryError, match=message):
-        seeds.trained(Store(tmp_path), first, on)
+        seeds.trained(Runtime(Store(tmp_path)), first, on)
 
 
 def test_training_dictionaries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -127,5 +125,5 @@ def test_training_dictionaries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     message = "training 1 dictionaries at once does not fit on cpu: lower AT_ONCE .*--tokens"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         collection.trained(
-            Store(tmp_path), cohort, collection.own(cohort, Schedule(steps=2, batch=8))
+            Runtime(Store(tmp_path)), cohort, collection.own(cohort, Schedule(steps=2, batch=8))
         )

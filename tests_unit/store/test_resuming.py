@@ -1,4 +1,4 @@
-"""What is gone on from: a checkpoint of the same text and kind of device, and of no other."""
+"""What is resumed: a checkpoint of the same text and kind of device, and of no other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polyrot.dictionaries.collection import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, Quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.language import training
-from polyrot.store import Artifact, Checkpoint, Store, StoreWarning
+from polyrot.store import Artifact, Checkpoint, Runtime, Store, StoreWarning
 from polyrot.store.resuming import resume
 from tests_unit.dictionaries.test_dictionaries import OneSiteCohort
 from tests_unit.language.test_training import CONTEXT, HELD_OUT, SCHEDULE, TEXT, VOCABULARY, WIDTH
@@ -139,11 +139,11 @@ def test_a_gpu_saves_what_is_done_of_a_group(
     asked: list[list[int]] = []
     monkeypatch.setattr(collection, "train", dying_after(2, asked))
     with pytest.raises(Killed):
-        collection.trained(Store(tmp_path), cohort, group)
+        collection.trained(Runtime(Store(tmp_path)), cohort, group)
     assert [len(slice_) for slice_ in asked] == [at_once, at_once]
     asked.clear()
     monkeypatch.setattr(collection, "train", dying_after(100, asked))
-    made = collection.trained(Store(tmp_path), cohort, group)
+    made = collection.trained(Runtime(Store(tmp_path)), cohort, group)
     assert asked[0][0] == 2 * at_once, "what was done is not done again"
     assert [float(made[spec].b_enc[0]) for spec in group.specs] == list(range(100))
 
@@ -154,9 +154,9 @@ def test_dictionaries_are_not_gone_on_with_on_another_device(
     asked: list[list[int]] = []
     monkeypatch.setattr(collection, "train", dying_after(1, asked))
     with pytest.raises(Killed):
-        collection.trained(Store(tmp_path), on_device("cpu"), many(3))
+        collection.trained(Runtime(Store(tmp_path)), on_device("cpu"), many(3))
     asked.clear()
     monkeypatch.setattr(collection, "train", dying_after(100, asked))
     with pytest.warns(StoreWarning, match="its device is cpu, that of this run cuda"):
-        collection.trained(Store(tmp_path), on_device("cuda"), many(3))
+        collection.trained(Runtime(Store(tmp_path)), on_device("cuda"), many(3))
     assert asked == [[0, 1, 2]]

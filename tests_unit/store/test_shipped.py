@@ -129,3 +129,31 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as stopped:
         command.main(["--help"])
     assert stopped.value.code == 0
+
+
+def test_nothing_to_verify_is_no_pass(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command.main(["verify", "--shipped", str(tmp_path)]) == 1
+    assert capsys.readouterr().out.startswith(f"nothing is shipped in {tmp_path}")
+    assert command.main(["list", "--shipped", str(tmp_path)]) == 1
+    monkeypatch.chdir(tmp_path)
+    for name in ("verify", "list"):
+        assert command.main([name]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert len([line for line in said if "not a polyrot checkout" in line]) == 1
+
+
+def test_paths_are_of_the_checkout_that_one_stands_in(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "cache")
+    store.get_or_build("seed", RECIPE, Builder(), name="toy")
+    (path,) = artifacts(tmp_path)
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "preregistration.toml").touch()
+    monkeypatch.chdir(tmp_path / "claims")
+    assert command.main(["ship", str(path)]) == 0
+    assert (tmp_path / "fixtures" / "shipped" / "seed" / path.name).is_file()
+    assert command.main(["verify"]) == 0
+    assert "1 files, all well" in capsys.readouterr().out

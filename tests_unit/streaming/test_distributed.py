@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from polyrot.streaming import __main__ as moments
+from polyrot.streaming import __main__ as command
 from tests_unit.streaming.streaming_checkpoints import (
     CONTEXT,
     artifacts,
@@ -53,7 +53,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_process(root: Path) -> dict[str, dict[str, Tensor]]:
-    assert moments.main(arguments(root, root / "one")) == 0
+    assert command.main(arguments(root, root / "one")) == 0
     return artifacts(root / "one")
 
 
@@ -83,7 +83,7 @@ def equal(found: dict[str, dict[str, Tensor]], wanted: dict[str, dict[str, Tenso
 
 def test_one_process_finishes_what_two_began(root, killed, one_process, tmp_path):
     shutil.copytree(killed, tmp_path / "store")
-    assert moments.main(arguments(root, tmp_path / "store")) == 0
+    assert command.main(arguments(root, tmp_path / "store")) == 0
     equal(artifacts(tmp_path / "store"), one_process)
 
 
@@ -109,5 +109,5 @@ def test_a_rank_that_is_refused_says_who_it_is(root, tmp_path, monkeypatch, caps
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
     line = [*arguments(root, tmp_path), "--device-map=auto"]
-    assert moments.main(line) == 2
+    assert command.main(line) == 2
     assert capsys.readouterr().err.startswith("rank 1: error: --device-map")

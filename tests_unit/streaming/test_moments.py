@@ -17,7 +17,7 @@ from polyrot.language.sites import capture
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import affine_least_squares, fit_rotation, shift_only
 from polyrot.store.file import read
-from polyrot.streaming import __main__ as moments
+from polyrot.streaming import __main__ as command
 from tests_unit.language.tiny_language import rotated, rotation
 from tests_unit.streaming.streaming_checkpoints import (
     CONTEXT,
@@ -89,7 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def run(place: Place, *models: str, **options: object) -> dict[str, dict[str, torch.Tensor]]:
     """The command on a store of its own; its artifacts."""
     store = str(options.setdefault("store", "-".join(models)))
-    assert moments.main(place.arguments(*models, **options)) == 0
+    assert command.main(place.arguments(*models, **options)) == 0
     return artifacts(place.store(store))
 
 
@@ -153,7 +153,7 @@ def test_the_anchors_dictionary_works_through_the_planted_rotation(place, whole)
 
 def test_the_table_has_a_line_for_each_sibling_and_site(place, whole, capsys, monkeypatch):
     # A second run finds everything in the store and runs no model.
-    monkeypatch.setattr(moments, "_reader", lambda *_: None)
+    monkeypatch.setattr(command, "_reader", lambda *_: None)
     run(place, "anchor", "copy", "stranger", sae=place.root / "sae")
     lines = capsys.readouterr().out.splitlines()
     head, rule, *body = (line for line in lines if line.startswith("|"))
@@ -170,7 +170,7 @@ def test_the_table_has_a_line_for_each_sibling_and_site(place, whole, capsys, mo
 def test_fewer_sites_no_affine_map_and_half_precision(place):
     arguments = place.arguments("anchor", "copy", store="few", sites="resid_post_1")
     more = ["--no-affine", "--dtype=bfloat16", "--precision=float32"]
-    assert moments.main([*arguments, *more]) == 0
+    assert command.main([*arguments, *more]) == 0
     found = artifacts(place.store("few"))
     assert not [name for name in found["language-moments"] if "covariance" in name]
     assert {name.split("/")[0] for name in found["language-maps"]} == {"resid_post_1"}
@@ -196,7 +196,7 @@ def test_killed_and_resumed_equals_uninterrupted(place, whole, stage, tmp_path):
     assert 0 < done < (FIT if stage == "pass 1" else HELD_OUT) / CONTEXT
     assert kind not in artifacts(store)
 
-    assert moments.main(arguments) == 0
+    assert command.main(arguments) == 0
     assert not checkpoints(store)
     for kind, tensors in artifacts(store).items():
         for tensor_name, tensor in tensors.items():
@@ -211,7 +211,7 @@ def test_killed_and_resumed_equals_uninterrupted(place, whole, stage, tmp_path):
 def refused(place: Place, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     """The one line of a refusal; nothing may be left in the store."""
     capsys.readouterr()
-    assert moments.main(arguments) == 2
+    assert command.main(arguments) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(error) == 1
     assert not list(place.root.glob("refused/**/*.safetensors"))
@@ -219,7 +219,7 @@ def refused(place: Place, capsys: pytest.CaptureFixture[str], arguments: list[st
 
 
 @pytest.mark.parametrize(
-    ("models", "options", "told"),
+    ("models", "options", "message"),
     [
         (["anchor"], {}, "one model"),
         (["anchor", "again"], {}, "are one model"),
@@ -237,7 +237,7 @@ def refused(place: Place, capsys: pytest.CaptureFixture[str], arguments: list[st
         (["anchor", "copy"], {"text": "latin.txt"}, "not UTF-8 text: byte 3"),
     ],
 )
-def test_what_cannot_be_judged_is_refused(place, capsys, models, options, told):
+def test_what_cannot_be_judged_is_refused(place, capsys, models, options, message):
     made = {
         "again": lambda path: shutil.copytree(place.root / "anchor", path),
         "wide": lambda path: save(model(0, hidden_size=24), path),
@@ -255,7 +255,7 @@ def test_what_cannot_be_judged_is_refused(place, capsys, models, options, told):
         if name in options:
             options = {**options, name: place.root / options[name]}
     arguments = place.arguments(*models, store="refused", **options)
-    assert told in refused(place, capsys, arguments)
+    assert message in refused(place, capsys, arguments)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
@@ -287,8 +287,8 @@ def test_models_spread_by_a_device_map_give_the_same_moments(place, whole):
 
 
 def test_help_explains_every_option():
-    for action in moments.parser()._actions:
+    for action in command.parser()._actions:
         assert action.help, action.option_strings
-    text = moments.parser().format_help()
+    text = command.parser().format_help()
     assert "torchrun --nproc-per-node 2" in text
     assert "||R - I||_F / sqrt(2 d)" in text

@@ -197,7 +197,7 @@ class Killed(Exception):
     pass
 
 
-def test_a_walk_goes_on_from_its_checkpoint_with_other_batches(tmp_path):
+def test_a_walk_resumes_from_its_checkpoint_with_other_batches(tmp_path):
     asked: list[int] = []
 
     def dying(numbers: Sequence[int]) -> Activations:
@@ -255,16 +255,16 @@ def test_saving_keeps_to_its_interval(save_every, at_least, at_most, monkeypatch
 
 
 def test_progress_has_tokens_and_a_rate():
-    told = []
+    shown = []
     walk(
         MomentPass(SITES, 2),
         stream(0, 10),
         4,
         stage="pass 1",
-        progress=lambda stage, done, total, note="": told.append((stage, done, total, note)),
+        progress=lambda stage, done, total, note="": shown.append((stage, done, total, note)),
     )
-    assert [(done, total) for _, done, total, _ in told] == [(40, 100), (80, 100), (100, 100)]
-    assert all(stage == "pass 1 (tokens)" and "tokens/s" in note for stage, _, _, note in told)
+    assert [(done, total) for _, done, total, _ in shown] == [(40, 100), (80, 100), (100, 100)]
+    assert all(stage == "pass 1 (tokens)" and "tokens/s" in note for stage, _, _, note in shown)
 
 
 # --------------------------------------------------------------------------------------- memory

@@ -10,7 +10,7 @@ import torch
 
 from polyrot.language.text import TextMissing, TextTooShort
 from polyrot.runtime.seeding import numpy_generator
-from polyrot.streaming import sequences as streaming_text
+from polyrot.streaming import sequences
 from polyrot.streaming.sequences import StreamedText
 from tests_unit.streaming.streaming_checkpoints import tokenizer
 
@@ -21,8 +21,8 @@ def text(path: Path, context: int = 8) -> StreamedText:
 
 @pytest.mark.parametrize("gap", ["\n", " ", ""])
 def test_blocks_cut_a_text_anywhere_but_inside_a_character(tmp_path, monkeypatch, gap):
-    monkeypatch.setattr(streaming_text, "BLOCK", 50)
-    monkeypatch.setattr(streaming_text, "_PIECE", 20)
+    monkeypatch.setattr(sequences, "BLOCK", 50)
+    monkeypatch.setattr(sequences, "_PIECE", 20)
     drawn = numpy_generator(0, "characters")
     words = ["".join(drawn.choice(list("abźλ語🙂"), 7)) for _ in range(60)]
     path = tmp_path / "text.txt"

@@ -13,7 +13,7 @@ from polyrot.judge.registration import Registration
 from polyrot.language import corpus
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
-from polyrot.store import Artifact, Store, verify
+from polyrot.store import Artifact, Runtime, Store, verify
 from polyrot.toy import seeds, training, transformer
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
@@ -35,7 +35,9 @@ class ShippedOnly(Store):
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
-    return Workshop(ShippedOnly(tmp_path_factory.mktemp("cache"), shipped=SHIPPED), PROFILE)
+    return Workshop(
+        Runtime(ShippedOnly(tmp_path_factory.mktemp("cache"), shipped=SHIPPED)), PROFILE
+    )
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +67,7 @@ def test_first_steps_of_a_shipped_seed(workshop):
     """It was trained on a GPU, which draws other data: what is the same is the start and the task.
     Losses of a batch then differ by 0.006, those of another start by 0.03."""
     first = seeds.trainings("toy_a", PROFILE.toy)[0]
-    shipped = seeds.trained(workshop.store, first)
+    shipped = seeds.trained(workshop.runtime, first)
     assert shipped.device == "cuda"
 
     def gap(seed):
@@ -78,7 +80,7 @@ def test_first_steps_of_a_shipped_seed(workshop):
 
 def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
     group = collection.anchor(cohort, PROFILE.dictionaries)
-    shipped = workshop.store.get_or_build(
+    shipped = workshop.runtime.store.get_or_build(
         "dictionaries", collection.recipe(cohort, group), lambda _: None
     )
     spec = group.specs[-1]
@@ -93,7 +95,7 @@ def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
 def test_storing_in_half_precision_moves_no_score(workshop, cohort):
     """The EV recorded when the dictionary was trained, in float32, against the shipped one's."""
     group = collection.anchor(cohort, PROFILE.dictionaries)
-    shipped = workshop.store.get_or_build(
+    shipped = workshop.runtime.store.get_or_build(
         "dictionaries", collection.recipe(cohort, group), lambda _: None
     )
     found = workshop.group(cohort, group)
@@ -104,10 +106,10 @@ def test_storing_in_half_precision_moves_no_score(workshop, cohort):
         assert q.l0 == pytest.approx(recorded["l0"], rel=0.01)
 
 
-@pytest.mark.parametrize("scale", list(seeds.SEEDS))
+@pytest.mark.parametrize("scale", list(seeds.TOYS))
 def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
     for each in seeds.trainings(scale, PROFILE.toy):
-        result = seeds.trained(workshop.store, each)
+        result = seeds.trained(workshop.runtime, each)
         again, _ = training.evaluate(result.params, 256, purpose="shipped check")
         for m in range(len(result.seeds)):
             gap = training.lowest(again, m) - training.lowest(result.accuracies, m)
@@ -116,9 +118,9 @@ def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
 
 
 def test_recorded_losses_are_those_of_the_shipped_language_models(workshop):
-    on = corpus.evaluation(workshop.store)
+    on = corpus.evaluation(workshop.runtime.store)
     for each in language_seeds.trainings(PROFILE.language):
-        run = language_seeds.trained(workshop.store, each, on)
+        run = language_seeds.trained(workshop.runtime, each, on)
         model = language_seeds.model(each.width, run.weights)
         found = language_training.held_out_loss(model, on.tokens["fit"])
         assert found == pytest.approx(run.loss, abs=2e-3)
@@ -127,13 +129,13 @@ def test_recorded_losses_are_those_of_the_shipped_language_models(workshop):
 
 
 def test_first_steps_of_a_shipped_language_model(workshop, tmp_path):
-    on = corpus.evaluation(workshop.store)
+    on = corpus.evaluation(workshop.runtime.store)
     if corpus.description() != on.corpus:
         pytest.skip(
             f"trained on the library of another Python ({on.corpus.split(', ')[1]}): run with it"
         )
     first = language_seeds.trainings(PROFILE.language)[1]
-    shipped = language_seeds.trained(workshop.store, first, on)
+    shipped = language_seeds.trained(workshop.runtime, first, on)
     again = language_training.train(
         first.seed,
         first.schedule,

@@ -6,7 +6,7 @@ import torch
 
 from polyrot.cohorts.cohort import pair_labels
 from polyrot.toy import task, transformer
-from polyrot.toy.cohort import ToyCohort, untrained
+from polyrot.toy.cohort import ToyCohort
 
 
 def cohort_of(params, seeds, **more):
@@ -43,7 +43,7 @@ def test_one_model_twice_agrees_wholly_and_is_not_distinct():
 
 
 def test_untrained_siblings_are_the_seeds_before_their_first_step(cohort):
-    before = untrained(cohort)
+    before = cohort.untrained()
     assert not before.trained
     assert before.fingerprint != cohort.fingerprint
     fresh = transformer.initialise(cohort.seeds)

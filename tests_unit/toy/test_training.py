@@ -7,7 +7,7 @@ import torch
 
 from polyrot.runtime import device as devices
 from polyrot.runtime.device import BF16, BY_HARDWARE, FLOAT32
-from polyrot.store import Artifact, Store, StoreWarning
+from polyrot.store import Artifact, Runtime, Store, StoreWarning
 from polyrot.toy import seeds, task, training, transformer
 from polyrot.toy.evaluation import evaluate, lowest
 from polyrot.toy.schedule import ADDED, Schedule, drift_steps
@@ -352,8 +352,8 @@ def test_seeds_are_trained_so_many_at_once():
 
 def test_a_recipe_names_later_fields_only_where_they_are_used():
     assert not set(ADDED) & set(seeds.FULL.recipe())
-    told = set(ADDED) & set(seeds.LONG.recipe())
-    assert told == {"late_violations", "late_violations_until", "full_context", "at_once"}
+    named = set(ADDED) & set(seeds.LONG.recipe())
+    assert named == {"late_violations", "late_violations_until", "full_context", "at_once"}
     assert "hidden_closers" in seeds.LONG.cycle.recipe()
     assert replace(seeds.LONG, cycle=None).recipe() == seeds.LONG.recipe()
     assert Schedule(late_violations=0.5).recipe()["late_violations"] == 0.5
@@ -368,24 +368,24 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     monkeypatch.setattr(training, "evaluate", lambda *_, **__: ({"train": {"token": [0.5]}}, [0.0]))
     monkeypatch.setattr(seeds, "MOST_CYCLES", 2)
     store = Store(tmp_path)
-    last, result = seeds.finished(store, first, compiled=False)
-    assert (last.cycle, last.name, last.goes_on_from.cycle) == (2, "0-0-cycle-2", 1)
+    last, result = seeds.finished(Runtime(store), first, compiled=False)
+    assert (last.cycle, last.name, last.continued_from.cycle) == (2, "0-0-cycle-2", 1)
     assert seeds.below_goal(result) == (0,)
     assert sorted(result.snapshots) == sorted(drift_steps(6))  # of the run before its cycles
-    start = seeds.trained(store, first, compiled=False).params
+    start = seeds.trained(Runtime(store), first, compiled=False).params
     for name, p in result.params.items():
         assert torch.equal(p, start[name]) == (name in transformer.IO_NAMES), name
     # Its siblings have the input and output of the run, and so has it.
-    sibling = seeds.trained(store, second, compiled=False)
+    sibling = seeds.trained(Runtime(store), second, compiled=False)
     for name in transformer.IO_NAMES:
         assert torch.equal(sibling.params[name], result.params[name])
     # At the goal after one cycle there is no second.
-    one = seeds.trained(store, last.goes_on_from, compiled=False)
+    one = seeds.trained(Runtime(store), last.continued_from, compiled=False)
     good = one.params["w_in_0"]
     monkeypatch.setattr(
         seeds, "below_goal", lambda r: () if torch.equal(r.params["w_in_0"], good) else r.seeds
     )
-    assert seeds.finished(store, first, compiled=False)[0] == last.goes_on_from
+    assert seeds.finished(Runtime(store), first, compiled=False)[0] == last.continued_from
     device = torch.device("cpu")
     drawn = [next(training.batches([0], cycle, 0, device, s))[0] for s in ("a", "b", "a")]
     assert torch.equal(drawn[0], drawn[2])
@@ -404,10 +404,10 @@ def test_of_seeds_trained_at_once_only_those_below_the_goal_train_on(tmp_path, m
 
     monkeypatch.setattr(training, "evaluate", evaluate)
     store = Store(tmp_path)
-    last, result = seeds.finished(store, first, compiled=False)
-    assert (last.seeds, last.cycle, last.goes_on_from.seeds) == ((103,), 2, (101, 103))
+    last, result = seeds.finished(Runtime(store), first, compiled=False)
+    assert (last.seeds, last.cycle, last.continued_from.seeds) == ((103,), 2, (101, 103))
     assert result.accuracies == {"train": {"token": [1.0] * 5}}
-    parts = [seeds.trained(store, t) for t in (first, last.goes_on_from, last)]
+    parts = [seeds.trained(Runtime(store), t) for t in (first, last.continued_from, last)]
     for name, p in result.params.items():
         one, two, three = (part.params[name] for part in parts)
         assert torch.equal(p, torch.stack([one[0], two[0], one[2], three[0], one[4]])), name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,19 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fixtures.cohorts import SHIPPED
-from polyrot.cohorts.cohort import Cohort
+from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.dictionaries import collection
 from polyrot.dictionaries import training as dictionary_training
+from polyrot.language import neox
 from polyrot.language import training as language_training
-from polyrot.store import Artifact, Store
+from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy import seeds, training
 from polyrot.toy import training as toy_training
 from polyrot.toy.cohort import ToyCohort
 from polyrot.workshop import estimate, plan
-from polyrot.workshop.__main__ import PARTS
 from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step
+from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
-from polyrot.workshop.workshop import Workshop, tell
+from polyrot.workshop.workshop import Workshop
 
 TINY = PROFILES["tiny"]
 
@@ -36,98 +37,106 @@ def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def workshop(root: Path, profile: str = "tiny", **more: object) -> tuple[Workshop, list[str]]:
-    heard: list[str] = []
-    return Workshop(Store(root, **more), PROFILES[profile], say=heard.append), heard
+    said: list[str] = []
+    return Workshop(Runtime(Store(root, **more)), PROFILES[profile], say=said.append), said
 
 
-def test_whole_cost_of_a_scale_is_told_once_and_counts_what_is_trained(tmp_path: Path) -> None:
-    made, heard = workshop(tmp_path)
-    tell(made, "toy_b")
+def test_whole_cost_of_a_scale_is_said_once_and_counts_what_is_trained(tmp_path: Path) -> None:
+    made, said = workshop(tmp_path)
+    made.announce_scale("toy_b")
     steps = TINY.dictionaries.steps
     # Anchor and untrained anchor: 5 sites each; grid: 9 at 4 sites; own: 4 x 5; sparse: 5 x 4.
-    assert heard[0].startswith(
+    assert said[0].startswith(
         f"to build at toy_b: 5 x seed (40 steps), 86 x dictionary at 8x ({steps} steps): about "
     )
-    assert str(tmp_path) in heard[0]
-    assert duration(40 + 86 * steps) in heard[0]
-    # What was told as a whole is not told again, group by group.
+    assert str(tmp_path) in said[0]
+    assert duration(40 + 86 * steps) in said[0]
+    # What was said as a whole is not said again, group by group.
     cohort = ToyCohort("toy_b", (1, 2), training.transformer.initialise((1, 2)), ["none"])
     group = collection.anchor(cohort, TINY.dictionaries)
     made.group(cohort, replace(group, schedule=replace(group.schedule, steps=1)))
-    assert len(heard) == 1
+    assert len(said) == 1
 
 
-def test_plan_has_the_very_groups_that_are_trained(tmp_path: Path) -> None:
-    """Each part of `prepare`, run on a cohort with a store that only writes down what it is asked
-    for."""
+@pytest.mark.parametrize("scale", list(seeds.TOYS))
+def test_plan_has_the_very_groups_that_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scale: str
+) -> None:
+    """Each part, trained with a store that only writes down what it is asked for."""
 
     class Asked(Store):
         def get_or_build(self, kind, recipe, build, name=""):
             if kind == collection.KIND:
-                counted[-1].append(len(recipe["specs"]))
+                counted[-1].append(recipe["specs"])
                 raise LookupError
             return super().get_or_build(kind, recipe, build, name=name)
 
-    made = Workshop(Asked(tmp_path), TINY, told={"toy_a"})
-    cohort = made.cohort("toy_a")
+    made = Workshop(Runtime(Asked(tmp_path)), TINY, announced={scale})
+    cohort = made.cohort(scale)
     no_l1 = dict.fromkeys(cohort.internal, 0.0)
-    counted: list[list[int]] = []
-
-    def sparse_alone(w: Workshop, c: Cohort) -> object:
-        return w.named(c, collection.sparse, no_l1)
-
-    for part in PARTS:
+    monkeypatch.setattr(Workshop, "chosen_l1", lambda *_: no_l1)
+    counted: list[list[object]] = []
+    parts = parts_of(cohort.facts)
+    for part in parts:
         counted.append([])
-        run = PARTS[part]
-        if part == "sparse":  # which trains its grid first
-            run = sparse_alone
         with pytest.raises(LookupError):
-            run(made, cohort)
-    planned = [[len(g.specs) for g in plan.planned(made, "toy_a", ["sparsity", p])] for p in PARTS]
-    grid = counted[list(PARTS).index("sparsity")]
-    for part, one, other in zip(PARTS, counted, planned, strict=True):
-        assert other == (2 * grid if part == "sparsity" else grid + one), part
+            made.train(part, cohort)
+    stand_ins = plan.stand_ins(made.runtime, TINY, made.width, scale)
+    groups = plan.planned(*stand_ins, TINY.dictionaries, parts)
+    for part, (specs,), group in zip(parts, counted, groups, strict=True):
+        assert specs == [list(astuple(spec)) for spec in group.specs], part.name
 
 
-def test_nothing_is_tried_where_nobody_hears(
+def test_a_scale_has_the_parts_that_its_facts_name() -> None:
+    def names(facts: ScaleFacts, asked: list[str] | None = None) -> list[str]:
+        return [part.name for part in parts_of(facts, asked)]
+
+    assert names(seeds.TOYS["toy_a"].facts) == list(PARTS)
+    without = {"wide", "published", "noise", "drift"}
+    assert names(seeds.TOYS["toy_b"].facts) == [name for name in PARTS if name not in without]
+    assert names(neox.FACTS) == [name for name in PARTS if name != "wide"]
+    assert names(neox.FACTS, ["sparse", "wide"]) == ["sparsity", "sparse"]
+
+
+def test_nothing_is_tried_where_nothing_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trial(step: object, device: str = "cpu") -> float:
-        raise AssertionError("a trial for nobody")
+        raise AssertionError("a trial for nothing")
 
     monkeypatch.setattr(estimate, "seconds_a_step", trial)
-    tell(Workshop(Store(tmp_path), TINY), "toy_b")
+    Workshop(Runtime(Store(tmp_path)), TINY).announce_scale("toy_b")
 
 
 def test_language_models_and_their_dictionaries_are_planned(tmp_path: Path) -> None:
-    made, heard = workshop(tmp_path)
-    tell(made, "neox", ["anchor", "own", "sparsity"])
+    made, said = workshop(tmp_path)
+    made.announce_scale("neox", ["anchor", "own", "sparsity"])
     # Five models of 30 steps, one after another; 7 sites of the anchor, 6 internal of 4 siblings,
     # and of the anchor's sparse ones 5 at each.
-    assert "5 x language model (30 steps), 61 x dictionary at 8x (30 steps)" in heard[0]
+    assert "5 x language model (30 steps), 61 x dictionary at 8x (30 steps)" in said[0]
 
 
 def test_nothing_is_said_where_all_is_shipped(tmp_path: Path) -> None:
-    made, heard = workshop(tmp_path, "shipped", shipped=SHIPPED)
+    made, said = workshop(tmp_path, "shipped", shipped=SHIPPED)
     for scale in ("paper", *plan.SCALES):
-        tell(made, scale)
-    assert heard == []
-    again, heard = workshop(tmp_path, "shipped", shipped=SHIPPED, retrain=True)
-    tell(again, "toy_a", [])
-    assert heard[0].startswith("to build at toy_a: 5 x seed (60,000 steps)")
+        made.announce_scale(scale)
+    assert said == []
+    again, said = workshop(tmp_path, "shipped", shipped=SHIPPED, retrain=True)
+    again.announce_scale("toy_a", [])
+    assert said[0].startswith("to build at toy_a: 5 x seed (60,000 steps)")
 
 
-def test_one_missing_group_is_told_when_it_is_asked_for(tmp_path: Path) -> None:
-    made, heard = workshop(tmp_path)
+def test_one_missing_group_is_announced_when_it_is_asked_for(tmp_path: Path) -> None:
+    made, said = workshop(tmp_path)
     cohort = ToyCohort("toy_a", (1, 2), training.transformer.initialise((1, 2)), ["none"])
     group = collection.anchor(cohort, TINY.dictionaries)
     small = replace(group, schedule=replace(group.schedule, steps=10))
     made.group(cohort, small)
-    assert heard[0].startswith(
+    assert said[0].startswith(
         "to build at toy_a: 5 x dictionary at 8x (10 steps): about 50 s on cpu"
     )
     made.group(cohort, small)
-    assert len(heard) == 1, "now it is there"
+    assert len(said) == 1, "now it is there"
 
 
 def test_bytes_are_those_of_the_file(tmp_path: Path) -> None:
@@ -149,7 +158,7 @@ def test_too_little_disk_is_said(tmp_path: Path) -> None:
 
 
 @given(st.floats(0, 29.9), st.floats(30, 1e6))
-def test_only_long_work_is_worth_telling(short: float, long: float) -> None:
+def test_only_long_work_is_worth_saying(short: float, long: float) -> None:
     where = Path()
     assert notice("toy_a", [Piece("seeds", 1, 1, short, 0)], where, "cpu") == ""
     assert notice("toy_a", [Piece("seeds", 1, 1, long, 0)], where, "cpu") != ""

@@ -1,0 +1,1 @@
+"""The four pre-registered bars of the toy, and alignment by its symmetries."""

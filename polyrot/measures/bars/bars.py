@@ -1,4 +1,4 @@
-"""The four bars of a toy cohort: what is dear goes through the store, what is judged is labelled.
+"""The four bars of a toy cohort: slow steps go through the store, what is judged is labelled.
 
 Bar B is in `behaviour`, Bar P in `alignment` and `joint`, Bars C and Pr in `causal`.
 """

@@ -139,7 +139,7 @@ def from_model(logits: Tensor, reference: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def measure(
+def measure_behaviour(
     models: Params | Folded,
     positions: int,
     *,

@@ -19,7 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from polyrot.measures import component_effects as attribution
+from polyrot.measures import component_effects
 from polyrot.runtime.progress import Progress, silent
 from polyrot.toy import task, training
 from polyrot.toy.cohort import ToyCohort
@@ -28,7 +28,7 @@ from polyrot.toy.symmetry import Element
 from polyrot.toy.transformer import COMPONENTS, MLP_NAMES, N_HEADS, N_LAYERS, Edit
 
 SEQUENCES = 64
-STEPS = attribution.STEPS
+STEPS = component_effects.STEPS
 CONVERGENCE = (8, 16, 32, 64)
 CONVERGENCE_SEQUENCES = 32
 
@@ -129,7 +129,7 @@ def cumulative_ablation(folded: Folded, means: Tensor, order: Tensor, tokens: Te
     return torch.stack([loss(order[:k]) - clean for k in range(1, len(order) + 1)]).double()
 
 
-def measure(
+def measure_causal(
     cohort: ToyCohort,
     element: Element,
     *,
@@ -141,10 +141,10 @@ def measure(
     n = len(cohort.seeds)
     own = torch.arange(len(COMPONENTS), device=tokens.device)[None]
     components = torch.cat([own, aligned_components(element.heads.to(tokens.device))])
-    found: list[attribution.Attribution] = []
+    found: list[component_effects.Attribution] = []
     together, own_together = [], []
     for model in range(n):
-        found.append(attribution.integrated_gradients(cohort, model, tokens, STEPS))
+        found.append(component_effects.integrated_gradients(cohort, model, tokens, STEPS))
         folded, means = cohort.folded(model), cohort.mean_writes(model)
         mine = found[-1].effects.argsort(descending=True)
         anchors = components[model][found[0].effects.argsort(descending=True)]
@@ -156,7 +156,7 @@ def measure(
         )
         progress("bars C and Pr", model + 1, n)
     few = cohort.intervention_tokens(CONVERGENCE_SEQUENCES)
-    curve = attribution.step_convergence(cohort, 0, few, CONVERGENCE)
+    curve = component_effects.step_convergence(cohort, 0, few, CONVERGENCE)
     return Causal(
         torch.stack([a.effects for a in found]).double().cpu(),
         torch.stack([a.measured for a in found]).double().cpu(),

@@ -14,9 +14,8 @@ from polyrot.measures.bars.behaviour import Behaviour
 from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import Joint
 from polyrot.measures.bars.overlap import activation_overlap
-from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.store import Artifact, Checkpoint, Runtime, Store
 from polyrot.toy import symmetry, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import Folded, fold
@@ -50,29 +49,27 @@ class Decoys:
     specification: Behaviour
 
 
-def behaviours(
-    store: Store, cohort: ToyCohort, positions: int = POSITIONS, progress: Progress = silent
-) -> Behaviour:
+def behaviours(runtime: Runtime, cohort: ToyCohort, positions: int = POSITIONS) -> Behaviour:
     """Bar B of every seed from the exact labels."""
 
     def build(_: Checkpoint) -> Artifact:
-        found = behaviour.measure(cohort.params, positions, progress=progress)
+        found = behaviour.measure_behaviour(cohort.params, positions, progress=runtime.progress)
         return Artifact(found.to_tensors(), {})
 
     recipe = {"positions": positions, "seed": behaviour.DATA_SEED}
-    return Behaviour(**_stored(store, cohort, "bar-b", recipe, build).tensors)
+    return Behaviour(**_stored(runtime.store, cohort, "bar-b", recipe, build).tensors)
 
 
-def decoys(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Decoys:
+def decoys(runtime: Runtime, cohort: ToyCohort) -> Decoys:
     """Bar B of the decoys, and of every seed from the specification."""
 
     def build(_: Checkpoint) -> Artifact:
         anchor = transformer.select(cohort.params, [0])
         made = [behaviour.averaged_depth(anchor), behaviour.swapped_layers(anchor)]
         three = {n: torch.cat([m[n] for m in (anchor, *made)]) for n in anchor}
-        labels = behaviour.measure(three, FEW_POSITIONS, progress=progress)
-        specification = behaviour.measure(
-            cohort.params, FEW_POSITIONS, specification=fold(anchor), progress=progress
+        labels = behaviour.measure_behaviour(three, FEW_POSITIONS, progress=runtime.progress)
+        specification = behaviour.measure_behaviour(
+            cohort.params, FEW_POSITIONS, specification=fold(anchor), progress=runtime.progress
         )
         mse = [alignment.tensor_mse(fold(m), fold(anchor)).amax(1) for m in made]
         tensors = {f"labels.{n}": t for n, t in labels.to_tensors().items()}
@@ -80,7 +77,7 @@ def decoys(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Deco
         return Artifact({**tensors, "mse": torch.cat(mse)}, {})
 
     recipe = {"positions": FEW_POSITIONS, "seed": behaviour.DATA_SEED}
-    tensors = _stored(store, cohort, "bar-b-decoys", recipe, build).tensors
+    tensors = _stored(runtime.store, cohort, "bar-b-decoys", recipe, build).tensors
     labels, specification = (
         Behaviour(**{n: tensors[f"{part}.{n}"] for n in ("kl", "positions", "draws")})
         for part in ("labels", "specification")
@@ -88,12 +85,12 @@ def decoys(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Deco
     return Decoys(labels, tensors["mse"], specification)
 
 
-def alignments(store: Store, cohort: ToyCohort, progress: Progress = silent) -> Alignment:
+def alignments(runtime: Runtime, cohort: ToyCohort) -> Alignment:
     """The best alignment of every sibling with the anchor."""
 
     def build(_: Checkpoint) -> Artifact:
         siblings, anchor = siblings_and_anchor(cohort)
-        progress("alignment", 0, 1)
+        runtime.progress("alignment", 0, 1)
         found = alignment.align(
             siblings,
             anchor,
@@ -103,7 +100,7 @@ def alignments(store: Store, cohort: ToyCohort, progress: Progress = silent) -> 
             steps=STEPS,
             rate=RATE,
         )
-        progress("alignment", 1, 1)
+        runtime.progress("alignment", 1, 1)
         tensors = {n: getattr(found, n) for n in _FIGURES}
         # Permutations as int64 and scales are a few hundred KiB; the rest of an element is small.
         tensors |= {f"element.{n}": getattr(found.element, n) for n in symmetry.PARTS}
@@ -118,7 +115,7 @@ def alignments(store: Store, cohort: ToyCohort, progress: Progress = silent) -> 
         "sharpness": alignment.SHARPNESS,
         "polish": alignment.POLISH,
     }
-    tensors = _stored(store, cohort, "toy-alignment", recipe, build).tensors
+    tensors = _stored(runtime.store, cohort, "toy-alignment", recipe, build).tensors
     element = Element(**{n: tensors[f"element.{n}"] for n in symmetry.PARTS})
     return Alignment(element, **{n: tensors[n] for n in _FIGURES})
 
@@ -126,16 +123,14 @@ def alignments(store: Store, cohort: ToyCohort, progress: Progress = silent) -> 
 _FIGURES = tuple(f.name for f in fields(Alignment) if f.name != "element")
 
 
-def joint_alignments(
-    store: Store, cohort: ToyCohort, aligned: Alignment, progress: Progress = silent
-) -> Joint:
+def joint_alignments(runtime: Runtime, cohort: ToyCohort, aligned: Alignment) -> Joint:
     """Joint alignment of weights and activations of every pair, both losses."""
 
     def build(_: Checkpoint) -> Artifact:
         siblings, anchor = siblings_and_anchor(cohort)
         device = siblings.position.device
         activations = [cohort.activations("fit", site) for site in cohort.internal]
-        progress("joint alignment", 0, 1)
+        runtime.progress("joint alignment", 0, 1)
         found = joint.align_jointly(
             siblings,
             anchor.select([0] * len(siblings)),
@@ -145,7 +140,7 @@ def joint_alignments(
             steps=STEPS,
             rate=RATE,
         )
-        progress("joint alignment", 1, 1)
+        runtime.progress("joint alignment", 1, 1)
         return Artifact({n: t.contiguous() for n, t in found.to_tensors().items()}, {})
 
     recipe = {
@@ -156,16 +151,15 @@ def joint_alignments(
         "sites": list(cohort.internal),
         "from": [ALIGNMENT_SEED, STARTS, ROUNDS],
     }
-    return Joint.from_tensors(_stored(store, cohort, "toy-joint", recipe, build).tensors)
+    return Joint.from_tensors(_stored(runtime.store, cohort, "toy-joint", recipe, build).tensors)
 
 
-def effects(
-    store: Store, cohort: ToyCohort, aligned: Alignment, progress: Progress = silent
-) -> Causal:
+def effects(runtime: Runtime, cohort: ToyCohort, aligned: Alignment) -> Causal:
     """Predicted and measured effects of every model."""
 
     def build(_: Checkpoint) -> Artifact:
-        return Artifact(causal.measure(cohort, aligned.element, progress=progress).to_tensors(), {})
+        found = causal.measure_causal(cohort, aligned.element, progress=runtime.progress)
+        return Artifact(found.to_tensors(), {})
 
     recipe = {
         "sequences": causal.SEQUENCES,
@@ -173,7 +167,7 @@ def effects(
         "convergence": [causal.CONVERGENCE_SEQUENCES, *causal.CONVERGENCE],
         "from": [ALIGNMENT_SEED, STARTS, ROUNDS, STEPS],
     }
-    return Causal.from_tensors(_stored(store, cohort, "toy-causal", recipe, build).tensors)
+    return Causal.from_tensors(_stored(runtime.store, cohort, "toy-causal", recipe, build).tensors)
 
 
 def siblings_and_anchor(cohort: ToyCohort) -> tuple[Folded, Folded]:

@@ -1,0 +1,1 @@
+"""One toy seed through five lenses, and its specification."""

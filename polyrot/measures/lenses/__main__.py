@@ -8,10 +8,10 @@ from pathlib import Path
 import platformdirs
 
 from polyrot.measures.lenses.account import account
-from polyrot.measures.lenses.lenses import measure, transcoder_quality
+from polyrot.measures.lenses.lenses import measure_lenses, transcoder_quality
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
 from polyrot.toy import seeds
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         description="Look at one toy seed through the five lenses and print what they show. Seeds "
         "and transcoders that are neither shipped nor cached are trained first.",
     )
-    known = [seed for cohort in seeds.SEEDS.values() for seed in cohort]
+    known = [seed for toy in seeds.TOYS.values() for seed in toy.seeds]
     parser.add_argument("--seed", type=int, choices=known, default=0)
     parser.add_argument(
         "--artifacts",
@@ -40,12 +40,13 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--no-transcoders", action="store_true", help="train no transcoders")
     asked = parser.parse_args(arguments)
-    scale = next(name for name, cohort in seeds.SEEDS.items() if asked.seed in cohort)
+    scale = next(name for name, toy in seeds.TOYS.items() if asked.seed in toy.seeds)
     store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
-    workshop = Workshop(store, PROFILES[asked.schedule], asked.device, ConsoleProgress())
+    runtime = Runtime(store, asked.device, ConsoleProgress())
+    workshop = Workshop(runtime, PROFILES[asked.schedule])
     cohort = workshop.toy_cohort(scale)
     model = cohort.seeds.index(asked.seed)
-    found = measure(workshop, cohort, model)
+    found = measure_lenses(workshop, cohort, model)
     quality = None if asked.no_transcoders else transcoder_quality(workshop, cohort, model)
     print(account(found, quality))
 

@@ -18,7 +18,6 @@ from polyrot.measures.lenses.patching import Patching, measure_patching
 from polyrot.measures.lenses.regions import Regions, measure_regions
 from polyrot.measures.lenses.specification import Readouts, measure_readouts, roles
 from polyrot.measures.lenses.transcoders import TranscoderQuality
-from polyrot.runtime.progress import silent
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
 from polyrot.toy.cohort import ToyCohort
@@ -33,7 +32,7 @@ CIRCUIT_SEQUENCES = 256
 
 @dataclass(frozen=True)
 class Lenses:
-    """What the lenses show of one seed, but for the transcoders, which are dear on their own."""
+    """What the lenses show of one seed, but for the transcoders, which take long to train."""
 
     seed: int
     circuits: Circuits
@@ -54,11 +53,11 @@ _PARTS: dict[str, type[Any]] = {
 }
 
 
-def measure(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> Lenses:
+def measure_lenses(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> Lenses:
     """Look at one model of a cohort through all lenses; kept in the store."""
 
     def build(_: Checkpoint) -> Artifact:
-        tell = workshop.progress or silent
+        progress = workshop.runtime.progress
         stage = f"lenses of seed {cohort.seeds[model]}"
         found: dict[str, Any] = {}
         makers = {
@@ -70,9 +69,9 @@ def measure(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> Lenses:
             "readouts": lambda: measure_readouts(cohort, model),
         }
         for done, (name, make) in enumerate(makers.items()):
-            tell(stage, done, len(makers))
+            progress(stage, done, len(makers))
             found[name] = make()
-        tell(stage, len(makers), len(makers))
+        progress(stage, len(makers), len(makers))
         return Artifact(
             {
                 f"{name}.{f.name}": getattr(part, f.name).cpu().contiguous()
@@ -84,7 +83,7 @@ def measure(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> Lenses:
 
     recipe = {"version": RECIPE_VERSION, "cohort": cohort.fingerprint, "model": model}
     name = f"{cohort.scale}-seed{cohort.seeds[model]}"
-    tensors = workshop.store.get_or_build("toy-lenses", recipe, build, name=name).tensors
+    tensors = workshop.runtime.store.get_or_build("toy-lenses", recipe, build, name=name).tensors
     parts = {
         name: kind(**{f.name: tensors[f"{name}.{f.name}"] for f in fields(kind)})
         for name, kind in _PARTS.items()
@@ -96,12 +95,11 @@ def transcoder_quality(workshop: Workshop, cohort: ToyCohort, model: int = 0) ->
     """Train (or fetch) the transcoders of one model and judge them on held-out tokens."""
     schedule = workshop.profile.dictionaries
     found = transcoders.trained(
-        workshop.store,
+        workshop.runtime,
         cohort,
         model,
         schedule,
-        compiled=schedule.steps >= 500 and (workshop.device == "cuda" or can_compile()),
-        progress=workshop.progress,
+        compiled=schedule.steps >= 500 and (workshop.runtime.device == "cuda" or can_compile()),
     )
     return transcoders.judge(cohort, model, found)
 
@@ -193,7 +191,7 @@ __all__ = [
     "folding_change",
     "least_used_of_ordinary_norm",
     "lowest_readout",
-    "measure",
+    "measure_lenses",
     "region_errors",
     "transcoder_ev",
     "transcoder_quality",

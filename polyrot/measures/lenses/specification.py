@@ -63,7 +63,7 @@ def roles(readouts: Readouts, ablation: Tensor) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Captured:
+class LabelledActivations:
     """Activations of one folded model on one split, padding left out: name -> [tokens, d]; labels
     likewise."""
 
@@ -74,7 +74,7 @@ class Captured:
 
 
 @torch.no_grad()
-def capture(folded: Folded, tokens: Tensor, names: Sequence[str]) -> Captured:
+def capture(folded: Folded, tokens: Tensor, names: Sequence[str]) -> LabelledActivations:
     """Run one model and keep what is at `names`."""
     if len(folded) != 1:
         raise ValueError(f"one model at a time, not {len(folded)}: select one")
@@ -84,7 +84,7 @@ def capture(folded: Folded, tokens: Tensor, names: Sequence[str]) -> Captured:
         for name, x in folded.run(chunk, capture=names).captured.items():
             parts[name].append(x[0, keep])
     keep, labels = tokens != task.PAD, task.label(tokens)
-    return Captured(
+    return LabelledActivations(
         {name: torch.cat(x) for name, x in parts.items()},
         tokens[keep],
         labels.depth[keep],
@@ -108,7 +108,7 @@ def measure_readouts(cohort: ToyCohort, model: int) -> Readouts:
     return Readouts(table[:n], table[n:], torch.tensor(chance, dtype=torch.float64))
 
 
-def _classes(data: Captured, feature: str) -> tuple[Tensor, Tensor]:
+def _classes(data: LabelledActivations, feature: str) -> tuple[Tensor, Tensor]:
     """Class of each token, and which tokens have one."""
     bracket = data.token >= task.OPENERS[0]
     if feature == "family":
@@ -118,7 +118,7 @@ def _classes(data: Captured, feature: str) -> tuple[Tensor, Tensor]:
     return (data.validity if feature == "validity" else data.token), everywhere
 
 
-def _readouts(fit: Captured, score: Captured, name: str) -> list[float]:
+def _readouts(fit: LabelledActivations, score: LabelledActivations, name: str) -> list[float]:
     x, y = fit.x[name].double(), score.x[name].double()
     truth = score.depth.double()[:, None]
     out = [explained_variance(truth, _predict(x, fit.depth.double()[:, None], y))]

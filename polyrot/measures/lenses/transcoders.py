@@ -11,8 +11,7 @@ from polyrot.dictionaries import training
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule
 from polyrot.measures.lenses import specification
-from polyrot.runtime.progress import Progress, silent
-from polyrot.store import Artifact, Checkpoint, Store
+from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.transformer import D_MODEL, MLP_NAMES, N_LAYERS
 
@@ -33,13 +32,12 @@ class TranscoderQuality:
 
 
 def trained(
-    store: Store,
+    runtime: Runtime,
     cohort: ToyCohort,
     model: int,
     schedule: Schedule,
     *,
     compiled: bool = False,
-    progress: Progress = silent,
 ) -> list[Dictionary]:
     """The transcoders of one model's two MLPs: shipped, cached, or trained now."""
 
@@ -54,7 +52,7 @@ def trained(
             EXPANSION * D_MODEL,
             schedule,
             target=torch.stack([data.x[name] for name in MLP_NAMES]),
-            progress=progress,
+            progress=runtime.progress,
             stage=f"{cohort.scale} transcoders of seed {cohort.seeds[model]}",
             compiled=compiled,
         )
@@ -69,7 +67,7 @@ def trained(
         "l1": L1,
     }
     name = f"{cohort.scale}-seed{cohort.seeds[model]}"
-    return unstack(store.get_or_build("transcoders", recipe, build, name=name).tensors)
+    return unstack(runtime.store.get_or_build("transcoders", recipe, build, name=name).tensors)
 
 
 def judge(cohort: ToyCohort, model: int, transcoders: list[Dictionary]) -> TranscoderQuality:

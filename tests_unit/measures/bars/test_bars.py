@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from polyrot.measures import component_effects as attribution
+from polyrot.measures import component_effects
 from polyrot.measures.bars import alignment, bars, behaviour, causal, joint, kept
 from polyrot.measures.bars.joint import Joint
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
 from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
@@ -56,7 +56,7 @@ def test_divergence_from_a_model():
 def test_streamed_bar_is_the_mean_over_kept_positions(monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     params = lively([0, 1])
-    found = behaviour.measure(params, 1500, seed=5)
+    found = behaviour.measure_behaviour(params, 1500, seed=5)
     total, n = torch.zeros(2, 3, dtype=torch.float64), 0
     drawn = behaviour.batches(5)
     while n < 1500:
@@ -87,7 +87,7 @@ def test_inputs_are_shared_60_20_20():
 def test_uniform_model_is_far_off(monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     blank = {n: torch.zeros_like(x) for n, x in lively([0]).items()}
-    found = behaviour.measure(blank, 1)
+    found = behaviour.measure_behaviour(blank, 1)
     expected = [math.log(c) for c in task.HEAD_CLASSES.values()]
     assert found.by_head[0].tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -96,17 +96,17 @@ def test_specification_is_its_model_and_not_another(monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     params = lively([0, 1])
     spec = fold(transformer.select(params, [0]))
-    kl = behaviour.measure(params, 1, specification=spec).mean
+    kl = behaviour.measure_behaviour(params, 1, specification=spec).mean
     assert kl[0] < 1e-9
     assert kl[1] > 1e-2
-    assert behaviour.measure(fold(params), 1, specification=spec).mean[0] < 1e-9
+    assert behaviour.measure_behaviour(fold(params), 1, specification=spec).mean[0] < 1e-9
 
 
 def test_bar_b_refuses_nonsense():
     with pytest.raises(ValueError, match="0 is none"):
-        behaviour.measure(lively([0]), 0)
+        behaviour.measure_behaviour(lively([0]), 0)
     with pytest.raises(ValueError, match="one specification, not 2"):
-        behaviour.measure(lively([0]), 1, specification=fold(lively([0, 1])))
+        behaviour.measure_behaviour(lively([0]), 1, specification=fold(lively([0, 1])))
 
 
 def test_decoys():
@@ -139,7 +139,7 @@ def test_correlation_is_pearson():
 def test_cumulative_ablation_begins_with_single_effects(cohort):
     tokens = cohort.intervention_tokens(8)
     folded, means = cohort.folded(0), cohort.mean_writes(0)
-    single = attribution.mean_ablation_effects(cohort, 0, tokens)
+    single = component_effects.mean_ablation_effects(cohort, 0, tokens)
     order = torch.arange(len(COMPONENTS))
     for first in (0, 9):
         found = causal.cumulative_ablation(folded, means, order.roll(-first), tokens)
@@ -158,13 +158,13 @@ def test_a_permuted_twin_has_its_anchors_effects(monkeypatch):
     twin = symmetry.act(inner, fold(params))
     both = {n: torch.cat([fold(params).params[n], twin.params[n]]) for n in params}
     cohort = ToyCohort("toy_a", (0, 1), both, ["a twin"])
-    found = causal.measure(cohort, inner.inverse(), sequences=4)
+    found = causal.measure_causal(cohort, inner.inverse(), sequences=4)
     assert found.across().item() == pytest.approx(found.within()[0].item(), abs=1e-4)
     assert found.measured_across().item() == pytest.approx(1, abs=1e-4)
     assert found.cumulative_across().item() == pytest.approx(
         found.cumulative_within()[0].item(), abs=1e-3
     )
-    unaligned = causal.measure(cohort, symmetry.identity(1), sequences=4)
+    unaligned = causal.measure_causal(cohort, symmetry.identity(1), sequences=4)
     assert unaligned.across().item() < 0.999
 
 
@@ -175,26 +175,26 @@ def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(kept, "STEPS", 2)
     monkeypatch.setattr(causal, "SEQUENCES", 2)
     _in_few_steps(monkeypatch)
-    store = Store(tmp_path)
-    cold = _everything(store, cohort)
-    for name in ("measure", "averaged_depth"):
+    runtime = Runtime(Store(tmp_path))
+    cold = _everything(runtime, cohort)
+    for name in ("measure_behaviour", "averaged_depth"):
         monkeypatch.setattr(behaviour, name, None)
     monkeypatch.setattr(alignment, "align", None)
     monkeypatch.setattr(joint, "align_jointly", None)
-    monkeypatch.setattr(causal, "measure", None)
-    warm = _everything(store, cohort)
+    monkeypatch.setattr(causal, "measure_causal", None)
+    warm = _everything(runtime, cohort)
     for a, b in zip(cold, warm, strict=True):
         assert a.values.tolist() == b.values.tolist()
         assert a.beside == b.beside
         assert a.labels == b.labels
 
 
-def _everything(store, cohort):
-    seeds = kept.behaviours(store, cohort, 100)
-    decoys = kept.decoys(store, cohort)
-    aligned = kept.alignments(store, cohort)
-    jointly: Joint = kept.joint_alignments(store, cohort, aligned)
-    effects = kept.effects(store, cohort, aligned)
+def _everything(runtime, cohort):
+    seeds = kept.behaviours(runtime, cohort, 100)
+    decoys = kept.decoys(runtime, cohort)
+    aligned = kept.alignments(runtime, cohort)
+    jointly: Joint = kept.joint_alignments(runtime, cohort, aligned)
+    effects = kept.effects(runtime, cohort, aligned)
     across = bars.causal_across(effects, cohort)
     return [
         bars.bar_b(seeds, cohort),

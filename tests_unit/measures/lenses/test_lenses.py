@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from polyrot.dictionaries.training import Schedule
-from polyrot.measures import component_effects as attribution
+from polyrot.measures import component_effects
 from polyrot.measures.lenses import (
     circuits,
     graph,
@@ -21,7 +21,7 @@ from polyrot.measures.lenses import (
 from polyrot.measures.lenses.__main__ import main
 from polyrot.measures.lenses.account import account
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Store
+from polyrot.store import Runtime, Store
 from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
@@ -148,7 +148,7 @@ def test_mean_ablation_agrees_with_attribution(cohort):
     tokens = cohort.intervention_tokens(8)
     means = cohort.mean_writes(0)
     by_head = patching.mean_ablation(cohort.folded(0), means, tokens)
-    expected = attribution.mean_ablation_effects(cohort, 0, tokens)
+    expected = component_effects.mean_ablation_effects(cohort, 0, tokens)
     assert torch.allclose(by_head.sum(1), expected.double(), atol=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_readouts_find_what_is_there():
     code = torch.nn.functional.one_hot(tokens, 9).float()
     x[:, :9] += 20 * code
     x[:, 9] = depth
-    data = specification.Captured({"site": x}, tokens, depth, validity)
+    data = specification.LabelledActivations({"site": x}, tokens, depth, validity)
     r2, valid, family, token = specification._readouts(data, data, "site")
     assert r2 == pytest.approx(1, abs=1e-3)
     assert valid < 0.65
@@ -191,7 +191,7 @@ def test_roles_tell_idle_from_used():
     assert lines[1].startswith("idle")
 
 
-def test_everything_is_measured_stored_and_told(cohort, tmp_path, monkeypatch):
+def test_everything_is_measured_stored_and_accounted_for(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(patching, "SEQUENCES", 4)
     monkeypatch.setattr(patching, "GRAPH_SEQUENCES", 2)
     monkeypatch.setattr(lenses, "CIRCUIT_SEQUENCES", 4)
@@ -199,15 +199,13 @@ def test_everything_is_measured_stored_and_told(cohort, tmp_path, monkeypatch):
     few = {name: tokens[:40] for name, tokens in cohort._tokens.items()}
     monkeypatch.setattr(cohort, "_tokens", few)
     workshop = SimpleNamespace(
-        store=Store(tmp_path),
+        runtime=Runtime(Store(tmp_path)),
         profile=SimpleNamespace(dictionaries=Schedule(steps=3, batch=8)),
-        device="cpu",
-        progress=lambda *_: None,
     )
-    found = lenses.measure(workshop, cohort)
+    found = lenses.measure_lenses(workshop, cohort)
     for name in ("circuits", "patching", "regions", "readouts"):
         monkeypatch.setattr(lenses, f"measure_{name}", None)
-    again = lenses.measure(workshop, cohort)
+    again = lenses.measure_lenses(workshop, cohort)
     assert torch.equal(found.patching.paths, again.patching.paths)
     quality = lenses.transcoder_quality(workshop, cohort)
     text = account(again, quality)

@@ -1,0 +1,109 @@
+"""Causal language models on given sequences: their activations, a split at a time."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from polyrot.cohorts.cohort import CohortDefaults, Split
+from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.maps.checks import check_matrix
+from polyrot.runtime.device import memory_for
+
+
+class TextCohort(CohortDefaults):
+    """The base of cohorts of language models: sites, tokens, and activations in chunks.
+
+    models: the anchor first, all on one device. tokens: the sequences of each split, int64
+    [sequences, position], without padding. keep: the dtype in which activations are kept.
+    memory_remedy: what to do where they do not fit ("lower --tokens"). positions_at_once: that are
+    run at once, in whole sequences.
+    """
+
+    positions_at_once = 4096
+
+    def __init__(
+        self,
+        models: Sequence[nn.Module],
+        tokens: Mapping[Split, Tensor],
+        keep: torch.dtype,
+        memory_remedy: str,
+    ) -> None:
+        self.models: tuple[nn.Module, ...] = tuple(models)
+        self.device = next(models[0].parameters()).device
+        self.width = width_of(models[0])
+        self.sites = site_names(len(blocks(models[0])))
+        self._keep, self._memory_remedy = keep, memory_remedy
+        self._tokens = {split: ids.to(self.device) for split, ids in tokens.items()}
+        self._activations: dict[Split, dict[str, Tensor]] = {}
+
+    def tokens(self, split: Split) -> Tensor:
+        """The split's sequences, int64 [sequences, position]. Raises KeyError: not given."""
+        if split not in self._tokens:
+            have = ", ".join(self._tokens)
+            raise KeyError(f"no {split} split in the cohort of scale {self.scale}; have {have}")
+        return self._tokens[split]
+
+    def activations(self, split: Split, site: str) -> Tensor:
+        """[models, tokens, width], float32: every position of every sequence, in order.
+
+        Of the split that was asked for last, as more would not fit: one of scale neox takes a
+        gigabyte, GPT-2 small's 30 GB at 400,000 tokens.
+        Raises KeyError for an unknown site, BadActivations naming the model and site where a value
+        is not finite, torch.OutOfMemoryError saying what to lower.
+        """
+        if site not in self.sites:
+            raise KeyError(f"no such site: {site}; have {', '.join(self.sites)}")
+        if split not in self._activations:
+            tokens = self.tokens(split)
+            self._activations.clear()
+            what = (
+                f"keeping the activations of {tokens.numel()} tokens at {len(self.sites)} sites of "
+                f"{len(self.models)} models"
+            )
+            with memory_for(what, self.device, self._memory_remedy):
+                self._activations[split] = self._run(tokens)
+        return self._activations[split][site].float()
+
+    def forget(self, split: Split) -> None:
+        """Free the activations of a split; they are computed anew when asked for."""
+        self._activations.pop(split, None)
+
+    def _body(self, number: int) -> nn.Module:
+        """What of a model is run for its activations: no logits are needed."""
+        model = self.models[number]
+        body: nn.Module = getattr(model, "base_model", model)
+        return body
+
+    def _called(self, number: int) -> str:
+        """What a model is called where its activations are not finite."""
+        return f"{self.scale} seed {self.seeds[number]}"
+
+    @torch.no_grad()
+    def _run(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Every site of every model, [models, tokens, width], in the dtype they are kept in."""
+        shape = (len(self.models), tokens.numel(), self.width)
+        out = {
+            site: torch.empty(shape, dtype=self._keep, device=self.device) for site in self.sites
+        }
+        rounded = "" if self._keep == torch.float32 else f", kept as {self._keep}"
+        rounded = rounded.replace("torch.", "")
+        for m in range(len(self.models)):
+            body, done = self._body(m), 0
+            for part in tokens.split(max(1, self.positions_at_once // tokens.shape[1])):
+                for site, x in capture(body, part, self.sites).items():
+                    out[site][m, done : done + part.numel()] = x.flatten(0, 1)
+                done += part.numel()
+            for site in self.sites:
+                check_matrix(out[site][m], f"{self._called(m)}, {site}{rounded}")
+        return out
+
+
+def digest(what: Tensor | str) -> str:
+    """sha256 of a tensor's shape and values, or of a text."""
+    data = what.encode() if isinstance(what, str) else what.cpu().contiguous().numpy().tobytes()
+    shape = "" if isinstance(what, str) else str(list(what.shape))
+    return hashlib.sha256(shape.encode() + data).hexdigest()
