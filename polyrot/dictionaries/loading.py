@@ -66,6 +66,7 @@ class LoadedDictionary(Dictionary):
         return torch.cat([self._reconstruct(part) for part in x.split(chunk)])
 
     def to(self, device: torch.device | str) -> LoadedDictionary:
+        """The same on a device."""
         values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         moved: dict[str, Any] = {
             n: v.to(device) if isinstance(v, Tensor) else v for n, v in values.items()

@@ -49,10 +49,12 @@ class Dictionary:
 
     @property
     def d_in(self) -> int:
+        """Width of what it reads."""
         return self.w_enc.shape[0]
 
     @property
     def n_features(self) -> int:
+        """How many features it has."""
         return self.w_enc.shape[1]
 
     @property
@@ -79,6 +81,7 @@ class Dictionary:
         )
 
     def to(self, device: torch.device | str) -> Dictionary:
+        """The same on a device."""
         return Dictionary(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 

@@ -29,6 +29,7 @@ class Schedule:
     precision: str = FLOAT32
 
     def recipe(self) -> dict[str, Any]:
+        """What decides it, for its fingerprint."""
         return asdict(self)
 
 

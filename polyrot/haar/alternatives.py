@@ -30,7 +30,7 @@ def signed_permutation(d: int, rng: np.random.Generator) -> FloatArray:
     return random_permutation(d, rng) * (rng.integers(0, 2, size=d) * 2.0 - 1.0)
 
 
-def cyclic_shift(d: int, rng: np.random.Generator) -> FloatArray:
+def cyclic_shift(d: int, _rng: np.random.Generator) -> FloatArray:
     """The shift by one place; its spectrum is perfectly even. Not random."""
     return np.roll(np.eye(d), 1, axis=0)
 
@@ -138,7 +138,7 @@ ALTERNATIVES: Mapping[str, Alternative] = MappingProxyType(
         "independent angles": independent_angles,
         "permutation spectrum": permutation_spectrum,
         "polar(G + 4/d I)": shrunk_to_identity,
-        "2 random directions fixed": fixed_subspace(lambda d: 2),
+        "2 random directions fixed": fixed_subspace(lambda _: 2),
         "PQ, unknown Haar Q": hidden_permutation,
     }
 )

@@ -45,10 +45,12 @@ class StatisticResult:
 
     @property
     def tail(self) -> str:
+        """On which side of its null it rejects."""
         return "upper" if self.name.split("[")[0] in UPPER_TAIL else "two-sided"
 
     @property
     def sees(self) -> str:
+        """What it is sensitive to, in words."""
         return SEES[self.name.split("[")[0]]
 
 

@@ -52,11 +52,15 @@ class Store(Protocol):
     def __hash__(self) -> int: ...
 
     @property
-    def progress(self) -> Progress: ...
+    def progress(self) -> Progress:
+        """Shown while a table is drawn."""
+        ...
 
     def get_or_build(
         self, kind: str, recipe: Mapping[str, Any], build: Callable[[Any], Any], name: str = ""
-    ) -> Any: ...
+    ) -> Any:
+        """As `polyrot.store.Store.get_or_build`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ class Coset:
 
     @property
     def name(self) -> str:
+        """The coset of O(d), as it is written."""
         return f"SO({self.d})" if self.det == 1 else f"O-({self.d})"
 
 

@@ -121,7 +121,7 @@ class Ledger:
                 date=date,
                 commit=commit,
             )
-        return Ledger(entries)._reconcluded(registration)
+        return Ledger(entries).reconcluded(registration)
 
     def changes(self, conclusions: Iterable[Conclusion]) -> list[str]:
         """Verdicts that a run changes, one line each ("claim[scale]: held -> refuted (why)"), and
@@ -153,7 +153,8 @@ class Ledger:
                 blocks.append("\n".join(lines) + "\n")
         write_atomically(path, "\n".join(blocks))
 
-    def _reconcluded(self, registration: Registration) -> Ledger:
+    def reconcluded(self, registration: Registration) -> Ledger:
+        """With the verdicts that follow from what it says of controls."""
         entries = {}
         for conclusion in conclude(self.findings(), registration):
             nulls = tuple(

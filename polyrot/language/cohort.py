@@ -164,6 +164,7 @@ class LanguageCohort(TextCohort):
     def clean_run(
         self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32
     ) -> LanguageRun:
+        """See `InterventionCohort`."""
         return LanguageRun(self._model(model, dtype), tokens)
 
     def mean_writes(self, model: int) -> Tensor:

@@ -24,7 +24,9 @@ PER_CLASS = 20
 class Encoder(Protocol):
     """What is asked of a tokenizer; those of `tokenizers` and of `transformers` both offer it."""
 
-    def encode(self, text: str, /) -> Any: ...
+    def encode(self, text: str, /) -> Any:
+        """Token ids of `text`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ class Training:
         return self.seed == seeds(self.width)[0]
 
     def recipe(self, on: Evaluation) -> dict[str, object]:
+        """What decides it, for its fingerprint."""
         return {
             "version": RECIPE_VERSION,
             "seed": self.seed,
@@ -68,6 +69,7 @@ class Training:
         }
 
     def fingerprint(self, on: Evaluation) -> str:
+        """Of the recipe."""
         return fingerprint(KIND, self.recipe(on))
 
 

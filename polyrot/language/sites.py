@@ -68,7 +68,7 @@ def hooked(model: nn.Module, edits: Mapping[str, Edit]) -> Iterator[None]:
 
 
 def _before(edit: Edit) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
             return (edit(args[0]), *args[1:]), kwargs
         return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
@@ -77,7 +77,7 @@ def _before(edit: Edit) -> Callable[..., Any]:
 
 
 def _after(edit: Edit) -> Callable[..., Any]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+    def hook(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> Any:
         if isinstance(output, tuple):
             return (edit(output[0]), *output[1:])
         return edit(output)

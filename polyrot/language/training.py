@@ -85,6 +85,7 @@ class Trained:
     precision: Stretches = field(default_factory=list)
 
     def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
         tensors = {f"weights.{n}": w for n, w in pack(self.weights).items()}
         for step, weights in self.snapshots.items():
             tensors |= {f"snapshot.{step}.{n}": w for n, w in pack(weights).items()}
@@ -94,6 +95,7 @@ class Trained:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Trained:
+        """What `to_artifact` wrote."""
         packed: dict[int | None, Weights] = {}
         for name, tensor in artifact.tensors.items():
             kind, _, rest = name.partition(".")
@@ -291,6 +293,7 @@ class _State:
         return dict(self.model.named_parameters())
 
     def to_artifact(self, made_with: Mapping[str, str]) -> Artifact:
+        """Plain tensors and values, for the store."""
         tensors = {f"weights.{n}": w for n, w in self.weights().items()}
         for name, p in self._named().items():
             tensors[f"first.{name}"] = self.optimiser.state[p]["exp_avg"]

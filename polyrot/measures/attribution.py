@@ -114,7 +114,7 @@ def tabulate(
     """
     chosen = list(range(len(cohort.seeds)) if models is None else models)
 
-    def build(checkpoint: object) -> Artifact:
+    def build(_: object) -> Artifact:
         return Artifact(_effects(cohort, chosen, silent if runtime is None else runtime.progress))
 
     recipe = {

@@ -182,12 +182,14 @@ class Reconstructions:
     rotated: np.ndarray
 
     def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
         tables = {"own": self.own, "naive": self.naive, "rotated": self.rotated}
         meta = {"steps": list(self.steps), "sites": list(self.sites)}
         return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, middle: str) -> Reconstructions:
+        """What `to_artifact` wrote."""
         tables = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
         steps, sites = (tuple(artifact.meta[name]) for name in ("steps", "sites"))
         return cls(steps, sites, middle, **tables)

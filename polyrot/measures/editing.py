@@ -166,6 +166,7 @@ class Edits:
     sequences: int
 
     def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
         tables = {
             f"{what}.{arm}": torch.from_numpy(table)
             for what in EFFECTS
@@ -176,6 +177,7 @@ class Edits:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Edits:
+        """What `to_artifact` wrote."""
         found: dict[str, dict[str, np.ndarray]] = {what: {} for what in EFFECTS}
         for name, tensor in artifact.tensors.items():
             what, _, arm = name.partition(".")

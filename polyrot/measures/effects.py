@@ -168,7 +168,7 @@ def steer(
     if vectors.ndim != 2 or vectors.shape[1] != cohort.width:
         raise ValueError(f"directions must be [n, {cohort.width}], not {list(vectors.shape)}")
     return effects(
-        cohort, model, tokens, contrast, cohort.steering_site, lambda run: vectors[:, None, None, :]
+        cohort, model, tokens, contrast, cohort.steering_site, lambda _: vectors[:, None, None, :]
     )
 
 

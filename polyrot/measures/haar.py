@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from polyrot.cohorts.cohort import Cohort
+from polyrot.cohorts.cohort import Cohort, NotOffered
 from polyrot.haar.alternatives import ALTERNATIVES
 from polyrot.haar.battery import BatteryResult, Direction, haar_batteries, holm
 from polyrot.haar.frames import common_rank, relative_rotations, whitened_contrast
@@ -243,7 +243,10 @@ def relative(cohort: Cohort, fits: Fits, store: Store | None) -> Measured:
     """Holm-adjusted family p-values of R_b R_c^T along the chain of siblings, at every site.
 
     ONE as in `battery`. A link has full rank where both of its rotations have.
+    Raises NotOffered for a cohort with a single sibling.
     """
+    if len(fits.pairs) < 2:
+        raise NotOffered("a chain of siblings needs two, beside the anchor")
     draws = null_draws(len(labels(fits)))
     rank = _full_rank(fits)
     results: list[BatteryResult] = []

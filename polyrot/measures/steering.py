@@ -75,6 +75,7 @@ class Steering:
     targets: tuple[int, ...]
 
     def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
         tables = {
             f"{arm}.{name}": table
             for arm in ARMS
@@ -89,6 +90,7 @@ class Steering:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Steering:
+        """What `to_artifact` wrote."""
         t = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
         meta = artifact.meta
         curves: Any = {

@@ -120,7 +120,7 @@ def missing(
         if (claim.id, scale) in findings:
             continue
         if claim.id in written:
-            why = "deselected, or the run stopped before it"
+            why = "the run stopped before it"
             owed.append(Finding(claim.id, scale, Verdict.NOT_RUN, why))
         else:
             owed.append(Finding(claim.id, scale, Verdict.NOT_WRITTEN, ""))

@@ -38,7 +38,7 @@ def resolve_device(asked: str) -> str:
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices by instructions of its own; without them bf16 is
     8 to 28 times slower than float32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public name
 
 
 def precision_of(asked: str, device: torch.device, trial: Callable[[str], Any]) -> str:

@@ -120,6 +120,7 @@ def read(
 
 
 def from_stored(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Artifact:
+    """The artifact of a file that was read, float16 of shipped files widened."""
     if head["meta"].get("stored_dtype") == "float16":
         tensors = {n: t.float() if t.dtype == torch.half else t for n, t in tensors.items()}
     return Artifact(dict(tensors), dict(head["meta"]))
@@ -134,7 +135,7 @@ def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor])
     temporary = path.parent / f".tmp-{head['fingerprint'][:16]}-{uuid.uuid4().hex}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
+        with temporary.open("xb") as file:
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
@@ -147,6 +148,7 @@ def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor])
 
 
 def store_full(path: Path, needed: int) -> StoreFull:
+    """The error for a write that found no room."""
     with contextlib.suppress(OSError):
         free = f", {shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free"
         return StoreFull(
@@ -159,6 +161,7 @@ def store_full(path: Path, needed: int) -> StoreFull:
 
 def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # Cloned: safetensors refuses tensors that share memory, and the caller may go on to change his.
+    """Copies on the CPU, each with memory of its own."""
     return {
         n: t.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for n, t in tensors.items()

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import AcquireReturnProxy, FileLock, Timeout
+from filelock import FileLock, Timeout
 
 from polyrot.runtime.progress import Progress, silent
 from polyrot.store.file import (
@@ -180,7 +180,7 @@ class Store:
                     _warn(path, damage, "it is built again")
         return None
 
-    def _lock(self, kind: str, fp: str) -> AcquireReturnProxy:
+    def _lock(self, kind: str, fp: str) -> contextlib.AbstractContextManager[object]:
         """The key's lock, held until its context is left."""
         path = self.directory / kind / f".lock-{fp[:16]}"
         try:

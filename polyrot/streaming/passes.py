@@ -95,6 +95,7 @@ class MomentPass:
             accumulator.update([found[site] for found in siblings], anchor[site])
 
     def begin(self, ranks: Ranks) -> None:
+        """Have every rank start from the sums of the first."""
         if ranks.size == 1:
             return
         # Around one mean the sums of all ranks are simply added.
@@ -105,6 +106,7 @@ class MomentPass:
                 accumulator.begin(list(shared.values()))
 
     def collect(self, ranks: Ranks) -> None:
+        """Add up the sums of all ranks in the first."""
         if ranks.size == 1:
             return
         for accumulator in self._sites.values():
@@ -113,6 +115,7 @@ class MomentPass:
             accumulator.restore(state)
 
     def state(self) -> dict[str, Tensor]:
+        """The sums, for a checkpoint."""
         return {
             f"{site}/{name}": tensor
             for site, accumulator in self._sites.items()
@@ -120,6 +123,7 @@ class MomentPass:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
         for site, accumulator in self._sites.items():
             own = {n[len(site) + 1 :]: t for n, t in state.items() if n.startswith(f"{site}/")}
             accumulator.restore(own)
@@ -211,6 +215,7 @@ class ScorePass:
         """Nothing to agree on: sums around different means are merged without loss."""
 
     def collect(self, ranks: Ranks) -> None:
+        """Add up the sums of all ranks in the first."""
         if ranks.size == 1:
             return
         keys = ranks.share(list(self._sums))
@@ -226,9 +231,11 @@ class ScorePass:
                     self._merge(key, _sums(row))
 
     def state(self) -> dict[str, Tensor]:
+        """The sums, for a checkpoint."""
         return {key: _row(sums) for key, sums in self._sums.items()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state` gave."""
         self._sums = {key: _sums(row) for key, row in state.items()}
 
     def scores(self) -> dict[str, dict[int, dict[str, EVSums]]]:

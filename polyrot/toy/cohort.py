@@ -107,6 +107,7 @@ class ToyCohort(CohortDefaults):
         return self._tokens[split]
 
     def activations(self, split: Split, site: str) -> Tensor:
+        """See `Cohort`; every site of a split is run at once and kept."""
         if split not in self._activations:
             self._activations[split] = self._run(self._tokens[split])
         return self._activations[split][site]
@@ -143,6 +144,7 @@ class ToyCohort(CohortDefaults):
         )
 
     def distinct_fraction(self) -> float:
+        """See `Cohort`."""
         models = [transformer.select(self.params, [m]) for m in range(len(self.seeds))]
         return float(np.mean([weights_differ(models[0], other) for other in models[1:]]))
 
@@ -164,20 +166,24 @@ class ToyCohort(CohortDefaults):
         return fold(transformer.select(self.params, [model]))
 
     def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> ToyRun:
+        """See `InterventionCohort`."""
         return ToyRun(self.folded(model), tokens, dtype)
 
     def mean_writes(self, model: int) -> Tensor:
+        """See `InterventionCohort`."""
         if model not in self._mean_writes:
             fit = self.tokens("fit")
             self._mean_writes[model] = mean_writes(self.folded(model), fit)
         return self._mean_writes[model].clone()
 
     def intervention_tokens(self, n: int) -> Tensor:
+        """See `InterventionCohort`."""
         tokens = self.tokens("score")[:n]
         # By length, so that a few at a time hold little padding.
         return tokens[(tokens != task.PAD).sum(1).argsort(stable=True)]
 
     def direction(self, contrast: str, site: str | None = None) -> Tensor:
+        """See `InterventionCohort`."""
         known = directions.PAPER | directions.FURTHER
         if contrast not in known:
             raise KeyError(f"no contrast {contrast!r}; have {', '.join(known)}")
@@ -193,9 +199,11 @@ class ToyCohort(CohortDefaults):
         return torch.einsum("t,mtd->md", known[contrast].row_weights(features).to(x), x)
 
     def target(self, contrast: str, tokens: Tensor) -> Target:
+        """See `InterventionCohort`."""
         return directions.target(contrast, tokens)
 
     def readers(self) -> Tensor:
+        """See `InterventionCohort`."""
         return readers(self.folded(0))
 
     def forget(self, split: Split) -> None:

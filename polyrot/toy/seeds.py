@@ -9,7 +9,7 @@ import torch
 
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.runtime.device import BY_HARDWARE
-from polyrot.store import Checkpoint, Runtime, fingerprint
+from polyrot.store import Artifact, Checkpoint, Runtime, fingerprint
 from polyrot.toy import task, training, transformer
 from polyrot.toy.cohort import INDEPENDENT_FACTS, SHARED_FACTS
 from polyrot.toy.evaluation import GOAL, lowest
@@ -124,6 +124,7 @@ class Training:
 
     @property
     def recipe(self) -> dict[str, object]:
+        """What decides it, for its fingerprint."""
         before = self.continued_from
         return {
             **({} if before is None else {"goes_on_from": before.fingerprint}),
@@ -137,10 +138,12 @@ class Training:
 
     @property
     def fingerprint(self) -> str:
+        """Of the recipe."""
         return fingerprint(self.kind, self.recipe)
 
     @property
     def name(self) -> str:
+        """The first and last seed, and the cycle if there is one."""
         return f"{self.seeds[0]}-{self.seeds[-1]}" + (f"-cycle-{self.cycle}" if self.cycle else "")
 
     @property
@@ -182,7 +185,7 @@ def trained(
 ) -> Trained:
     """The result of one training: shipped, cached, or made now (resuming where it was left)."""
 
-    def build(checkpoint: Checkpoint) -> training.Artifact:
+    def build(checkpoint: Checkpoint) -> Artifact:
         io = None
         if training_.io_from is not None:
             io = trained(runtime, training_.io_from, compiled=compiled).params

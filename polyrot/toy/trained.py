@@ -56,6 +56,7 @@ class Trained:
         return replace(self, params=params, accuracies=accuracies)
 
     def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
         tensors = {f"params.{n}": p for n, p in self.params.items()}
         for step, params in self.snapshots.items():
             tensors |= {f"snapshot.{step}.{n}": p for n, p in params.items()}
@@ -74,6 +75,7 @@ class Trained:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Trained:
+        """What `to_artifact` wrote."""
         snapshots: dict[int, Params] = {}
         params: Params = {}
         for name, tensor in artifact.tensors.items():

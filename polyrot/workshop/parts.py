@@ -29,7 +29,7 @@ class Part:
     models: Models = "trained"
     l1: Sparsity = "published"
     needs: tuple[str, ...] = ()
-    wanted: Callable[[ScaleFacts], bool] = lambda facts: True
+    wanted: Callable[[ScaleFacts], bool] = lambda _: True
 
 
 PARTS: dict[str, Part] = {

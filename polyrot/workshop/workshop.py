@@ -116,7 +116,7 @@ class Workshop:
         grid = collection.sparse_grid(cohort, self.profile.dictionaries_of(cohort))
         wanted = collection.l0_range(cohort)
 
-        def build(checkpoint: Checkpoint) -> Artifact:
+        def build(_: Checkpoint) -> Artifact:
             trained = self.group(cohort, grid)
             choices = [
                 collection.choose_l1(trained, cohort.activations("fit", site)[0], site, l0=wanted)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,6 +32,7 @@ from polyrot.language.text import sequences_from_text
 from polyrot.maps.checks import BadActivations
 from polyrot.measures import drift
 from polyrot.measures.fits import fit_all
+from tests_unit.conftest import registered
 from tests_unit.language.small_checkpoints import (
     CONTEXT,
     model,
@@ -156,6 +158,27 @@ def test_too_few_checkpoints_for_drift(copy: Path, tokens) -> None:
         TooFewCheckpoints, match=r"drift needs 5 checkpoints of one run, .*seed1 holds 4"
     ):
         load_run(local(copy), tokens)
+
+
+def test_too_few_checkpoints_are_a_claim_that_is_not_run(
+    suite: Any, copy: Path, tmp_path: Path
+) -> None:
+    """The library raises its own error; the fixture makes a reason and a command of it."""
+    shutil.rmtree(copy / "seed1" / "step1000")
+    text = write_text(tmp_path / "text", 1500)
+    (suite.claims / "preregistration.toml").write_text(
+        "[meta]\nregistered = 2026-11-22\nalpha = 0.01\n" + registered("f.two", "core", ["pythia"])
+    )
+    drifts = 'request.getfixturevalue("checkpoints"); verdict(0.7)'
+    suite.write(f__one="", g__null="", f__two=drifts)
+    plugins = [f"-pfixtures.{name}" for name in ("cohorts", "language", "interventions")]
+    where = [f"--pythia-dir={copy}", f"--text={text}", "--tokens=64", f"--context={CONTEXT}"]
+    result = suite.run(*plugins, "--scale=pythia", "--device=cpu", *where, "--report=out")
+    result.assert_outcomes(skipped=1)
+    (found,) = suite.report()["verdicts"]
+    assert found["verdict"] == "not run"
+    assert "drift needs 5 checkpoints of one run" in found["why"]
+    assert found["command"].startswith("pytest claims --scale pythia --pythia-dir DIR")
 
 
 # ------------------------------------------------------------------------------ what is refused

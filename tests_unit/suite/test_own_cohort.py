@@ -61,7 +61,7 @@ number = 3
 """
 BY_COHORT = """
 cohort = request.getfixturevalue("cohort")
-verdict({"a": 0.9, "b": 0.6} if type(cohort).__name__ in ("Mine", "WithUntrained") else 0.1, "pairs")
+verdict(0.6 if type(cohort).__name__ == "Mine" else 0.1, "pairs")
 """
 LEDGER = """
 ["f.one".toy_b]
@@ -138,7 +138,8 @@ def test_the_ledger_expects_nothing_of_it(mine: Any) -> None:
     mine.ledger.write_text(LEDGER)
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine")
     result.assert_outcomes(passed=1)  # not an unexpected pass
-    assert "ledger" not in result.stdout.str()
+    assert "ledger has" not in result.stdout.str()
+    assert "not in it" not in result.stdout.str()
     mine.write(f__one='verdict(0.1, over="pairs")')
     mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine").assert_outcomes(failed=1)
     mine.run(*PLUGINS, "--scale=toy_b").assert_outcomes(xfailed=1)
@@ -184,6 +185,15 @@ def test_what_is_refused_at_the_start(mine: Any, arguments: list[str], message: 
     result = mine.run(*PLUGINS, *arguments)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines([message])
+
+
+def test_what_the_suites_own_models_lack_is_an_error(mine: Any) -> None:
+    """The registration asks nothing of a scale that it does not offer."""
+    lacking = 'raise NotOffered("none")\nverdict(0.7, over="pairs")'
+    mine.write("from polyrot.cohorts.cohort import NotOffered", f__one=lacking)
+    found = mine.judge(*PLUGINS, "--cohort=planted_cohorts:Mine", "--scale=toy_a,toy_b")
+    assert found["f.one[toy_a]"] == "error"
+    assert found["f.one[toy_b]"] == "not run"
 
 
 def test_other_scales_beside_it_keep_their_own(mine: Any) -> None:
