@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,17 @@ class Change:
 
         return {"key": self.key, "old": plain(self.old), "new": plain(self.new)}
 
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Change:
+        """What `to_json` wrote."""
+
+        def typed(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return Bar.from_json(value)
+            return tuple(value) if isinstance(value, list) else value
+
+        return cls(document["key"], typed(document["old"]), typed(document["new"]))
+
 
 def _text(value: Any) -> str:
     if value is None or value == ():
@@ -111,6 +122,12 @@ class Amendment:
             "reason": self.reason,
             "changes": [change.to_json() for change in self.changes],
         }
+
+    @classmethod
+    def from_json(cls, claim: str, document: Mapping[str, Any]) -> Amendment:
+        """What `to_json` wrote of an amendment of `claim`."""
+        changes = tuple(Change.from_json(change) for change in document["changes"])
+        return cls(claim, document["date"], document["reason"], changes)
 
 
 MEASURED_AS_BEFORE = frozenset(
@@ -195,9 +212,12 @@ class Registration:
             made = _amendment(table, current)
             new = {change.key: change.new for change in made.changes}
             current[made.claim] = replace(current[made.claim], **new)
+            try:
+                _check_references(tuple(current.values()))
+            except RegistrationError as error:
+                raise RegistrationError(f"amendment of {made.claim}: {error}") from None
             amendments.append(made)
         amended = tuple(current.values())
-        _check_references(amended)
         registered = str(meta["registered"])
         before = MEASURED_AS_BEFORE & {made.claim for made in amendments}
         return cls(amended, registered, alpha, sha256, tuple(amendments), before)
@@ -261,9 +281,7 @@ def _claim(table: Mapping[str, Any]) -> Claim:
         raise RegistrationError(
             f"{name}: unknown status {table['status']!r}; known: {', '.join(STATUSES)}"
         )
-    for key in ("scales", "controls"):
-        if len(set(table.get(key, ()))) < len(table.get(key, ())):
-            raise RegistrationError(f"{name}: {key} lists something twice")
+    _check_twice(name, table)
     unknown = [scale for scale in table["scales"] if scale not in SCALES]
     if unknown:
         raise RegistrationError(f"{name}: unknown scale {unknown[0]!r}; known: {', '.join(SCALES)}")
@@ -280,6 +298,7 @@ def _amendment(table: Mapping[str, Any], claims: Mapping[str, Claim]) -> Amendme
     required = {"claim", "date", "reason"}
     _check_keys(name, table, required | set(AMENDED), required)
     _check_types(name, table, {"date": date, "bar": dict, "controls": list})
+    _check_twice(name, table)
     if table["claim"] not in claims:
         raise RegistrationError(f"{name}: no such claim is registered")
     claim, changes = claims[table["claim"]], []
@@ -289,9 +308,11 @@ def _amendment(table: Mapping[str, Any], claims: Mapping[str, Claim]) -> Amendme
         old, new = getattr(claim, key), table[key]
         if key == "bar":
             new = replace(_bar(name, new), was=old)
-        elif key == "controls":
-            new = tuple(new)
-        if new == old:
+            same = replace(new, was=claim.bar.was) == old
+        else:
+            new = tuple(new) if key == "controls" else new
+            same = new == old
+        if same:
             raise RegistrationError(f"{name}: {key} is what it was")
         changes.append(Change(key, old, new))
     if not changes:
@@ -337,13 +358,21 @@ def _tables(document: Mapping[str, Any], key: str) -> list[Mapping[str, Any]]:
     return tables
 
 
+def _check_twice(where: str, table: Mapping[str, Any]) -> None:
+    for key in ("scales", "controls"):
+        if len(set(table.get(key, ()))) < len(table.get(key, ())):
+            raise RegistrationError(f"{where}: {key} lists something twice")
+
+
 def _check_types(where: str, table: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     """Every value is of its key's kind, str unless `kinds` says otherwise, and not empty."""
     for key, value in table.items():
         kind = kinds.get(key, str)
         items = value if isinstance(value, list) else ()
         strings = all(isinstance(item, str) for item in items)
-        if not isinstance(value, kind) or not value or not strings:
+        # a date with an hour is a datetime, which Python counts as a date
+        fits = isinstance(value, kind) and not isinstance(value, datetime)
+        if not fits or not value or not strings:
             raise RegistrationError(f"{where}: {key} must be a {NAMES[kind]}, not {value!r}")
 
 

@@ -103,7 +103,8 @@ def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> Comparison:
 
 
 def _judged_otherwise(changes: Sequence[Change]) -> list[str]:
-    """One line for each claim (not scale) and each of its texts that differs."""
+    """One line for each claim (not scale) and each thing it was judged by that differs: its bar,
+    what was measured and over what, and which controls stood beside it."""
     lines: dict[str, None] = {}
     for change in changes:
         if change.before is None or change.after is None:
@@ -112,15 +113,24 @@ def _judged_otherwise(changes: Sequence[Change]) -> list[str]:
         bars = [Bar.from_json(entry["bar"]) for entry in (change.before, change.after)]
         if bars[0] != bars[1]:
             lines[f"{claim}: bar {bars[0].describe()} → {bars[1].describe()}"] = None
-        for key in ("measures", "over"):
-            one, other = change.before[key], change.after[key]
+        for key in ("measures", "over", "controls"):
+            one, other = (_judged_by(entry, key) for entry in (change.before, change.after))
             if one != other:
-                lines[f"{claim}: {key}: {one} → {other}"] = None
-        if change.before["measured_as_before"] != change.after["measured_as_before"]:
-            words = {True: "before", False: "after"}
-            one, other = (words[e["measured_as_before"]] for e in (change.before, change.after))
-            lines[f"{claim}: by the measure {one} its amendment → {other} it"] = None
+                lines[f"{claim}: {key}: {one or 'nothing'} → {other or 'nothing'}"] = None
     return list(lines)
+
+
+def _judged_by(entry: Entry, key: str) -> str:
+    """A text of the claim by which its figures were taken: where the measure is still the one
+    before an amendment, the text as it was registered first. Of "controls", their names."""
+    if key == "controls":
+        return ", ".join(dict.fromkeys(control["claim"] for control in entry["controls"]))
+    if entry["measured_as_before"]:
+        for made in entry["amendments"]:
+            for change in made["changes"]:
+                if change["key"] == key:
+                    return change["old"] or ""
+    return entry[key] or ""
 
 
 def _runs(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -164,13 +164,17 @@ def _by_site(beside: Mapping[str, Figure], prefix: str) -> dict[str, float]:
 
 
 def _unjudged(members: Sequence[Conclusion]) -> str:
-    """ "; 14 came to no verdict (neox), and nothing is said of them"."""
-    rest = [c for c in members if c.verdict not in JUDGED]
-    if not rest:
-        return ""
-    scales = [s for s in SCALES if any(c.finding.scale == s for c in rest)]
-    these = "it" if len(rest) == 1 else "them"
-    return f"; {len(rest)} came to no verdict ({', '.join(scales)}), and nothing is said of {these}"
+    """ "; 14 came to no verdict (neox), and nothing is said of them; 20 have no test yet"."""
+    rest = [c for c in members if c.verdict not in (*JUDGED, Verdict.NOT_WRITTEN)]
+    unwritten = sum(c.verdict is Verdict.NOT_WRITTEN for c in members)
+    text = ""
+    if rest:
+        scales = ", ".join(s for s in SCALES if any(c.finding.scale == s for c in rest))
+        these = "it" if len(rest) == 1 else "them"
+        text = f"; {len(rest)} came to no verdict ({scales}), and nothing is said of {these}"
+    if unwritten:
+        text += f"; {unwritten} {'has' if unwritten == 1 else 'have'} no test yet"
+    return text
 
 
 def _at(scale: str) -> str:

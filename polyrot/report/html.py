@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from polyrot.judge.bar import Bar
+from polyrot.judge.registration import Amendment
 from polyrot.judge.verdicts import ControlFinding, Verdict
 from polyrot.report import figures
 from polyrot.report.figures import Drawn
@@ -211,28 +212,15 @@ def _row(entry: Mapping[str, Any]) -> Row:
         mark=_mark(entry["verdict"]),
         why=entry["verdict_why"],
         command=entry["command"],
-        amendments=tuple(_amendment(made) for made in entry["amendments"]),
+        amendments=tuple(_amendment(entry["claim"], made) for made in entry["amendments"]),
         measured_as_before=entry["measured_as_before"],
     )
 
 
-def _amendment(made: Mapping[str, Any]) -> str:
+def _amendment(claim: str, document: Mapping[str, Any]) -> str:
     """ "2026-11-27: over: pairs (was: pairs x sites). As ..."."""
-    changes = []
-    for change in made["changes"]:
-        old, new = (_amended(change[side]) for side in ("old", "new"))
-        changes.append(
-            f"{change['key']}: {new}" + ("" if change["key"] == "bar" else f" (was: {old})")
-        )
-    return f"{made['date']}: {'; '.join(changes)}. {made['reason']}"
-
-
-def _amended(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return Bar.from_json(value).describe()
-    if isinstance(value, list):
-        return ", ".join(value) or "nothing"
-    return "nothing" if value is None else str(value)
+    made = Amendment.from_json(claim, document)
+    return f"{made.date}: {made.describe()}. {made.reason}"
 
 
 def _words(entry: Mapping[str, Any]) -> str:

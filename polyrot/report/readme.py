@@ -12,7 +12,7 @@ from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict
 from polyrot.report.conclusion import three_sentences
-from polyrot.report.table import CONTROL_WORDS
+from polyrot.report.table import BEFORE, CONTROL_WORDS, before_mark
 from polyrot.runtime.files import write_atomically
 
 BEGIN = "<!-- made from claims/verdicts.toml by `python -m polyrot.report readme`: begin -->"
@@ -49,7 +49,7 @@ def account(ledger: Ledger, registration: Registration) -> str:
             row
             for claim in registration.claims
             if claim.status == status
-            for row in _rows(claim, ledger.entries)
+            for row in _rows(claim, ledger.entries, before_mark(claim.id, registration))
         ]
         if rows:
             head = [
@@ -58,11 +58,13 @@ def account(ledger: Ledger, registration: Registration) -> str:
             ]
             title = f"<details{' open' if status == 'core' else ''}>\n<summary>{heading}</summary>"
             parts.append("\n".join([title, "", *head, *rows, "", "</details>"]))
+    if any(BEFORE in part for part in parts):
+        parts.append(f"{BEFORE} amended, and still judged by the measure before the amendment")
     return "\n\n".join(parts)
 
 
-def _rows(claim: Claim, entries: Mapping[tuple[str, str], Entry]) -> list[str]:
-    """One line for each scale that was judged; claims are named by their ids."""
+def _rows(claim: Claim, entries: Mapping[tuple[str, str], Entry], mark: str) -> list[str]:
+    """One line for each scale that was judged; claims are named by their ids, with `mark`."""
     rows = []
     for scale in SCALES:
         entry = entries.get((claim.id, scale))
@@ -74,7 +76,7 @@ def _rows(claim: Claim, entries: Mapping[tuple[str, str], Entry]) -> list[str]:
         elif entry.verdict is not Verdict.HELD:
             verdict = f"**{verdict}**"
         cells = (
-            f"`{claim.id}`",
+            f"`{claim.id}`{mark}",
             scale,
             claim.bar.show(entry.measured),
             claim.bar.describe(),

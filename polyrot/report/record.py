@@ -99,7 +99,9 @@ def markdown(
     unjudged: dict[str, list[str]] = {}
     for conclusion in conclusions:
         finding, verdict = conclusion.finding, words(conclusion, registration)
-        if conclusion.verdict in (Verdict.NOT_RUN, Verdict.NOT_WRITTEN):
+        if conclusion.verdict is Verdict.NOT_WRITTEN:
+            continue
+        if conclusion.verdict is Verdict.NOT_RUN:
             command = f"; to run: `{finding.command}`" if finding.command else ""
             reason = f"{verdict} ({finding.why}{command})" if finding.why else verdict
             unjudged.setdefault(reason, []).append(f"`{finding.name}`")
@@ -117,6 +119,7 @@ def markdown(
         escaped = [cell.replace("|", "\\|") for cell in cells]
         lines.append(f"| {' | '.join(escaped)} |")
     lines += [f"\n{reason}: {', '.join(names)}" for reason, names in unjudged.items()]
+    lines += _unwritten(conclusions)
     if any(control.from_ledger for c in conclusions for control in c.controls):
         lines += ["", "\\* a control that did not run this time, as the ledger has it"]
     lines += _amendments(conclusions, registration)
@@ -130,6 +133,22 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _unwritten(conclusions: Sequence[Conclusion]) -> list[str]:
+    """Registered claims without a test: one line a family, each claim with its scales."""
+    families: dict[str, dict[str, list[str]]] = {}
+    for conclusion in conclusions:
+        if conclusion.verdict is Verdict.NOT_WRITTEN:
+            claim = conclusion.finding.claim
+            scales = families.setdefault(claim.split(".")[0], {}).setdefault(claim, [])
+            scales.append(conclusion.finding.scale)
+    if not families:
+        return []
+    return ["", "## Not written: registered, no test yet", ""] + [
+        f"- {family}: " + ", ".join(f"`{claim}[{','.join(at)}]`" for claim, at in claims.items())
+        for family, claims in families.items()
+    ]
 
 
 def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:

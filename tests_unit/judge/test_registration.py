@@ -51,6 +51,12 @@ date = 2026-12-01
 reason = "it was written for another unit"
 bar = { at_least = 0.6 }
 """
+CONTROL_AMENDMENT = """
+[[amendment]]
+claim = "family.control"
+date = 2026-12-01
+reason = "it controls another"
+"""
 META = "[meta]\nregistered = 2026-11-22\nalpha = 0.01\n"
 
 
@@ -167,6 +173,33 @@ def test_a_control_speaks_only_for_its_own_scales(tmp_path: Path) -> None:
         (META + CLAIM + AMENDMENT.replace("2026-12-01", '"now"'), "date must be a date, such as"),
         (META + CLAIM + AMENDMENT + 'why = "x"', r"amendment of family\.name: unknown key 'why'"),
         (META + CLAIM + AMENDMENT.replace("0.6", "inf"), "amendment of .*: bar at_least = inf is"),
+        (META + CLAIM + AMENDMENT.replace("0.6", "0.5"), "amendment of .*: bar is what it was"),
+        (
+            META + CLAIM + AMENDMENT + AMENDMENT.replace("12-01", "12-02"),
+            "amendment of .*: bar is what it was",
+        ),
+        (
+            META + CLAIM + AMENDMENT.replace("2026-12-01", "2026-12-01T10:00:00"),
+            r"amendment of .*: date must be a date, such as 2026-11-22, not datetime",
+        ),
+        (
+            META
+            + CLAIM
+            + CONTROL
+            + CONTROL_AMENDMENT
+            + 'controls = ["family.name", "family.name"]',
+            r"amendment of family\.control: controls lists something twice",
+        ),
+        (
+            META
+            + CLAIM
+            + CONTROL
+            + CONTROL_AMENDMENT
+            + 'controls = ["family.none"]'
+            + CONTROL_AMENDMENT
+            + 'controls = ["family.name"]',
+            r"amendment of family\.control: .* controls family\.none, which is not registered",
+        ),
         (META + CLAIM + AMENDMENT.replace("bar =", "#"), "amends nothing; give one of bar, over,"),
         (
             META + CLAIM + AMENDMENT + 'over = ["pairs"]',
@@ -242,6 +275,47 @@ controls = ["family.name", "family.other"]
     }  # fmt: skip
     assert registration.judged_over(claim) == "pairs"
     assert not registration.measured_as_before
+
+
+def test_of_several_amendments_the_last_one_wins(tmp_path: Path) -> None:
+    texts = [
+        AMENDMENT.replace("bar = { at_least = 0.6 }", f'over = "{over}"\nmeasures = "{measures}"')
+        for over, measures in (("pairs", "first"), ("sites", "second"))
+    ]
+    claim = load(tmp_path, META + CLAIM + texts[0] + texts[1]).claim("family.name")
+    assert (claim.over, claim.measures) == ("sites", "second")
+    claim = load(tmp_path, META + CLAIM + texts[1] + texts[0]).claim("family.name")
+    assert (claim.over, claim.measures) == ("pairs", "first")
+
+
+def test_a_measure_that_is_still_the_one_before_aggregates_as_registered_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (
+        AMENDMENT.replace("bar = { at_least = 0.6 }", f'over = "{over}"')
+        for over in ("pairs", "sites")
+    )
+    text = META + CLAIM + 'over = "all"\n' + first + second
+    assert load(tmp_path, text).judged_over(load(tmp_path, text).claim("family.name")) == "sites"
+    monkeypatch.setattr("polyrot.judge.registration.MEASURED_AS_BEFORE", {"family.name"})
+    registration = load(tmp_path, text)
+    assert registration.measured_as_before == {"family.name"}
+    assert registration.claim("family.name").over == "sites"
+    assert registration.judged_over(registration.claim("family.name")) == "all"
+
+
+def test_a_date_of_its_own_is_read(tmp_path: Path) -> None:
+    registration = load(tmp_path, META + CLAIM + "registered = 2026-11-27\n" + CONTROL)
+    assert [claim.registered for claim in registration.claims] == ["2026-11-27", ""]
+    assert registration.registered == "2026-11-22"
+
+
+def test_amendments_come_back_as_they_were_written(tmp_path: Path) -> None:
+    made = CONTROL_AMENDMENT + 'over = "pairs"\ncontrols = ["family.other"]\nbar = { above = 0.1 }'
+    other = CLAIM.replace("family.name", "family.other")
+    (found,) = load(tmp_path, META + CLAIM + other + CONTROL + made).amendments
+    document = json.loads(json.dumps(found.to_json()))
+    assert Amendment.from_json("family.control", document) == found
 
 
 def test_claims_still_measured_as_before_are_amended_and_known() -> None:

@@ -93,6 +93,28 @@ def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None
     assert "bar of f.one" not in suite.run("-k", "f_two").stdout.str()
 
 
+def test_a_measure_before_its_amendment_is_judged_by_the_old_over_and_marked(suite: Any) -> None:
+    registration = suite.claims / "preregistration.toml"
+    claim = registration.read_text().split("[[claim]]")[1].replace("f.one", "haar.battery")
+    made = AMENDMENT.replace("f.one", "haar.battery").replace(
+        "bar = { at_least = 0.65 }", 'over = "pairs x identified sites"'
+    )
+    registration.write_text(registration.read_text() + f"\n[[claim]]{claim}" + made)
+    suite.write(haar__battery='verdict(0.9, over="pairs")')
+    result = suite.run("--report=out")
+    result.stdout.fnmatch_lines(
+        [
+            "*battery †*toy_a*held",
+            "† amended, and still judged by the measure before the amendment",
+            "1 amendments of what is measured, over what,*",
+        ]
+    )
+    text = (suite.pytester.path / "out" / "verdicts.md").read_text()
+    assert "`haar.battery` †, 2026-12-01: over: pairs x identified sites (was: pairs)." in text
+    suite.write(haar__battery='verdict(0.9, over="pairs x identified sites")')
+    suite.run().stdout.fnmatch_lines(["*but registered is over='pairs'*"])
+
+
 def test_every_option_of_the_suite_is_explained(suite: Any) -> None:
     lines = suite.run("--help").outlines
     start = next(i for i, line in enumerate(lines) if line.startswith("polyrot: "))

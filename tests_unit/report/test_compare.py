@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,15 @@ from polyrot.judge.verdicts import Finding
 from polyrot.report.__main__ import main
 from polyrot.report.compare import compare
 from polyrot.report.record import SCHEMA_VERSION, RecordError, read_record, write_record
-from tests_unit.report.planted_record import HELD, REFUTED, finding, not_run, record_of
+from tests_unit.report.planted_record import (
+    AMENDED,
+    HELD,
+    REFUTED,
+    REGISTRATION,
+    finding,
+    not_run,
+    record_of,
+)
 
 MATCH, FAILS = finding("cosine.match", "toy_a", HELD), finding("naive.fails", "toy_a", REFUTED)
 
@@ -58,15 +67,36 @@ def test_claims_judged_by_another_bar_or_text_are_named() -> None:
     before, after = record_of(MATCH, FAILS), record_of(MATCH, FAILS)
     entry = after["verdicts"][0]
     entry["bar"] = {"at_least": 0.6, "was": {"at_least": 0.5}}
-    entry["over"], entry["measured_as_before"] = "pairs", True
+    entry["over"] = "pairs"
+    del after["verdicts"][1]["controls"][0]
     found = compare(before, after)
     assert found.judged_otherwise == (
         "cosine.match: bar ≥ 0.5 → ≥ 0.6 (was ≥ 0.5)",
-        "cosine.match: over: None → pairs",
-        "cosine.match: by the measure after its amendment → before it",
+        "cosine.match: over: nothing → pairs",
+        "naive.fails: controls: naive.shift_control → nothing",
     )
+    assert not found.changed, "another text is no other verdict"
     assert "## Judged by another bar or text" in found.markdown("a", "b")
     assert not compare(before, before).judged_otherwise
+
+
+def test_an_amendment_judges_otherwise_only_once_it_is_measured() -> None:
+    """AMENDED has an amendment of `over` that the measure does not follow yet."""
+    match = finding("cosine.match", "toy_a", HELD, registration=AMENDED)
+    claims = tuple(
+        replace(c, over="pairs x <sites>" if c.id == "cosine.match" else c.over)
+        for c in AMENDED.claims
+    )
+    waiting = record_of(match, registration=replace(AMENDED, claims=claims))
+    followed = replace(AMENDED, claims=claims, measured_as_before=frozenset())
+    first = replace(
+        REGISTRATION,
+        claims=tuple(replace(c, over="all" if c.id == "cosine.match" else None) for c in claims),
+    )
+    assert compare(record_of(match, registration=first), waiting).judged_otherwise == ()
+    assert compare(waiting, record_of(match, registration=followed)).judged_otherwise == (
+        "cosine.match: over: all → pairs x <sites>",
+    )
 
 
 def test_added_and_removed() -> None:

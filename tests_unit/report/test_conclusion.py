@@ -78,6 +78,19 @@ def test_what_did_not_run_is_named_and_nothing_is_said_of_it() -> None:
     assert title == "The claim of the title was not judged."
 
 
+def test_what_has_no_test_yet_is_counted_apart_from_what_did_not_run() -> None:
+    unwritten = Finding("bars.missed", "toy_a", Verdict.NOT_WRITTEN, "")
+    core = sentences(
+        finding("cosine.match", "toy_a", HELD), not_run("cosine.match", "neox"), unwritten
+    )[0]
+    assert core.endswith(
+        "; 1 came to no verdict (neox), and nothing is said of it; 1 has no test yet."
+    )
+    assert sentences(unwritten)[0] == (
+        "None of the paper's core claims was judged; 1 has no test yet."
+    )
+
+
 def test_no_core_claim() -> None:
     core = sentences(not_run("cosine.match", "neox"))[0]
     assert core == (

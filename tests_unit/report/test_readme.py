@@ -10,6 +10,7 @@ from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Verdict
 from polyrot.report import readme
+from polyrot.report.table import before_mark
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -45,7 +46,18 @@ def test_every_judged_core_claim_is_in_the_account(ledger, registration):
     text = readme.account(ledger, registration)
     for (id, scale), entry in ledger.entries.items():
         if registration.claim(id).status == "core" and entry.measured is not None:
-            assert f"| `{id}` | {scale} |" in text
+            mark = before_mark(id, registration)
+            assert f"| `{id}`{mark} | {scale} |" in text
+
+
+def test_what_is_measured_as_before_its_amendment_is_marked(ledger, registration):
+    text = readme.account(ledger, registration)
+    marked = {id for id in registration.measured_as_before if f"| `{id}` † |" in text}
+    shown = {id for id in registration.measured_as_before if f"| `{id}`" in text}
+    assert marked == shown
+    assert ("† amended, and still judged" in text) == bool(shown)
+    followed = dataclasses.replace(registration, measured_as_before=frozenset())
+    assert "†" not in readme.account(ledger, followed)
 
 
 def test_the_title_has_its_ceiling_where_the_ledger_has(ledger, registration, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_amendments_in_markdown() -> None:
 def test_amendments_on_the_page() -> None:
     text = page(record_of(MATCH, FAILS, registration=AMENDED), (), ())
     assert "Amended 2026-11-27: over: pairs x &lt;sites&gt; (was: all). Mind a|b &lt;c&gt;." in text
-    assert "Amended 2026-11-28: bar: ≥ 0.5 (was ≥ 0.4); measures: a share (was: part)." in text
+    assert "Amended 2026-11-28: bar ≥ 0.5 (was ≥ 0.4); measures: a share (was: part)." in text
     assert text.count("still judged by the measure before its amendment") == 1
 
 
@@ -80,7 +81,10 @@ def test_claims_without_a_test_are_counted_in_the_terminal_and_named_in_the_repo
     assert not any("bars (section" in line for line in lines), "a family of no verdicts has no head"
     assert "1 claim-scale pairs" in lines[-1]
     assert "bars 1" in lines[-1]
-    assert "not written: `bars.missed[toy_a]`" in markdown(conclusions, REGISTRATION, RUN)
+    other = replace(UNWRITTEN, scale="neox")
+    text = markdown(concluded(MATCH, UNWRITTEN, other), REGISTRATION, RUN)
+    assert "## Not written: registered, no test yet\n\n- bars: `bars.missed[toy_a,neox]`" in text
+    assert "Not written" not in markdown(concluded(MATCH), REGISTRATION, RUN)
     record = record_of(MATCH, UNWRITTEN)
     assert [v["verdict"] for v in record["verdicts"]] == ["held", "not written"]
     assert 'data-verdict="not written"' in page(record, (), ())

@@ -14,7 +14,7 @@ from polyrot.language import corpus
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
 from polyrot.store import Artifact, Runtime, Store, verify
-from polyrot.toy import seeds, training, transformer
+from polyrot.toy import evaluation, seeds, training, transformer
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
 
@@ -110,9 +110,9 @@ def test_storing_in_half_precision_moves_no_score(workshop, cohort):
 def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
     for each in seeds.trainings(scale, PROFILE.toy):
         result = seeds.trained(workshop.runtime, each)
-        again, _ = training.evaluate(result.params, 256, purpose="shipped check")
+        again, _ = evaluation.evaluate(result.params, 256, purpose="shipped check")
         for m in range(len(result.seeds)):
-            gap = training.lowest(again, m) - training.lowest(result.accuracies, m)
+            gap = evaluation.lowest(again, m) - evaluation.lowest(result.accuracies, m)
             assert abs(gap) < 0.004
         assert torch.isfinite(result.params["embed"]).all()
 
