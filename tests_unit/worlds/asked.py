@@ -1,0 +1,92 @@
+"""A claim test put to a planted world: the suite's own function, judged by the registered bar.
+
+Nothing of a claim is written down twice. A test of `claims/` is found by the claim it names, its
+fixtures are taken by name from what the world offers, and what it hands to `verdict` is judged as
+the suite judges it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polyrot.judge.registration import Registration
+from polyrot.judge.verdicts import Finding, judge
+from polyrot.measured import Measured
+
+HELD, REFUTED, OUT, UNDECIDED = "held", "refuted", "out of reach", "undecided"
+CLAIMS = Path(__file__).parents[2] / "claims"
+
+
+@cache
+def registration() -> Registration:
+    return Registration.load(CLAIMS / "preregistration.toml")
+
+
+@cache
+def claim_tests() -> dict[str, Callable[..., None]]:
+    """The tests of `claims/`, by the claim that each names."""
+    found: dict[str, Callable[..., None]] = {}
+    for path in sorted(CLAIMS.glob("test_*.py")):
+        for value in vars(import_module(f"claims.{path.stem}")).values():
+            for mark in getattr(value, "pytestmark", ()):
+                if mark.name == "claim":
+                    found[mark.args[0]] = value
+    return found
+
+
+def finding(claim: str, evidence: object) -> Finding:
+    """What the test of `claim` finds, its fixtures being attributes of `evidence`."""
+    test, seen = claim_tests()[claim], []
+    registered = registration().claim(claim)
+
+    def verdict(measured: Measured | float | Mapping[str, float], **how: Any) -> None:
+        seen.append(judge(registered, registered.scales[0], Measured.of(measured)))
+
+    wanted = [name for name in inspect.signature(test).parameters if name != "verdict"]
+    test(**{name: getattr(evidence, name) for name in wanted}, verdict=verdict)
+    (found,) = seen
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """In `world` the verdict on `claim` must be `expected`, because `why`.
+
+    today: what comes out instead, where the suite is known to say the wrong thing; such a case is
+    expected to fail, and turns red as soon as it no longer does or yet another verdict comes out.
+    """
+
+    claim: str
+    world: str
+    expected: str
+    why: str
+    today: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.claim} in {self.world}"
+
+    def check(self, evidence: object) -> None:
+        found = finding(self.claim, evidence)
+        outcome = found.outcome.value
+        if self.today and outcome not in (self.today, self.expected):
+            raise RuntimeError(f"{self.id}: neither {self.today} nor {self.expected}: {found.why}")
+        assert outcome == self.expected, f"{self.id}: {found.why}; {self.why}"
+
+
+def parameters(cases: Sequence[Case]) -> list[Any]:
+    """For `pytest.mark.parametrize`: a case that is known to come out wrong must fail, strictly."""
+    found = []
+    for case in cases:
+        reason = f"issue 17: today {case.today}, must be {case.expected}: {case.why}"
+        wrong = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
+        found.append(pytest.param(case, id=case.id, marks=[wrong] if case.today else []))
+    return found

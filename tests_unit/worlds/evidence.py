@@ -1,0 +1,137 @@
+"""What the suite's fixtures are for a trained scale, for a planted world: by the same names."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from polyrot.cohorts.interventions import InterventionCohort
+from polyrot.measures import drift, editing
+from polyrot.measures import fits as rotations
+from polyrot.measures import frontier as frontiers
+from polyrot.measures import overlaps as pinned
+from polyrot.measures import steering as dose_curves
+from polyrot.measures import transfer as transfers
+from polyrot.measures.attribution import Table, tabulate
+from polyrot.measures.drift import Drift, Reconstructions
+from polyrot.measures.editing import Edits
+from polyrot.measures.fits import Fits
+from polyrot.measures.frontier import Frontier
+from polyrot.measures.overlaps import Overlaps
+from polyrot.measures.steering import Steering
+from polyrot.measures.transfer import Transfer
+from tests_unit.worlds.losses import LOSSES
+from tests_unit.worlds.networks import NETWORKS
+from tests_unit.worlds.planted import WORLDS, World
+from tests_unit.worlds.runs import RUNS, Run
+
+
+class Evidence:
+    """Measured when asked for, once. untrained: the world that stands for untrained siblings."""
+
+    store = None  # null tables are kept in the process
+
+    def __init__(self, world: World, untrained: World | None = None) -> None:
+        self.cohort = world
+        self._untrained = untrained
+
+    @property
+    def scale(self) -> str:
+        return self.cohort.scale
+
+    @cached_property
+    def fits(self) -> Fits:
+        return rotations.fit_all(self.cohort)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        return transfers.measure_transfer(self.cohort, self.fits, self.cohort.saes())
+
+    @cached_property
+    def wide_transfer(self) -> Transfer:
+        fits = self.fits.at(self.cohort.internal)
+        return transfers.measure_transfer(self.cohort, fits, self.cohort.saes())
+
+    @cached_property
+    def untrained_transfer(self) -> Transfer:
+        assert self._untrained is not None
+        return Evidence(self._untrained).transfer
+
+    @cached_property
+    def frontier(self) -> Frontier:
+        pair = replace(self.cohort, seeds=self.cohort.seeds[:2])
+        saes = pair.saes()
+        return frontiers.measure_frontier(pair, rotations.fit_all(pair), saes, saes)
+
+
+class Attributions:
+    """Of models whose components can be moved; they stand for untrained ones as well."""
+
+    def __init__(self, cohort: Any) -> None:
+        self.cohort = cohort
+
+    @cached_property
+    def attributions(self) -> Table:
+        return tabulate(self.cohort)
+
+    @property
+    def untrained_attributions(self) -> Table:
+        return self.attributions
+
+
+class Interventions(Attributions):
+    """Of a cohort of networks."""
+
+    cohort: InterventionCohort
+
+    @property
+    def scale(self) -> str:
+        return self.cohort.scale
+
+    @cached_property
+    def fits(self) -> Fits:
+        return rotations.fit_all(self.cohort)
+
+    @cached_property
+    def steering(self) -> Steering:
+        rotation = self.fits.matched[self.cohort.steering_site]
+        return dose_curves.measure_steering(self.cohort, rotation, n_sequences=64, n_random=16)
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        return pinned.overlaps(self.cohort, n_sequences=32)
+
+    @cached_property
+    def edits(self) -> Edits:
+        return editing.measure_edits(self.cohort, self.fits.matched, n_sequences=64)
+
+
+class Drifts:
+    """Of one run's checkpoints."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @cached_property
+    def drifts(self) -> Drift:
+        return drift.measure_drift(self.run)
+
+    @cached_property
+    def reconstructions(self) -> Reconstructions:
+        return drift.reconstruct(self.run, self.run.dictionaries())
+
+
+Measurable = Evidence | Attributions | Drifts
+
+
+def of(name: str) -> Measurable:
+    """Of a world by its name; "a against untrained b" is world a with b for untrained siblings."""
+    if name in RUNS:
+        return Drifts(RUNS[name])
+    if name in LOSSES:
+        return Attributions(LOSSES[name])
+    if name in NETWORKS:
+        return Interventions(NETWORKS[name])
+    world, _, untrained = name.partition(" against untrained ")
+    return Evidence(WORLDS[world], WORLDS[untrained] if untrained else None)
