@@ -82,8 +82,9 @@ def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -
             text = f"bar of {made.claim} amended on {made.date}: {bar.describe()}; {made.reason}"
             lines += wrapped(text, "")
     if others:
+        plural = "" if others == 1 else "s"
         lines += wrapped(
-            f"{others} amendments of what is measured, over what, or what controls what; "
+            f"{others} amendment{plural} of what is measured, over what, or what controls what; "
             "--report DIR has each with its reason",
             "",
         )

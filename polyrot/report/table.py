@@ -177,8 +177,8 @@ def _unwritten(members: Sequence[Conclusion]) -> list[str]:
     counts = Counter(claim.split(".")[0] for claim in claims)
     listed = ", ".join(f"{family} {n}" for family, n in counts.items())
     text = (
-        f"not written: registered, no test yet: {len(members)} claim-scale pairs, named in the "
-        f"report (--report DIR); claims by family: {listed}"
+        f"not written: {len(claims)} registered claim{'' if len(claims) == 1 else 's'} without "
+        f"a test ({len(members)} claim-scale pairs), named in the report (--report DIR): {listed}"
     )
     return wrapped(text, indent="")
 

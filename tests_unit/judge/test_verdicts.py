@@ -343,8 +343,8 @@ def test_the_table_names_every_pair_within_its_width() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "not run (no models; to run: pytest --retrain): other[neox]" in text
-    assert "not written: registered, no test yet: 1 claim-scale pairs" in text
-    assert "claims by family: g 1" in text
+    assert "not written: 1 registered claim without a test (1 claim-scale pairs)" in text
+    assert "(--report DIR): g 1" in " ".join(text.split())
     assert "control fails" in text
     assert "error: f.other[toy_a]: RuntimeError" in text
     assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the control g.control" in text

@@ -106,7 +106,7 @@ def test_a_measure_before_its_amendment_is_judged_by_the_old_over_and_marked(sui
         [
             "*battery †*toy_a*held",
             "† amended, and still judged by the measure before the amendment",
-            "1 amendments of what is measured, over what,*",
+            "1 amendment of what is measured, over what,*",
         ]
     )
     text = (suite.pytester.path / "out" / "verdicts.md").read_text()
