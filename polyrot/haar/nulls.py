@@ -32,7 +32,7 @@ from polyrot.runtime.seeding import numpy_generator
 Kind = Literal["class", "entry", "permutation"]
 #: Raise when a statistic or a sampler changes, so that stored tables of the old one are not used.
 RECIPE_VERSION = 1
-#: Seed of the null draws unless told otherwise; apart from every seed of models and data.
+#: Seed of the null draws unless another is given; apart from every seed of models and data.
 NULL_SEED = 20261122
 #: With N draws the smallest family p-value is about 5 / N: enough for Holm over 40 at 0.01.
 DEFAULT_DRAWS = 20_000

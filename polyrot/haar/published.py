@@ -76,7 +76,7 @@ def published_ks(
     )
 
 
-def frobenius_distance(rs: ArrayLike) -> FloatArray:
+def frobenius_distances(rs: ArrayLike) -> FloatArray:
     """``||R - I||_F`` of each matrix, ``[n]``."""
     stack = as_orthogonal(rs)
     return np.linalg.norm(stack - np.eye(stack.shape[-1]), axis=(1, 2))
@@ -85,7 +85,7 @@ def frobenius_distance(rs: ArrayLike) -> FloatArray:
 def frobenius_ratio(rs: ArrayLike) -> FloatArray:
     """``||R - I||_F / sqrt(2 d)`` of each matrix, ``[n]``: 1 is the published mark of Haar."""
     stack = as_orthogonal(rs)
-    return frobenius_distance(stack) / np.sqrt(2 * stack.shape[-1])
+    return frobenius_distances(stack) / np.sqrt(2 * stack.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from polyrot.haar.orthogonal import FloatArray, determinant_sign, sample_haar
 from polyrot.haar.permutations import permutation_distances
 from polyrot.haar.published import (
     calibrated_ks,
-    frobenius_distance,
+    frobenius_distances,
     frobenius_ratio,
     grouped_mean_cosine_p,
     mean_cosine_test,
@@ -69,7 +69,7 @@ def _table(fits: Fits, cell: Callable[[int, str], float]) -> PairSite:
 
 def distances(fits: Fits) -> PairSite:
     """||R - I||_F by pair and site; Haar gives sqrt(2d) in the mean square."""
-    return _table(fits, lambda i, s: float(frobenius_distance(fits.matched[s][i].r)[0]))
+    return _table(fits, lambda i, s: float(frobenius_distances(fits.matched[s][i].r)[0]))
 
 
 def mean_ratio(fits: Fits) -> Measured:

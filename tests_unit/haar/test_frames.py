@@ -14,7 +14,7 @@ from polyrot.haar import (
     calibrated_ks,
     common_rank,
     exchange_p_value,
-    frobenius_distance,
+    frobenius_distances,
     frobenius_ratio,
     haar_batteries,
     haar_battery,
@@ -178,7 +178,7 @@ def test_distance_of_haar_to_permutations_is_as_planned():
     assert signed.mean() == pytest.approx(9.383, abs=0.008)
     assert unsigned.mean() == pytest.approx(9.623, abs=0.010)
     assert signed.std() == pytest.approx(0.035, abs=0.006)
-    assert frobenius_distance(r).mean() == pytest.approx(11.3134, abs=0.02)
+    assert frobenius_distances(r).mean() == pytest.approx(11.3134, abs=0.02)
 
 
 def test_the_published_test_accepts_what_is_not_haar_and_the_calibrated_does_not():

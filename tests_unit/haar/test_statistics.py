@@ -13,8 +13,8 @@ from polyrot.haar import (
     class_statistics,
     diagonal_energy_variance,
     entry_statistics,
-    frobenius_distance,
     frobenius_distance_moments,
+    frobenius_distances,
     frobenius_squared_moments,
     haar_batteries,
     null_table,
@@ -122,7 +122,7 @@ def test_moments_in_closed_form(d, group):
         mean, variance = block_energy_moments(d, p, q)
         close(energy[:, :p, :q].sum(axis=(1, 2)), float(mean), float(variance))
     if d >= 3:
-        close(frobenius_distance(r) ** 2, *frobenius_squared_moments(d))
+        close(frobenius_distances(r) ** 2, *frobenius_squared_moments(d))
 
 
 @pytest.mark.parametrize(("d", "mean", "sd"), [(64, 11.3134, 0.0884), (512, 32.0, 0.03125)])

@@ -1,4 +1,4 @@
-"""Figures show what their values say, values what was measured; and what is missing is told."""
+"""Figures show what their values say, values what was measured; and what is missing is named."""
 
 from __future__ import annotations
 

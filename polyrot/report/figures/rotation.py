@@ -11,7 +11,7 @@ from scipy import stats
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.haar.orthogonal import FloatArray, determinant_sign
-from polyrot.haar.published import frobenius_distance
+from polyrot.haar.published import frobenius_distances
 from polyrot.haar.spectrum import Coset, angles, expected_count
 from polyrot.measures.fits import Fits
 from polyrot.measures.haar import distances, rotation_stack
@@ -62,7 +62,7 @@ class RotationSpectrum:
             fits.sites,
             fits.pairs,
             table(distances(fits).values),
-            table(frobenius_distance(shuffled).reshape(shape)),
+            table(frobenius_distances(shuffled).reshape(shape)),
             (_phases("R", rotation_stack(fits)), _phases("R of shuffled tokens", shuffled)),
         )
 
