@@ -2,6 +2,20 @@
 
 Nothing here knows a claim or a bar. A value that is not finite is refused on construction, naming
 its label: a NaN is a crash, and must never come out as a refuted claim.
+
+Uncertainty belongs to each value, at 95 %, and says of what it is:
+
+- *pairs*: the value is a mean over pairs of models; Student's t over the pairs.
+- *sequences*: the value is one pair's; a bootstrap over sequences of tokens.
+- *Monte Carlo*: the value was estimated by drawing.
+- none: arithmetic, and fractions of a registered finite set, which are ranges where it is open
+  which of the elements count.
+
+Intervals are taken on a scale on which the quantity is unbounded (see `Unit`) by the delta method,
+so that they hold their value and no end is impossible.
+
+A statement of likeness also carries its ceiling: what the same code makes of a perfect sibling (an
+exact rotated copy of the anchor, or a second dictionary of the same model).
 """
 
 from __future__ import annotations
@@ -9,12 +23,78 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 Figure = float | str
 Seeds = Mapping[str, int | Sequence[int]]
+
+Unit = Literal["real", "ev", "correlation", "positive", "fraction"]
+"""What kind of number a quantity is: any real; an explained variance, at most 1; a correlation, -1
+to 1; a ratio or distance that cannot be negative; a fraction, 0 to 1. It decides the scale on which
+intervals are taken: as it is, log(1 - x), artanh x (Fisher's z), log x, log(x / (1 - x))."""
+
+Source = Literal["pairs", "sequences", "Monte Carlo"]
+
+
+class Interval(NamedTuple):
+    """A 95 % interval of a value, and what it is of."""
+
+    low: float
+    high: float
+    of: Source
+
+
+class _Scale(NamedTuple):
+    to: Callable[[np.ndarray], np.ndarray]
+    slope: Callable[[np.ndarray], np.ndarray]
+    back: Callable[[np.ndarray], np.ndarray]
+
+
+_SCALES: dict[Unit, _Scale] = {
+    "real": _Scale(lambda x: x, np.ones_like, lambda y: y),
+    "ev": _Scale(lambda x: np.log1p(-x), lambda x: -1 / (1 - x), lambda y: -np.expm1(y)),
+    "correlation": _Scale(np.arctanh, lambda x: 1 / (1 - x**2), np.tanh),
+    "positive": _Scale(np.log, lambda x: 1 / x, np.exp),
+    "fraction": _Scale(
+        lambda x: np.log(x / (1 - x)), lambda x: 1 / (x * (1 - x)), lambda y: 1 / (1 + np.exp(-y))
+    ),
+}
+LEVEL = 0.95
+
+
+def interval_about(
+    value: float, error: float, of: Source, unit: Unit = "real", freedom: float = np.inf
+) -> Interval:
+    """The interval of a `value` with the standard `error`, in its own unit.
+
+    freedom: degrees of freedom of the error, for Student's t (default: normal).
+    The ends are worked out on the unit's scale and carried back (delta method): value inside, both
+    ends possible. A value at an end of its range, or an error of 0, has an interval of no width.
+
+    >>> interval_about(0.9, 0.05, "pairs", "ev")
+    Interval(low=0.733..., high=0.962..., of='pairs')
+    """
+    tail = 0.5 + LEVEL / 2
+    quantile = float(ndtri(tail) if np.isinf(freedom) else stdtrit(freedom, tail))
+    scale = _SCALES[unit]
+    x = np.asarray(value, dtype=np.float64)
+    with np.errstate(all="ignore"):
+        centre, half = scale.to(x), quantile * error * np.abs(scale.slope(x))
+        if error == 0 or not (np.isfinite(centre) and np.isfinite(half)):
+            return Interval(float(x), float(x), of)
+        ends = sorted(float(scale.back(np.asarray(centre + side * half))) for side in (-1, 1))
+    return Interval(min(ends[0], float(x)), max(ends[1], float(x)), of)
+
+
+def _over_pairs(value: float, row: np.ndarray, unit: Unit) -> Interval | None:
+    """Student's t interval of the mean of `row` [pairs]; None with fewer than two pairs."""
+    if row.size < 2:
+        return None
+    error = float(row.std(ddof=1)) / row.size**0.5
+    return interval_about(value, error, "pairs", unit, freedom=row.size - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +103,20 @@ class Measured:
 
     values      [n_values] float64
     labels      one per value, such as "0-3 resid_mid_1"
-    replicates  [n_values, n_pairs], or [1, n_pairs] when all values share them: the pairs, which
-                are the clusters of the interval
+    replicates  [n_values, n_pairs]: the pairs whose mean each value is, and so the sample of its
+                interval. A value that is not that mean is refused: the interval would be of
+                something else
+    intervals   one per value, or None where a value has none; given in place of replicates
+    unit        what kind of number the values are (see `Unit`)
+    ceilings    one per value: what a perfect sibling gives by the same code; empty where the
+                statement is not one of likeness
+    unmet       why the registered measure says nothing here, in words; empty where it does
     beside      figures recorded next to the verdict, without a bar
     seeds       by purpose: {"model": [0, 1], "sae": 7}
     counts      {"pairs": 4, "tokens": 65536}
 
-    Raises ValueError if nothing was measured, shapes do not match, or a value is not finite
-    (naming its label).
+    Raises ValueError if nothing was measured, shapes do not match, a value is not finite (naming
+    its label), or an interval does not hold its value.
     """
 
     values: np.ndarray
@@ -39,6 +125,10 @@ class Measured:
     beside: Mapping[str, Figure] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    intervals: tuple[Interval | None, ...] = ()
+    unit: Unit = "real"
+    ceilings: tuple[float, ...] = ()
+    unmet: str = ""
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
@@ -52,15 +142,39 @@ class Measured:
         _require_finite(values, labels)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "labels", labels)
+        intervals = tuple(self.intervals)
         if self.replicates is not None:
             replicates = _frozen(self.replicates)
-            if replicates.ndim != 2 or len(replicates) not in (1, values.size):
+            if intervals:
+                raise ValueError("replicates and intervals are both given: which is it?")
+            if replicates.ndim != 2 or len(replicates) != values.size:
                 raise ValueError(
-                    f"replicates must be [{values.size}, n_pairs] or [1, n_pairs], "
-                    f"not {list(replicates.shape)}"
+                    f"replicates must be [{values.size}, n_pairs], not {list(replicates.shape)}"
                 )
             _require_finite(replicates, [f"replicates of {label}" for label in labels])
+            for value, row, label in zip(values, replicates, labels, strict=True):
+                if not np.isclose(row.mean(), value, rtol=1e-6, atol=1e-12):
+                    raise ValueError(
+                        f"{label or 'the value'} is {value:.6g}, but the mean of its replicates "
+                        f"{row.mean():.6g}: they are of another quantity"
+                    )
             object.__setattr__(self, "replicates", replicates)
+            intervals = tuple(
+                _over_pairs(float(value), row, self.unit)
+                for value, row in zip(values, replicates, strict=True)
+            )
+        intervals = intervals or (None,) * values.size
+        if len(intervals) != values.size:
+            raise ValueError(f"{values.size} measured values but {len(intervals)} intervals")
+        for value, found, label in zip(values, intervals, labels, strict=True):
+            if found is not None and not found.low <= value <= found.high:
+                raise ValueError(f"{label or 'the value'}: {value:.6g} lies outside of {found}")
+        object.__setattr__(self, "intervals", intervals)
+        ceilings = tuple(float(ceiling) for ceiling in self.ceilings)
+        if ceilings and len(ceilings) != values.size:
+            raise ValueError(f"{values.size} measured values but {len(ceilings)} ceilings")
+        _require_finite(np.array(ceilings), [f"the ceiling of {label}" for label in labels])
+        object.__setattr__(self, "ceilings", ceilings)
         _require_finite_figures(self.beside)
 
     @classmethod
@@ -72,26 +186,51 @@ class Measured:
             return cls(np.array(list(measured.values()), dtype=np.float64), tuple(measured))
         return cls(np.array([float(measured)]), ("",))
 
-    def interval(self, index: int) -> tuple[float, float] | None:
-        """95 % Student-t interval of the mean over pairs at value `index`.
+    def interval(self, index: int) -> Interval | None:
+        """The 95 % interval of the value at `index`; None where it has none."""
+        return self.intervals[index]
 
-        It is an interval of a mean, also where the value itself is that of a single pair. None
-        with fewer than two pairs.
-        """
-        if self.replicates is None or self.replicates.shape[1] < 2:
-            return None
-        row = self.replicates[index if len(self.replicates) > 1 else 0]
-        half = float(stdtrit(row.size - 1, 0.975)) * float(row.std(ddof=1)) / row.size**0.5
-        return float(row.mean()) - half, float(row.mean()) + half
+    @property
+    def n(self) -> int:
+        """The sample of the intervals: pairs, sequences or draws; the number of values where there
+        are no intervals."""
+        if self.replicates is not None:
+            return int(self.replicates.shape[1])
+        of = next((found.of for found in self.intervals if found is not None), "values")
+        counted = "draws" if of == "Monte Carlo" else of
+        return int(self.counts.get(counted, self.values.size))
 
     def also(self, **figures: Figure) -> Measured:
         """The same with further figures recorded beside it."""
-        return replace(self, beside={**self.beside, **figures})
+        return replace(self._given(), beside={**self.beside, **figures})
+
+    def below(self, ceilings: float | Sequence[float] | np.ndarray) -> Measured:
+        """The same with what a perfect sibling gives: one number for each value, or for all."""
+        each = np.broadcast_to(np.asarray(ceilings, dtype=np.float64), self.values.shape)
+        return replace(self._given(), ceilings=tuple(each.tolist()))
+
+    def unless(self, unmet: str) -> Measured:
+        """The same, out of reach for the reason `unmet` where that is not empty."""
+        return replace(self._given(), unmet=unmet)
+
+    def _given(self) -> Measured:
+        """As it was constructed: intervals that follow from replicates are worked out anew."""
+        if self.replicates is None:
+            return self
+        copy = object.__new__(Measured)
+        copy.__dict__.update({**self.__dict__, "intervals": ()})
+        return copy
 
 
 @dataclass(frozen=True, eq=False)
 class PairSite:
     """One quantity by pair and site: `values` [n_pairs, n_sites], `pairs` such as "0-3", `sites`.
+
+    unit: what kind of number it is (see `Unit`). resamples: [draws, n_pairs, n_sites], the same
+    quantity on sequences drawn with replacement, the same draws for all tables of one measurement,
+    so that a difference of tables is the difference of their draws; the interval of a single pair
+    comes of them. ceiling: [n_sites], the same quantity of a perfect sibling (see `Measured`); a
+    combination of tables has one where each of them has.
 
     Raises ValueError if shapes do not match, a label is doubled, or a value is not finite (naming
     pair and site).
@@ -103,10 +242,27 @@ class PairSite:
     beside: Mapping[str, Figure] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    unit: Unit = "real"
+    resamples: np.ndarray | None = None
+    ceiling: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
         pairs, sites = tuple(self.pairs), tuple(self.sites)
+        if self.resamples is not None:
+            resamples = _frozen(self.resamples)
+            if resamples.ndim != 3 or resamples.shape[1:] != values.shape or len(resamples) < 2:
+                raise ValueError(
+                    f"resamples {list(resamples.shape)} for values {list(values.shape)}: two "
+                    "draws or more of every pair and site"
+                )
+            object.__setattr__(self, "resamples", resamples)
+        if self.ceiling is not None:
+            ceiling = _frozen(self.ceiling)
+            if ceiling.shape != (len(sites),):
+                raise ValueError(f"ceiling {list(ceiling.shape)} for {len(sites)} sites")
+            _require_finite(ceiling, [f"the ceiling at {site}" for site in sites])
+            object.__setattr__(self, "ceiling", ceiling)
         if values.shape != (len(pairs), len(sites)) or values.size == 0:
             raise ValueError(
                 f"values {list(values.shape)} for {len(pairs)} pairs x {len(sites)} sites"
@@ -125,21 +281,41 @@ class PairSite:
         if unknown:
             raise KeyError(f"no site {', '.join(unknown)} among {', '.join(self.sites)}")
         columns = [self.sites.index(site) for site in sites]
-        return replace(self, values=self.values[:, columns], sites=tuple(sites))
+        drawn = None if self.resamples is None else self.resamples[:, :, columns]
+        ceiling = None if self.ceiling is None else self.ceiling[columns]
+        return replace(
+            self,
+            values=self.values[:, columns],
+            sites=tuple(sites),
+            resamples=drawn,
+            ceiling=ceiling,
+        )
 
     def each(self) -> Measured:
-        """Every pair at every site. Clusters of the interval: each pair's mean over sites."""
+        """Every pair at every site, each with the interval of its own value over sequences."""
         labels = tuple(f"{pair} {site}" for pair in self.pairs for site in self.sites)
-        return self._measured(self.values.ravel(), labels, self.values.mean(axis=1)[None])
+        found: tuple[Interval | None, ...] = ()
+        if self.resamples is not None:
+            drawn = self.resamples.reshape(len(self.resamples), -1)
+            found = tuple(
+                interval_about(
+                    float(value), _error(draws, value, self.unit), "sequences", self.unit
+                )
+                for value, draws in zip(self.values.ravel(), drawn.T, strict=True)
+            )
+        ceilings = () if self.ceiling is None else np.tile(self.ceiling, len(self.pairs))
+        return self._measured(self.values.ravel(), labels, ceilings, intervals=found)
 
     def mean_over_pairs(self) -> Measured:
-        """One value per site, with the pairs as clusters of its interval."""
-        return self._measured(self.values.mean(axis=0), self.sites, self.values.T)
+        """One value per site, the pairs being the sample of its interval."""
+        ceilings = () if self.ceiling is None else self.ceiling
+        return self._measured(self.values.mean(axis=0), self.sites, ceilings, self.values.T)
 
     def mean(self) -> Measured:
-        """The mean over pairs and sites, with the pairs as clusters of its interval."""
+        """The mean over pairs and sites, the pairs being the sample of its interval."""
+        ceilings = () if self.ceiling is None else self.ceiling.mean(keepdims=True)
         return self._measured(
-            self.values.mean(keepdims=True)[0], ("mean",), self.values.mean(axis=1)[None]
+            self.values.mean(keepdims=True)[0], ("mean",), ceilings, self.values.mean(axis=1)[None]
         )
 
     def also(self, **figures: Figure) -> PairSite:
@@ -156,13 +332,29 @@ class PairSite:
         return self._combined(other, operator.truediv)
 
     def __abs__(self) -> PairSite:
-        return replace(self, values=abs(self.values))
+        drawn = None if self.resamples is None else abs(self.resamples)
+        ceiling = None if self.ceiling is None else abs(self.ceiling)
+        return replace(self, values=abs(self.values), resamples=drawn, ceiling=ceiling, unit="real")
 
     def _measured(
-        self, values: np.ndarray, labels: tuple[str, ...], replicates: np.ndarray
+        self,
+        values: np.ndarray,
+        labels: tuple[str, ...],
+        ceilings: Sequence[float] | np.ndarray,
+        replicates: np.ndarray | None = None,
+        intervals: tuple[Interval | None, ...] = (),
     ) -> Measured:
-        counts = {"pairs": len(self.pairs), "sites": len(self.sites), **self.counts}
-        return Measured(values, labels, replicates, self.beside, self.seeds, counts)
+        return Measured(
+            values,
+            labels,
+            replicates,
+            self.beside,
+            self.seeds,
+            {"pairs": len(self.pairs), "sites": len(self.sites), **self.counts},
+            intervals,
+            self.unit,
+            tuple(ceilings),
+        )
 
     def _combined(
         self, other: PairSite, combine: Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -177,6 +369,13 @@ class PairSite:
                 )
         with np.errstate(divide="ignore", invalid="ignore"):  # the constructor names the cell
             values = combine(self.values, other.values)
+            drawn, ceiling = (
+                None if mine is None or theirs is None else combine(mine, theirs)
+                for mine, theirs in (
+                    (self.resamples, other.resamples),
+                    (self.ceiling, other.ceiling),
+                )
+            )
         return PairSite(
             values,
             self.pairs,
@@ -184,7 +383,21 @@ class PairSite:
             {**other.beside, **self.beside},
             {**other.seeds, **self.seeds},
             {**other.counts, **self.counts},
+            resamples=drawn,
+            ceiling=ceiling,
         )
+
+
+def _error(draws: np.ndarray, value: float, unit: Unit) -> float:
+    """Standard error of a value, from its bootstrap `draws`, in its own unit: the spread of the
+    draws on the unit's scale, carried back to first order."""
+    scale = _SCALES[unit]
+    with np.errstate(all="ignore"):
+        slope = abs(float(scale.slope(np.asarray(value, dtype=np.float64))))
+        spread = float(np.std(scale.to(draws), ddof=1))
+    if not (np.isfinite(slope) and np.isfinite(spread)):
+        return float(np.std(draws, ddof=1))
+    return spread / slope
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:
@@ -194,7 +407,8 @@ def _frozen(values: np.ndarray) -> np.ndarray:
 
 
 def _require_finite(values: np.ndarray, labels: Sequence[str]) -> None:
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    rows = values.reshape(len(values), -1) if values.size else values[:, None]
+    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if bad.size:
         raise ValueError(f"not finite: {values[bad[0]]} at {labels[bad[0]] or 'the only value'}")
 

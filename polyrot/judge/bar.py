@@ -62,6 +62,26 @@ class Bar:
             and (self.below is None or x < self.below)
         )
 
+    def missed_by_all(self, low: float, high: float) -> bool:
+        """Whether every number from `low` to `high` lies beyond one and the same limit.
+
+        >>> Bar(at_least=0.5).missed_by_all(0.1, 0.4), Bar(at_least=0.5).missed_by_all(0.1, 0.6)
+        (True, False)
+        """
+        if self.equals is not None:
+            return not low <= self.equals <= high
+        too_low = (self.at_least is not None and high < self.at_least) or (
+            self.above is not None and high <= self.above
+        )
+        too_high = (self.at_most is not None and low > self.at_most) or (
+            self.below is not None and low >= self.below
+        )
+        return too_low or too_high
+
+    def met_by_all(self, low: float, high: float) -> bool:
+        """Whether every number from `low` to `high` is within the bar."""
+        return self.satisfied(low) and self.satisfied(high)
+
     def margin(self, x: float) -> float:
         """Distance of x to the nearest limit, negative beyond it."""
         margins = []

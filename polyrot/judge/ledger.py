@@ -8,11 +8,11 @@ import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude
-from polyrot.measured import Figure, Seeds
+from polyrot.measured import Figure, Interval, Seeds, Source
 from polyrot.runtime.files import write_atomically
 
 
@@ -22,17 +22,22 @@ class LedgerError(ValueError):
 
 @dataclass(frozen=True)
 class Entry:
-    """A ledger line. `verdict` is the concluded one, `nulls` the controls that make it not
-    diagnostic, `beside` figures without a bar, without which some verdicts mislead (a bar above
-    what could be reached), to four digits; date is ISO, device "cpu" or "cuda"."""
+    """A ledger line. `verdict` is the concluded one, `nulls` the controls that make a claim that
+    held not diagnostic or undecided, `beside` figures without a bar, without which some verdicts
+    mislead, to four digits; date is ISO, device "cpu" or "cuda". The rest as in `Finding`."""
 
     verdict: Verdict
     why: str
     nulls: tuple[str, ...] = ()
     measured: float | None = None
     label: str = ""
-    interval: tuple[float, float] | None = None
+    interval: Interval | None = None
+    ceiling: float | None = None
     n: int = 0
+    checked: int = 0
+    missed: int = 0
+    open: int = 0
+    counts: Mapping[str, int] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=dict)
     beside: Mapping[str, Figure] = field(default_factory=dict)
     device: str = ""
@@ -41,8 +46,9 @@ class Entry:
 
     @property
     def outcome(self) -> Verdict:
-        """What the test itself found: not diagnostic is a claim that held."""
-        return Verdict.HELD if self.verdict is Verdict.NOT_DIAGNOSTIC else self.verdict
+        """What the test itself found: a claim that `nulls` take from held."""
+        taken = self.verdict is Verdict.NOT_DIAGNOSTIC or bool(self.nulls)
+        return Verdict.HELD if taken else self.verdict
 
 
 @dataclass(frozen=True)
@@ -109,12 +115,17 @@ class Ledger:
                 continue
             command = f" (to run it: {finding.command})" if finding.command else ""
             entries[finding.key] = Entry(
-                verdict=conclusion.verdict,
+                verdict=finding.outcome,  # `reconcluded` adds the controls
                 why=finding.why + command,
                 measured=finding.measured,
                 label=finding.label,
                 interval=finding.interval,
+                ceiling=finding.ceiling,
                 n=finding.n,
+                checked=finding.checked,
+                missed=finding.missed,
+                open=finding.open,
+                counts=finding.counts,
                 seeds=finding.seeds,
                 beside=_rounded(finding.beside),
                 device=device,
@@ -124,21 +135,24 @@ class Ledger:
         return Ledger(entries).reconcluded(registration)
 
     def changes(self, conclusions: Iterable[Conclusion]) -> list[str]:
-        """Verdicts that a run changes, one line each ("claim[scale]: held -> refuted (why)"), and
-        at the end how many the ledger does not have yet."""
-        lines = []
-        new = 0
-        for conclusion in conclusions:
-            finding, verdict = conclusion.finding, conclusion.verdict
-            entry = self.entries.get(finding.key)
-            if not finding.judged or finding.scale in self.left_out:
-                continue
-            if entry is None:
-                new += 1
-            elif entry.verdict is not verdict:
-                change = f"{entry.verdict.value} -> {verdict.value}"
-                lines.append(f"{finding.name}: {change} ({conclusion.why})")
-        return [*lines, f"{new} verdicts that were not in it"] if new else lines
+        """Verdicts that a run changes, one line each ("claim[scale]: held -> refuted (why)")."""
+        return [
+            f"{c.finding.name}: {entry.verdict.value} -> {c.verdict.value} ({c.why})"
+            for c, entry in self._judged(conclusions)
+            if entry is not None and entry.verdict is not c.verdict
+        ]
+
+    def lacks(self, conclusions: Iterable[Conclusion]) -> int:
+        """How many of the verdicts of a run it does not have yet."""
+        return sum(entry is None for _, entry in self._judged(conclusions))
+
+    def _judged(self, conclusions: Iterable[Conclusion]) -> list[tuple[Conclusion, Entry | None]]:
+        """What a run judged at scales of which this is to be asked, with what is known of it."""
+        return [
+            (c, self.entries.get(c.finding.key))
+            for c in conclusions
+            if c.finding.judged and c.finding.scale not in self.left_out
+        ]
 
     def save(self, path: Path, registration: Registration) -> None:
         """Write in the registration's order, by way of a temporary file."""
@@ -157,11 +171,7 @@ class Ledger:
         """With the verdicts that follow from what it says of controls."""
         entries = {}
         for conclusion in conclude(self.findings(), registration):
-            nulls = tuple(
-                control.name
-                for control in conclusion.controls
-                if control.fails and conclusion.verdict is Verdict.NOT_DIAGNOSTIC
-            )
+            nulls = tuple(control.name for control in conclusion.deciding)
             key = conclusion.finding.key
             entries[key] = replace(self.entries[key], verdict=conclusion.verdict, nulls=nulls)
         return Ledger(entries)
@@ -181,7 +191,8 @@ def _fields(entry: Entry) -> dict[str, Any]:
 
 def _table(entry: Entry) -> dict[str, Any]:
     """The entry's keys as they are written: none that says nothing."""
-    table = {**_fields(entry), "verdict": entry.verdict.value, "n": entry.n or None}
+    table = {**_fields(entry), "verdict": entry.verdict.value}
+    table |= {key: getattr(entry, key) or None for key in ("n", "checked", "missed", "open")}
     return {
         key: value
         for key, value in table.items()
@@ -205,6 +216,14 @@ def _is_list(value: Any, fits: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(fits, value))
 
 
+def _is_interval(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 3
+        and (_is_list(value[:2], _is_number) and value[2] in get_args(Source))
+    )
+
+
 def _is_seeds(value: Any) -> bool:
     return isinstance(value, dict) and all(
         _is_integer(seeds) or _is_list(seeds, _is_integer) for seeds in value.values()
@@ -217,8 +236,18 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     ),
     "nulls": ("a list of strings", lambda nulls: _is_list(nulls, _is_string)),
     "measured": ("a finite number", _is_number),
-    "interval": ("two finite numbers", lambda ends: _is_list(ends, _is_number) and len(ends) == 2),
-    "n": ("a count", lambda n: _is_integer(n) and n >= 0),
+    "interval": (
+        'two finite numbers and what they are an interval of, "pairs"',
+        lambda found: _is_interval(found),
+    ),
+    "ceiling": ("a finite number", _is_number),
+    **dict.fromkeys(
+        ("n", "checked", "missed", "open"), ("a count", lambda n: _is_integer(n) and n >= 0)
+    ),
+    "counts": (
+        "a table of counts",
+        lambda counts: isinstance(counts, dict) and all(map(_is_integer, counts.values())),
+    ),
     "seeds": ("a table of integers or lists of them", _is_seeds),
     "beside": ("a table", lambda figures: isinstance(figures, dict)),
 }
@@ -239,7 +268,9 @@ def _entry(name: str, table: Any) -> Entry:
         kind, fits = KINDS[key]
         if not fits(value):
             raise LedgerError(f"{name}: {key} must be {kind}, not {value!r}")
-    tuples = {key: tuple(table[key]) for key in ("interval", "nulls") if key in table}
+    tuples: dict[str, Any] = {"nulls": tuple(table["nulls"])} if "nulls" in table else {}
+    if "interval" in table:
+        tuples["interval"] = Interval(*table["interval"])
     beside = _beside(name, table.get("beside", {}))
     return Entry(**{"why": "", **table, **tuples, "beside": beside, "verdict": verdict})
 

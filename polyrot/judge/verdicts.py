@@ -1,19 +1,23 @@
 """From measured values to findings, and from findings and their controls to verdicts.
 
-A finding is what one claim test saw at one scale, whatever its controls. A verdict adds the
-controls: a claim that held, but one of whose controls fails (misses its own bar), is not
-diagnostic.
+A finding is what one claim test saw at one scale, whatever its controls. It goes value by value,
+each with its own interval: out of reach where a precondition of the registration is unmet or a
+perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
+interval; else undecided where the interval of some value contains a limit; else held. A verdict
+adds the controls: a claim that held, but one of whose controls fails (is refuted or out of reach),
+is not diagnostic; one of whose controls is undecided is undecided too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any
 
+from polyrot.judge.bar import Bar
 from polyrot.judge.registration import Claim, Registration
-from polyrot.measured import Figure, Measured, Seeds
+from polyrot.measured import Figure, Interval, Measured, Seeds
 
 
 class Verdict(Enum):
@@ -21,7 +25,9 @@ class Verdict(Enum):
 
     HELD = "held"
     REFUTED = "refuted"
+    UNDECIDED = "undecided"
     NOT_DIAGNOSTIC = "not diagnostic"
+    OUT_OF_REACH = "out of reach"
     NOT_RUN = "not run"
     NOT_WRITTEN = "not written"
     ERROR = "error"
@@ -43,11 +49,20 @@ class NotRun(Exception):
         return NotRun, (self.reason, self.command)
 
 
+JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.UNDECIDED, Verdict.OUT_OF_REACH)
+"""Outcomes of values that were held against a bar."""
+
+
 @dataclass(frozen=True)
 class Finding:
-    """What the test of one claim found at one scale. `measured` is the worst value, `n` how many
-    values were checked, `missed` how many of them miss the bar, `interval` the 95 % interval of the
-    mean over pairs at the worst value. For outcomes other than held and refuted `why` alone speaks.
+    """What the test of one claim found at one scale.
+
+    measured: the value that decides, of the worst ones, with its label, its 95 % interval and its
+    ceiling (what a perfect sibling gives). n: the sample of the intervals: pairs, sequences, draws.
+    checked: how many values were held against the bar; missed: how many of them lie beyond it,
+    interval and all; open: how many have an interval that contains a limit. departures: how what it
+    rests on was made otherwise than the paper says. For outcomes that are not judged `why` alone
+    speaks.
     """
 
     claim: str
@@ -57,11 +72,15 @@ class Finding:
     measured: float | None = None
     label: str = ""
     n: int = 0
+    checked: int = 0
     missed: int = 0
-    interval: tuple[float, float] | None = None
+    open: int = 0
+    interval: Interval | None = None
+    ceiling: float | None = None
     beside: Mapping[str, Figure] = field(default_factory=dict)
     seeds: Seeds = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    departures: tuple[str, ...] = ()
     command: str = ""
 
     @property
@@ -77,7 +96,7 @@ class Finding:
     @property
     def judged(self) -> bool:
         """Whether values were held against the bar."""
-        return self.outcome in (Verdict.HELD, Verdict.REFUTED)
+        return self.outcome in JUDGED
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a report."""
@@ -91,49 +110,114 @@ class Finding:
             **{
                 **document,
                 "outcome": Verdict(document["outcome"]),
-                "interval": tuple(interval) if interval is not None else None,
+                "interval": Interval(*interval) if interval is not None else None,
+                "departures": tuple(document["departures"]),
             }
         )
 
 
-class ClaimRefuted(AssertionError):
-    """The measured values miss the bar. One readable line."""
+class ClaimNotHeld(AssertionError):
+    """The measured values do not meet the bar. One readable line."""
 
     def __init__(self, claim: Claim, finding: Finding) -> None:
-        super().__init__(f"{finding.name} refuted: {finding.why}; paper: {claim.paper or '-'}")
+        text = f"{finding.name} {finding.outcome.value}: {finding.why}"
+        super().__init__(f"{text}; paper: {claim.paper or '-'}")
         self.claim = claim
         self.finding = finding
 
-    def __reduce__(self) -> tuple[type[ClaimRefuted], tuple[Claim, Finding]]:
-        return ClaimRefuted, (self.claim, self.finding)
+    def __reduce__(self) -> tuple[type[ClaimNotHeld], tuple[Claim, Finding]]:
+        return type(self), (self.claim, self.finding)
 
 
-def judge(claim: Claim, scale: str, measured: Measured) -> Finding:
-    """Check every value of `measured` against the claim's bar."""
-    values = [float(value) for value in measured.values]
-    bar = claim.bar
-    worst = bar.worst(values)
-    missed = sum(not bar.satisfied(value) for value in values)
-    why = f"{'worst ' if len(values) > 1 else ''}{bar.show(values[worst])}"
-    if measured.labels[worst]:
-        why += f" at {measured.labels[worst]}"
-    why += f", bar {bar.describe()}"
-    if missed and len(values) > 1:
-        why += f", {missed} of {len(values)} values miss it"
+class ClaimRefuted(ClaimNotHeld):
+    """Some value lies beyond the bar, interval and all."""
+
+
+class ClaimUndecided(ClaimNotHeld):
+    """No value lies beyond the bar, but the interval of some value contains a limit."""
+
+
+class ClaimOutOfReach(ClaimNotHeld):
+    """No models could have met the bar, or what the registration requires is unmet."""
+
+
+NOT_HELD: Mapping[Verdict, type[ClaimNotHeld]] = {
+    Verdict.REFUTED: ClaimRefuted,
+    Verdict.UNDECIDED: ClaimUndecided,
+    Verdict.OUT_OF_REACH: ClaimOutOfReach,
+}
+"""What a claim test raises, by its outcome."""
+
+
+def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str] = ()) -> Finding:
+    """Hold every value of `measured`, with its interval, against the claim's bar."""
+    bar, values = claim.bar, [float(value) for value in measured.values]
+    intervals = [measured.interval(i) for i in range(len(values))]
+    ends = [
+        (v, v) if i is None else (i.low, i.high) for v, i in zip(values, intervals, strict=True)
+    ]
+    beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
+    met = [i for i, (low, high) in enumerate(ends) if bar.met_by_all(low, high)]
+    unclear = [i for i in range(len(values)) if i not in beyond and i not in met]
+    low = [i for i, ceiling in enumerate(measured.ceilings) if not bar.satisfied(ceiling)]
+    if measured.unmet or low:
+        outcome, deciding = Verdict.OUT_OF_REACH, low or list(range(len(values)))
+        ranked = list(measured.ceilings) if low else values
+    elif beyond:
+        outcome, deciding, ranked = Verdict.REFUTED, beyond, values
+    elif unclear:
+        outcome, deciding, ranked = Verdict.UNDECIDED, unclear, values
+    else:
+        outcome, deciding, ranked = Verdict.HELD, met, values
+    worst = deciding[bar.worst(ranked[i] for i in deciding)]
     return Finding(
         claim=claim.id,
         scale=scale,
-        outcome=Verdict.REFUTED if missed else Verdict.HELD,
-        why=why,
+        outcome=outcome,
+        why=_why(bar, measured, outcome, worst, deciding),
         measured=values[worst],
         label=measured.labels[worst],
-        n=len(values),
-        missed=missed,
-        interval=measured.interval(worst),
+        n=measured.n,
+        checked=len(values),
+        missed=len(beyond),
+        open=len(unclear),
+        interval=intervals[worst],
+        ceiling=measured.ceilings[worst] if measured.ceilings else None,
         beside=dict(measured.beside),
         seeds={name: _plain_seeds(seeds) for name, seeds in measured.seeds.items()},
         counts=dict(measured.counts),
+        departures=tuple(departures),
     )
+
+
+def _why(
+    bar: Bar, measured: Measured, outcome: Verdict, worst: int, deciding: Sequence[int]
+) -> str:
+    """The value that decides with its interval and ceiling, the bar, and how many are like it."""
+    total, interval = len(measured.values), measured.interval(worst)
+    text = f"{'worst ' if total > 1 else ''}{bar.show(float(measured.values[worst]))}"
+    if measured.labels[worst]:
+        text += f" at {measured.labels[worst]}"
+    if interval is not None:
+        text += f" (95 % {show_interval(interval)})"
+    text += f", bar {bar.describe()}"
+    if outcome is Verdict.OUT_OF_REACH:
+        if measured.unmet:
+            return f"{measured.unmet}; {text}"
+        ceiling = bar.show(measured.ceilings[worst])
+        text += f", where a perfect sibling gives {ceiling}"
+        return text + (f", as for {len(deciding)} of {total} values" if total > 1 else "")
+    if total > 1 and outcome is Verdict.REFUTED:
+        text += f", {len(deciding)} of {total} values miss it"
+    elif outcome is Verdict.UNDECIDED:
+        others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
+        text += f", {others} a limit"
+    return text
+
+
+def show_interval(interval: Interval) -> str:
+    """ "0.71 to 0.74, sequences"."""
+    return f"{interval.low:.4g} to {interval.high:.4g}, {interval.of}"
 
 
 def _plain_seeds(seeds: Any) -> int | list[int]:
@@ -152,8 +236,8 @@ class ControlFinding:
 
     @property
     def fails(self) -> bool:
-        """Whether it misses its own bar, so that what it controls proves nothing."""
-        return self.outcome is Verdict.REFUTED
+        """Whether it misses its own bar, or cannot meet it: what it controls proves nothing."""
+        return self.outcome in (Verdict.REFUTED, Verdict.OUT_OF_REACH)
 
     @property
     def name(self) -> str:
@@ -171,16 +255,35 @@ class Conclusion:
 
     @property
     def why(self) -> str:
-        """The finding's reason, and for what is not diagnostic the controls that fail."""
-        if self.verdict is not Verdict.NOT_DIAGNOSTIC:
+        """The finding's reason; where it held, also the controls that take that from it, and those
+        that were not run."""
+        if self.finding.outcome is not Verdict.HELD:
             return self.finding.why
-        failing = "; ".join(
-            f"the control {control.name} fails"
+        said = [
+            f"the control {control.name} {CONTROL_SAYS[control.outcome]}"
             f"{' (ledger)' if control.from_ledger else ''}: {control.why}"
-            for control in self.controls
-            if control.fails
-        )
-        return f"{self.finding.why}, but {failing}"
+            for control in self.deciding
+            if control.outcome is not None
+        ]
+        text = f"{self.finding.why}, but {'; '.join(said)}" if said else self.finding.why
+        missing = [c.name for c in self.controls if c.outcome not in JUDGED]
+        return f"{text}; not run: the control {', '.join(missing)}" if missing else text
+
+    @property
+    def deciding(self) -> tuple[ControlFinding, ...]:
+        """The controls because of which a claim that held is not diagnostic, or undecided."""
+        if self.verdict is Verdict.NOT_DIAGNOSTIC:
+            return tuple(control for control in self.controls if control.fails)
+        if self.verdict is Verdict.UNDECIDED and self.finding.outcome is Verdict.HELD:
+            return tuple(c for c in self.controls if c.outcome is Verdict.UNDECIDED)
+        return ()
+
+
+CONTROL_SAYS = {
+    Verdict.REFUTED: "fails",
+    Verdict.OUT_OF_REACH: "is out of reach",
+    Verdict.UNDECIDED: "is undecided",
+}
 
 
 def conclude(
@@ -200,8 +303,11 @@ def conclude(
             for control, at in registration.controls_at(claim.id, scale)
         )
         verdict = finding.outcome
-        if verdict is Verdict.HELD and any(control.fails for control in controls):
-            verdict = Verdict.NOT_DIAGNOSTIC
+        if verdict is Verdict.HELD:
+            if any(control.fails for control in controls):
+                verdict = Verdict.NOT_DIAGNOSTIC
+            elif any(control.outcome is Verdict.UNDECIDED for control in controls):
+                verdict = Verdict.UNDECIDED
         conclusions.append(Conclusion(finding, verdict, controls))
     return conclusions
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
-from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude
+from polyrot.judge.verdicts import NOT_HELD, Conclusion, Finding, Verdict, conclude
 from polyrot.report.gathered import Gathered
 from polyrot.report.record import markdown, run_record, write_record
 from polyrot.report.table import wrapped
@@ -24,6 +25,32 @@ class Closing:
     conclusions: tuple[Conclusion, ...]
     messages: tuple[str, ...]
     all_written: bool
+    changed: int = 0
+    new: int = 0
+    rewritten: bool = False
+
+    def last_line(self, exit_status: int) -> str:
+        """What the run amounts to, in one sentence, and what its exit status says.
+
+        "As recorded in claims/verdicts.toml: 12 held, 18 refuted; 0 verdicts changed, so exit
+        status 0. ..."
+        """
+        counts = Counter(c.verdict for c in self.conclusions)
+        judged = [
+            v for v in Verdict if counts[v] and v not in (Verdict.NOT_RUN, Verdict.NOT_WRITTEN)
+        ]
+        found = ", ".join(f"{counts[v]} {v.value}" for v in judged) or "nothing judged"
+        state = "NOT as recorded in" if self.changed else "As recorded in"
+        if self.rewritten:
+            state = "Recorded now in"
+        changes = f"{self.changed} verdict{'' if self.changed == 1 else 's'} changed"
+        changes += f", {self.new} not in it yet" if self.new else ""
+        expected = exit_status == 0 or self.changed or self.new
+        so = "so exit status" if expected else "but something else failed: exit status"
+        text = f"{state} claims/verdicts.toml: {found}; {changes}, {so} {exit_status}."
+        if any(counts[verdict] for verdict in NOT_HELD):
+            text += " `--runxfail` fails on every claim that did not hold."
+        return text
 
 
 def close_run(
@@ -41,20 +68,21 @@ def close_run(
     `run_record`. What cannot be written is named in the messages: no error costs the conclusions.
     """
     conclusions = conclude(findings, registration, ledger.findings())
-    changes = ledger.changes(conclusions)
+    changes, new = ledger.changes(conclusions), ledger.lacks(conclusions)
     messages = _amendments(conclusions, registration)
     unwritten = []
-    heading = "not as the ledger has it (--update-verdicts rewrites it):" if changes else ""
+    lines = [*changes, *([f"{new} verdicts that were not in it"] if new else [])]
+    heading = "not as the ledger has it (--update-verdicts rewrites it):" if lines else ""
     if rewrite_ledger is not None:
         where = {key: run[key] for key in ("device", "date", "commit")}
         try:
             ledger.updated(conclusions, registration, **where).save(rewrite_ledger, registration)
-            heading = f"ledger rewritten{', changed:' if changes else ', nothing changed'}"
+            heading = f"ledger rewritten{', changed:' if lines else ', nothing changed'}"
         except OSError as error:
             unwritten.append(f"NOT rewritten: the ledger {rewrite_ledger}: {error}")
     messages += [heading] if heading else []
-    for change in changes:
-        messages += wrapped(change)
+    for line in lines:
+        messages += wrapped(line)
     if rewrite_ledger is not None and run["commit"].endswith("-dirty"):
         messages.append(
             f"warning: the ledger names commit {run['commit']}, which nobody can check out: "
@@ -65,7 +93,14 @@ def close_run(
             messages += _write(report, conclusions, registration, run, gathered)
         except OSError as error:
             unwritten.append(f"NOT written, or not whole: the report in {report}: {error}")
-    return Closing(tuple(conclusions), (*messages, *unwritten), not unwritten)
+    return Closing(
+        tuple(conclusions),
+        (*messages, *unwritten),
+        not unwritten,
+        changed=len(changes),
+        new=new,
+        rewritten=rewrite_ledger is not None and not unwritten,
+    )
 
 
 def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:

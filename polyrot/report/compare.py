@@ -13,7 +13,7 @@ from typing import Any
 
 from polyrot.judge.bar import Bar
 
-JUDGED = ("held", "refuted", "not diagnostic")
+JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
 SAME = 1e-9  # relative; below it two figures are one
 RUN_KEYS = ("date", "commit", "device", "device_name", "scales", "versions", "registration_sha256")
 

@@ -16,7 +16,13 @@ from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.measured import Figure
 
-JUDGED = (Verdict.HELD, Verdict.REFUTED, Verdict.NOT_DIAGNOSTIC)
+JUDGED = (
+    Verdict.HELD,
+    Verdict.REFUTED,
+    Verdict.UNDECIDED,
+    Verdict.NOT_DIAGNOSTIC,
+    Verdict.OUT_OF_REACH,
+)
 _ANY_L0 = {"least": 0.0, "largest": math.inf}
 LEAST_EV = 0.9  # at which the registration asks for the title's dictionaries
 CONCEDED = re.compile(r"\b(fails?|missed)\b")  # the paper's own figure says that the bar is missed
@@ -68,12 +74,43 @@ def _core(conclusions: Sequence[Conclusion], registration: Registration) -> str:
         if counts[Verdict.NOT_DIAGNOSTIC]:
             n = counts[Verdict.NOT_DIAGNOSTIC]
             words.append(
-                f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a control fails"
+                f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a control fails or is "
+                "out of reach"
             )
+        for verdict, text in (
+            (Verdict.UNDECIDED, "undecided"),
+            (Verdict.OUT_OF_REACH, "out of reach"),
+        ):
+            if counts[verdict]:
+                words.append(f"{counts[verdict]} {'is' if counts[verdict] == 1 else 'are'} {text}")
         parts.append(f"{_at(scale)}, of {len(members)} judged {_listed(words)}")
     if not parts:
         return f"None of the paper's core claims was judged{_unjudged(core)}."
-    return f"Core claims: {'; '.join(parts)}{_unjudged(core)}."
+    stricter = _stricter(conclusions, registration)
+    return f"Core claims: {'; '.join(parts)}{_unjudged(core)}.{stricter}"
+
+
+def _stricter(conclusions: Sequence[Conclusion], registration: Registration) -> str:
+    """Strict claims that were refuted in a family of which a core claim held at the same scale:
+    there the sentence that the paper prints is true, and what it must mean is not."""
+    held = {
+        (_claim(c, registration).family, c.finding.scale)
+        for c in conclusions
+        if _claim(c, registration).status == "core" and c.finding.outcome is Verdict.HELD
+    }
+    found: dict[str, list[str]] = {}
+    for c in conclusions:
+        claim, scale = _claim(c, registration), c.finding.scale
+        refuted = claim.status == "sharp" and c.verdict is Verdict.REFUTED
+        if refuted and (claim.family, scale) in held:
+            found.setdefault(claim.id, []).append(scale)
+    if not found:
+        return ""
+    named = [f"{id} ({', '.join(scales)})" for id, scales in found.items()]
+    return (
+        " Where a core claim held, a stricter form in the same family was refuted: "
+        f"{_listed(named)}."
+    )
 
 
 def _controls(conclusions: Sequence[Conclusion], registration: Registration) -> str:
@@ -85,6 +122,9 @@ def _controls(conclusions: Sequence[Conclusion], registration: Registration) -> 
         if failing:
             families = dict.fromkeys(_claim(c, registration).family for c in failing)
             text += f" (of {_listed(list(families))})"
+        for verdict in (Verdict.OUT_OF_REACH, Verdict.UNDECIDED):
+            n = sum(c.verdict is verdict for c in members)
+            text += f", {n} {'is' if n == 1 else 'are'} {verdict.value}" if n else ""
         parts.append(text)
     if not parts:
         rest = _unjudged(controls)

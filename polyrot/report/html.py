@@ -17,7 +17,8 @@ from markupsafe import Markup
 
 from polyrot.judge.bar import Bar
 from polyrot.judge.registration import Amendment
-from polyrot.judge.verdicts import ControlFinding, Verdict
+from polyrot.judge.verdicts import ControlFinding, Verdict, show_interval
+from polyrot.measured import Interval
 from polyrot.report import figures
 from polyrot.report.figures import Drawn
 from polyrot.report.record import read_record
@@ -62,6 +63,7 @@ class Row:
     interval: str
     strip: Markup
     bar: str
+    ceiling: str
     paper: str
     control: str
     verdict: str
@@ -71,6 +73,7 @@ class Row:
     command: str
     amendments: tuple[str, ...]
     measured_as_before: bool
+    departures: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -142,6 +145,7 @@ def render(
         verdicts=[v.value for v in Verdict if any(e["verdict"] == v.value for e in entries)],
         scales=list(dict.fromkeys(e["scale"] for e in entries)),
         marks={v.value: _mark(v.value) for v in Verdict},
+        filters={v.value: _filter(v) for v in Verdict},
         from_ledger=any(c["from_ledger"] for e in entries for c in e["controls"]),
     )
 
@@ -191,8 +195,11 @@ def _row(entry: Mapping[str, Any]) -> Row:
         )
         for c in entry["controls"]
     ]
-    where = f"worst of {entry['n']}: {entry['label']}" if entry["n"] > 1 else entry["label"]
-    shown = f"{interval[0]:.4g} to {interval[1]:.4g}" if interval is not None else ""
+    n, label, ceiling = entry["checked"], entry["label"], entry["ceiling"]
+    where = f"worst of {n}: {label}" if n > 1 else label
+    shown = show_interval(Interval(*interval)) if interval is not None else ""
+    ends = interval[:2] if interval is not None else None
+    drawn = "" if measured is None else strip(bar, measured, values, ends, ceiling)
     return Row(
         claim=entry["claim"],
         name=entry["claim"].split(".", 1)[1].replace("_", " "),
@@ -203,8 +210,9 @@ def _row(entry: Mapping[str, Any]) -> Row:
         measured=bar.show(measured) if measured is not None else "",
         where=where,
         interval=shown,
-        strip=Markup(strip(bar, measured, values, interval)) if measured is not None else Markup(),
+        strip=Markup(drawn),
         bar=bar.describe(),
+        ceiling="" if ceiling is None else bar.show(ceiling),
         paper=entry["paper"],
         control=control_words(controls),
         verdict=entry["verdict"],
@@ -214,6 +222,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
         command=entry["command"],
         amendments=tuple(_amendment(entry["claim"], made) for made in entry["amendments"]),
         measured_as_before=entry["measured_as_before"],
+        departures=tuple(entry["departures"]),
     )
 
 
@@ -229,6 +238,12 @@ def _words(entry: Mapping[str, Any]) -> str:
     if entry["status"] == "control":
         return CONTROL_WORDS.get(verdict, verdict.value)
     return verdict.value
+
+
+def _filter(verdict: Verdict) -> str:
+    """ "refuted, control fails": one state, whatever it is called of a control."""
+    of_controls = CONTROL_WORDS.get(verdict)
+    return f"{verdict.value}, {of_controls}" if of_controls else verdict.value
 
 
 def _mark(verdict: str) -> str:

@@ -38,13 +38,26 @@ def properties(
     if finding.measured is not None:
         found.append(("measured", f"{finding.measured:.9g}"))
     if finding.interval is not None:
-        found.append(("interval", f"{finding.interval[0]:.9g} to {finding.interval[1]:.9g}"))
+        low, high, of = finding.interval
+        found.append(("interval", f"{low:.9g} to {high:.9g}, {of}"))
+    if finding.ceiling is not None:
+        found.append(("ceiling", f"{finding.ceiling:.9g}"))
     if claim.paper:
         found.append(("paper", claim.paper))
     return found
 
 
 def values(measured: Measured) -> tuple[str, str]:
-    """Every value that is checked against the bar, with its label."""
-    pairs = zip(measured.labels, measured.values.tolist(), strict=True)
-    return "values", json.dumps([{"label": label, "value": value} for label, value in pairs])
+    """Every value that is held against the bar: label, value, interval and ceiling."""
+    found = [
+        {
+            "label": label,
+            "value": value,
+            "interval": measured.interval(i),
+            "ceiling": measured.ceilings[i] if measured.ceilings else None,
+        }
+        for i, (label, value) in enumerate(
+            zip(measured.labels, measured.values.tolist(), strict=True)
+        )
+    ]
+    return "values", json.dumps(found)

@@ -7,19 +7,27 @@ SCHEMA_VERSION.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from polyrot.judge.registration import Registration
-from polyrot.judge.verdicts import Conclusion, Verdict
+from polyrot.judge.verdicts import Conclusion, Verdict, show_interval
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.gathered import Gathered
 from polyrot.report.provenance import options_line
-from polyrot.report.table import BEFORE, before_mark, control_words, sentences, words
+from polyrot.report.table import (
+    BEFORE,
+    EXPLAINED,
+    before_mark,
+    control_words,
+    sentences,
+    words,
+)
 from polyrot.runtime.files import write_atomically
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")
 
 
@@ -93,8 +101,8 @@ def markdown(
     lines += [f"- {sentence}" for sentence in sentences(conclusions, registration)]
     lines += [
         "",
-        "| claim | scale | measured | bar | paper | control | verdict |",
-        "|---|---|---|---|---|---|---|",
+        "| claim | scale | measured (95 %) | bar | ceiling | paper | control | verdict |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     unjudged: dict[str, list[str]] = {}
     for conclusion in conclusions:
@@ -112,6 +120,7 @@ def markdown(
             finding.scale,
             _measured(conclusion, registration),
             claim.bar.describe(),
+            "" if finding.ceiling is None else claim.bar.show(finding.ceiling),
             claim.paper,
             control_words(conclusion.controls),
             verdict if conclusion.verdict is Verdict.HELD else f"**{verdict}**",
@@ -122,6 +131,8 @@ def markdown(
     lines += _unwritten(conclusions)
     if any(control.from_ledger for c in conclusions for control in c.controls):
         lines += ["", "\\* a control that did not run this time, as the ledger has it"]
+    lines += _explained(conclusions)
+    lines += _departures(conclusions)
     lines += _amendments(conclusions, registration)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     lines += [
@@ -133,6 +144,33 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _explained(conclusions: Sequence[Conclusion]) -> list[str]:
+    """Why each verdict that value and bar alone do not explain."""
+    found = [c for c in conclusions if c.verdict in EXPLAINED]
+    if not found:
+        return []
+    return ["", "## Why", ""] + [
+        f"- `{c.finding.name}`, {c.verdict.value}: {_escaped(c.why)}" for c in found
+    ]
+
+
+def _departures(conclusions: Sequence[Conclusion]) -> list[str]:
+    """How the models and dictionaries were made otherwise than the paper's, and which verdicts
+    rest on that."""
+    rests: dict[str, list[str]] = {}
+    for conclusion in conclusions:
+        for text in conclusion.finding.departures:
+            rests.setdefault(text, []).append(conclusion.finding.name)
+    if not rests:
+        return []
+    lines = ["", "## Departures from the paper's protocol", ""]
+    for text, names in rests.items():
+        families = Counter(name.split(".")[0] for name in names)
+        listed = ", ".join(f"{family} {n}" for family, n in families.items())
+        lines.append(f"- {_escaped(text)} ({len(names)} verdicts: {listed})")
+    return lines
 
 
 def _unwritten(conclusions: Sequence[Conclusion]) -> list[str]:
@@ -179,10 +217,10 @@ def _measured(conclusion: Conclusion, registration: Registration) -> str:
         return finding.why.splitlines()[0] if finding.why else ""
     show = registration.claim(finding.claim).bar.show
     text = show(finding.measured)
-    if finding.n > 1:
-        text += f" (worst of {finding.n}: {finding.label})"
     if finding.interval is not None:
-        text += f"; mean over pairs {finding.interval[0]:.4g} to {finding.interval[1]:.4g}"
+        text += f" ({show_interval(finding.interval)})"
+    if finding.checked > 1:
+        text += f", worst of {finding.checked}: {finding.label}"
     return text
 
 

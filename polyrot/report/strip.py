@@ -16,15 +16,19 @@ def strip(
     bar: Bar,
     worst: float,
     values: Sequence[float] = (),
-    interval: tuple[float, float] | None = None,
+    interval: Sequence[float] | None = None,
+    ceiling: float | None = None,
 ) -> str:
     """An SVG element: the region that meets `bar` shaded, its limits as lines, a tick for each of
-    `values`, a diamond for the `worst`, a line for the `interval`. A title says the same in words.
+    `values`, a diamond for the `worst`, a line for its `interval`, a dotted one for the `ceiling`.
+    A title says the same in words.
     """
     limits = [
         x for x in (bar.equals, bar.at_least, bar.above, bar.at_most, bar.below) if x is not None
     ]
-    at = _axis([worst, *values, *limits, *(interval or ())])
+    at = _axis(
+        [worst, *values, *limits, *(interval or ()), *([] if ceiling is None else [ceiling])]
+    )
     low = next((x for x in (bar.equals, bar.at_least, bar.above) if x is not None), None)
     high = next((x for x in (bar.equals, bar.at_most, bar.below) if x is not None), None)
     left, right = at(low) if low is not None else 0.0, at(high) if high is not None else WIDTH
@@ -35,12 +39,15 @@ def strip(
     if interval is not None:
         a, b = (at(x) for x in interval)
         parts.append(f'<path class="interval" d="M{a:.1f} 9v8M{a:.1f} 13H{b:.1f}M{b:.1f} 9v8"/>')
+    if ceiling is not None:
+        parts.append(f'<path class="ceiling" d="M{at(ceiling):.1f} 1v24"/>')
     parts += [f'<path class="value" d="M{at(x):.1f} 7v12"/>' for x in values]
     met = "ok" if bar.satisfied(worst) else "miss"
     parts.append(f'<path class="worst {met}" d="M{at(worst):.1f} 8l5 5-5 5-5-5z"/>')
+    words = escape(_words(bar, worst, values, interval, ceiling))
     return (
         f'<svg class="strip" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
-        f"<title>{escape(_words(bar, worst, values, interval))}</title>{''.join(parts)}</svg>"
+        f"<title>{words}</title>{''.join(parts)}</svg>"
     )
 
 
@@ -62,14 +69,20 @@ def _axis(shown: Sequence[float]) -> Callable[[float], float]:
 
 
 def _words(
-    bar: Bar, worst: float, values: Sequence[float], interval: tuple[float, float] | None
+    bar: Bar,
+    worst: float,
+    values: Sequence[float],
+    interval: Sequence[float] | None,
+    ceiling: float | None,
 ) -> str:
     text = f"measured {bar.show(worst)}, bar {bar.describe()}"
     if len(values) > 1:
         text = (
-            f"worst of {len(values)} values {bar.show(worst)}, all from {min(values):.4g} to "
+            f"of {len(values)} values {bar.show(worst)} decides, all from {min(values):.4g} to "
             f"{max(values):.4g}, bar {bar.describe()}"
         )
     if interval is not None:
-        text += f", 95 % interval of the mean over pairs {interval[0]:.4g} to {interval[1]:.4g}"
+        text += f", its 95 % interval {interval[0]:.4g} to {interval[1]:.4g}"
+    if ceiling is not None:
+        text += f", a perfect sibling gives {bar.show(ceiling)}"
     return text

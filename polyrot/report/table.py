@@ -7,19 +7,28 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from polyrot.judge.registration import STATUSES, Registration
-from polyrot.judge.verdicts import Conclusion, ControlFinding, Verdict
+from polyrot.judge.verdicts import JUDGED, Conclusion, ControlFinding, Verdict
 
 WIDTH = 120
-HEADINGS = ("claim", "scale", "measured", "bar", "paper", "control", "verdict")
+HEADINGS = ("claim", "scale", "measured", "bar", "ceiling", "paper", "control", "verdict")
 STYLES = {
     Verdict.HELD: "green",
     Verdict.REFUTED: "red",
+    Verdict.UNDECIDED: "yellow",
     Verdict.NOT_DIAGNOSTIC: "yellow",
+    Verdict.OUT_OF_REACH: "yellow",
     Verdict.ERROR: "red",
 }
 CONTROL_WORDS = {Verdict.HELD: "control holds", Verdict.REFUTED: "control fails"}
 """Of the control's own bar: what its null does differs from control to control."""
 COUNTED = {Verdict.HELD: ("holds", "hold"), Verdict.REFUTED: ("fails", "fail")}
+EXPLAINED = (
+    Verdict.UNDECIDED,
+    Verdict.NOT_DIAGNOSTIC,
+    Verdict.OUT_OF_REACH,
+    Verdict.ERROR,
+)
+"""Verdicts whose reason is told under the table: it is not read off value and bar."""
 GAP = "  "
 BEFORE = "†"
 """Marks a claim that is still judged by the measure before its amendment."""
@@ -36,15 +45,22 @@ def words(conclusion: Conclusion, registration: Registration) -> str:
 
 
 def control_words(controls: Sequence[ControlFinding]) -> str:
-    """ "control holds", "2 of 3 controls fail", "1 of 3 not run"; "" if there are no controls."""
+    """ "control holds", "2 of 3 fail", "1 of 3 not run"; "" if there are no controls. The worst of
+    them speaks: failing before out of reach, undecided, and not run."""
     if not controls:
         return ""
     total = len(controls)
-    failing = sum(control.fails for control in controls)
-    unknown = sum(control.outcome not in CONTROL_WORDS for control in controls)
     source = " *" if any(control.from_ledger for control in controls) else ""
-    if failing:
-        return ("control fails" if total == 1 else f"{failing} of {total} controls fail") + source
+    judged = {c.outcome for c in controls} & set(JUDGED)
+    for outcome, one, some in (
+        (Verdict.REFUTED, "control fails", "fail"),
+        (Verdict.OUT_OF_REACH, "out of reach", "out of reach"),
+        (Verdict.UNDECIDED, "undecided", "undecided"),
+    ):
+        if outcome in judged:
+            n = sum(control.outcome is outcome for control in controls)
+            return (one if total == 1 else f"{n} of {total} {some}") + source
+    unknown = sum(control.outcome not in JUDGED for control in controls)
     if unknown:
         return ("not run" if total == 1 else f"{unknown} of {total} not run") + source
     return ("control holds" if total == 1 else f"{total} controls hold") + source
@@ -120,6 +136,7 @@ def _cells(conclusion: Conclusion, registration: Registration) -> tuple[str, ...
         finding.scale,
         claim.bar.show(finding.measured) if finding.measured is not None else "-",
         claim.bar.describe(),
+        claim.bar.show(finding.ceiling) if finding.ceiling is not None else "-",
         claim.paper or "-",
         control_words(conclusion.controls) or "-",
         words(conclusion, registration),
@@ -186,7 +203,7 @@ def _unwritten(members: Sequence[Conclusion]) -> list[str]:
 def _notes(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
     texts = []
     for conclusion in conclusions:
-        if conclusion.verdict in (Verdict.NOT_DIAGNOSTIC, Verdict.ERROR):
+        if conclusion.verdict in EXPLAINED:
             name = f"{conclusion.verdict.value}: {conclusion.finding.name}"
             texts += wrapped(f"{name}: {conclusion.why}", indent="")
     if any(control.from_ledger for c in conclusions for control in c.controls):

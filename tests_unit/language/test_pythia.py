@@ -41,6 +41,7 @@ from tests_unit.language.small_checkpoints import (
     vocabulary,
     write_text,
 )
+from tests_unit.outcomes import assert_outcomes
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"dictionary": 4, "fit": 4, "score": 4}
@@ -174,7 +175,7 @@ def test_too_few_checkpoints_are_a_claim_that_is_not_run(
     plugins = [f"-pfixtures.{name}" for name in ("cohorts", "language", "interventions")]
     where = [f"--pythia-dir={copy}", f"--text={text}", "--tokens=64", f"--context={CONTEXT}"]
     result = suite.run(*plugins, "--scale=pythia", "--device=cpu", *where, "--report=out")
-    result.assert_outcomes(skipped=1)
+    assert_outcomes(result, skipped=1)
     (found,) = suite.report()["verdicts"]
     assert found["verdict"] == "not run"
     assert "drift needs 5 checkpoints of one run" in found["why"]

@@ -181,7 +181,7 @@ def power() -> Power:
 
 
 def glance() -> Glance:
-    null = Mark("noise", "control fails", "0.97  (< 0.5)")
+    null = Mark("noise", "refuted", "0.97  (< 0.5)")
     unknown = Mark("shift", "not known", "")
     return Glance(
         (

@@ -17,7 +17,7 @@ from polyrot.judge.registration import (
     Registration,
 )
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude, judge
-from polyrot.measured import Figure, Measured
+from polyrot.measured import Figure, Interval, Measured
 from polyrot.report.gathered import CohortFacts, Gathered
 from polyrot.report.record import run_record
 
@@ -93,13 +93,20 @@ def finding(
     values: float | Sequence[float],
     beside: Mapping[str, Figure] | None = None,
     registration: Registration = REGISTRATION,
+    departures: Sequence[str] = (),
 ) -> Finding:
-    """As `judge` makes it of planted values, one label a value."""
+    """As `judge` makes it of planted values, one label a value; several have intervals, which lie
+    wholly on their side of the bar, and a ceiling of 1. Within 0.05 of the bar a value is open."""
     planted = np.atleast_1d(values)
-    labels = tuple(f"0-{i + 1}" for i in range(len(planted)))
-    replicates = planted[None] if len(planted) > 1 else None
-    measured = Measured(planted, labels, replicates, beside or {})
-    return judge(registration.claim(id), scale, measured)
+    several = len(planted) > 1
+    measured = Measured(
+        planted,
+        tuple(f"0-{i + 1}" for i in range(len(planted))),
+        beside=beside or {},
+        intervals=tuple(Interval(x - 0.05, x + 0.05, "sequences") for x in planted.tolist()),
+        ceilings=(1.0,) * len(planted) if several else (),
+    )
+    return judge(registration.claim(id), scale, measured, departures)
 
 
 def not_run(id: str, scale: str) -> Finding:
@@ -117,7 +124,10 @@ def record_of(
     gathered = Gathered(
         cohorts=(CohortFacts("toy_a", (0, 1, 2), 64, ("pre", "post"), "f" * 64),),
         values={
-            f.key: [{"label": "0-1", "value": f.measured}, {"label": "0-2", "value": 0.9}]
+            f.key: [
+                {"label": label, "value": value, "interval": None, "ceiling": f.ceiling}
+                for label, value in (("0-1", f.measured), ("0-2", 0.9))
+            ]
             for f in findings
             if f.measured is not None
         },

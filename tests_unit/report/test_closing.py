@@ -12,6 +12,7 @@ import torch  # noqa: F401  # here once: pytester unloads what an inner run impo
 
 from polyrot.judge.ledger import Ledger
 from polyrot.report.closing import close_run
+from tests_unit.outcomes import assert_outcomes
 from tests_unit.report.planted_record import HELD, REGISTRATION, RUN, finding
 
 AMENDMENT = """
@@ -43,7 +44,7 @@ def test_a_full_disk_does_not_cost_the_table(
     suite: Any, full_disk: None, option: str, message: str
 ) -> None:
     result = suite.run(option)
-    result.assert_outcomes(passed=4)
+    assert_outcomes(result, passed=4)
     result.stdout.fnmatch_lines(["*one*toy_a*held", "core claims: 3 held*", message])
     assert "ledger rewritten" not in result.stdout.str()
     assert result.ret == pytest.ExitCode.TESTS_FAILED
@@ -82,7 +83,7 @@ def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None
     registration = suite.claims / "preregistration.toml"
     registration.write_text(registration.read_text() + AMENDMENT)
     result = suite.run("--report=out")
-    result.assert_outcomes(passed=2, failed=2)
+    assert_outcomes(result, passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
             "*one*toy_a*0.6*≥ 0.65 (was ≥ 0.5)*refuted",

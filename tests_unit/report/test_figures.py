@@ -242,7 +242,7 @@ def test_claims_and_controls_come_from_the_record() -> None:
     names = [line.claim.name for line in value.lines]
     assert names == ["cosine.match  toy_a", "naive.fails  toy_b"], "none without a control"
     assert [line.claim.found for line in value.lines] == ["not diagnostic", "refuted"]
-    assert value.lines[0].controls[0].found == "control fails"
+    assert value.lines[0].controls[0].found == "refuted"
     assert value.lines[0].controls[0].figure == "0.25  (≥ 0.5)"
     assert value.lines[1].controls[0].found == "not known"
 

@@ -34,6 +34,10 @@ from tests_unit.report.planted_record import (
 )
 
 VOID = {"meta", "input", "br", "link", "img"}
+VALUES = [
+    {"label": label, "value": value, "interval": None, "ceiling": None}
+    for label, value in (("a", 0.9), ("b", 0.6))
+]
 FINDINGS = (
     finding("cosine.match", "toy_a", [HELD, 0.9]),
     finding("cosine.noise_control", "toy_a", REFUTED),
@@ -125,7 +129,7 @@ def test_every_claim_has_its_row(page: Page) -> None:
         "control holds",
         "no cohort at neox; to run it: get neox",
         "but the control cosine.noise_control[toy_a] fails",
-        "mean over pairs, 95 %: {:.4g} to {:.4g}".format(*FINDINGS[0].interval or ()),
+        "95 %: 0.7 to 0.8, sequences",
         "Figure left out, steering, toy_a: ValueError: no.",
     ):
         assert text in words
@@ -232,7 +236,7 @@ def test_a_strip_shows_values_bar_and_worst() -> None:
     assert region is not None
     assert float(region[1]) == middle
     assert float(region[1]) + float(region[2]) == pytest.approx(WIDTH, abs=0.1)
-    assert "worst of 3 values 0.25, all from 0.25 to 0.75, bar ≥ 0.5, 95 % interval" in svg
+    assert "of 3 values 0.25 decides, all from 0.25 to 0.75, bar ≥ 0.5, its 95 % interval" in svg
 
 
 @pytest.mark.parametrize(
@@ -303,7 +307,7 @@ def test_a_run_hands_its_figures_over(suite: Any) -> None:
     assert record["run"]["cohorts"][0]["seeds"] == [0, 1, 2]
     assert set(record["run"]["seconds"]) == {"f", "g"}
     one = next(v for v in record["verdicts"] if v["claim"] == "f.one")
-    assert one["values"] == [{"label": "a", "value": 0.9}, {"label": "b", "value": 0.6}]
+    assert one["values"] == VALUES
     assert "ev_by_site" not in (out / "index.html").read_text(), "no section of its families"
 
 
@@ -349,7 +353,7 @@ def test_junit_properties_are_readable_one_by_one(suite: Any) -> None:
     }
     assert {key: found[key] for key in wanted} == wanted
     values = json.loads(found["values"].replace("&quot;", '"'))
-    assert values == [{"label": "a", "value": 0.9}, {"label": "b", "value": 0.6}]
+    assert values == VALUES
 
 
 def test_a_junit_verdict_knows_the_controls_that_are_known(suite: Any) -> None:

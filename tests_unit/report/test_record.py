@@ -54,7 +54,7 @@ def test_amendments_travel_in_the_record(tmp_path: Path) -> None:
 def test_amendments_in_markdown() -> None:
     text = markdown(concluded(MATCH, FAILS, registration=AMENDED), AMENDED, RUN)
     assert "| `cosine.match` † | toy_a |" in text
-    assert "| `naive.fails` | toy_a | 0.75 | ≥ 0.5 (was ≥ 0.4) |" in text
+    assert "| `naive.fails` | toy_a | 0.75 (0.7 to 0.8, sequences) | ≥ 0.5 (was ≥ 0.4) |" in text
     assert "- `cosine.match` †, 2026-11-27: over: pairs x &lt;sites> (was: all). Mind a\\|b" in text
     assert "measures: a share (was: part). Another unit." in text
     plain = markdown(concluded(MATCH), REGISTRATION, RUN)

@@ -9,6 +9,7 @@ import pytest
 
 import fixtures.cohorts  # noqa: F401  # loaded here once: pytester unloads what an inner run imports
 from polyrot.store import Artifact, Checkpoint, Store
+from tests_unit.outcomes import assert_outcomes
 from tests_unit.store.store_helpers import RECIPE, Builder, artifacts, never
 
 OTHER = RECIPE | {"seed": 4}
@@ -115,7 +116,7 @@ def test_a_retrain_that_ended_is_over(suite: Any, cache: Path) -> None:
     suite.write(HEAD, f__two=BUILD, g__null="verdict(0.1)")  # refuted is an end too
     built = suite.pytester.path / "built"
     for times in (1, 2):
-        suite.run(*RETRAIN).assert_outcomes(passed=3, failed=1)
+        assert_outcomes(suite.run(*RETRAIN), passed=3, failed=1)
         assert built.read_text() == "x" * times
         assert [path.parent for path in artifacts(cache)] == [cache / "toy"]
     suite.run("-p", "fixtures.cohorts", "--artifacts=cache")
@@ -124,7 +125,7 @@ def test_a_retrain_that_ended_is_over(suite: Any, cache: Path) -> None:
 
 def test_a_retrain_in_which_something_crashed_is_not_over(suite: Any, cache: Path) -> None:
     suite.write(HEAD, f__two=BUILD, g__null=CRASH)
-    suite.run(*RETRAIN).assert_outcomes(passed=3, failed=1)
+    assert_outcomes(suite.run(*RETRAIN), passed=3, failed=1)
     assert [path.parent for path in artifacts(cache)] == [cache / "retrain" / "toy"]
     assert len(list(cache.rglob(".checkpoint-*"))) == 1
     suite.run(*RETRAIN)
@@ -156,5 +157,5 @@ def test_a_run_that_judged_nothing_or_stopped_ends_no_retrain(
 def test_unit_tests_alone_end_no_retrain(suite: Any, cache: Path) -> None:
     before = unfinished(cache)
     suite.pytester.makepyfile(test_unit="def test_unit(): pass")
-    suite.run(*RETRAIN, folder="test_unit.py").assert_outcomes(passed=1)
+    assert_outcomes(suite.run(*RETRAIN, folder="test_unit.py"), passed=1)
     assert files(cache / "retrain") == before

@@ -12,6 +12,7 @@ import pytest
 import fixtures.cohorts
 import fixtures.interventions  # noqa: F401  # here once: pytester unloads what an inner run imports
 from fixtures.own_cohort import BadCohort, load
+from tests_unit.outcomes import assert_outcomes
 
 MINE = """
 import torch
@@ -125,7 +126,7 @@ def mine(suite: Any) -> Any:
 
 def test_it_is_judged_by_the_claims_of_its_scale(mine: Any) -> None:
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine", "--report=out")
-    result.assert_outcomes(passed=1)
+    assert_outcomes(result, passed=1)
     result.stdout.fnmatch_lines(["scales: toy_b", "options: *--cohort planted_cohorts:Mine*"])
     record = mine.report()
     assert record["run"]["options"]["--cohort"] == "planted_cohorts:Mine"
@@ -137,12 +138,12 @@ def test_it_is_judged_by_the_claims_of_its_scale(mine: Any) -> None:
 def test_the_ledger_expects_nothing_of_it(mine: Any) -> None:
     mine.ledger.write_text(LEDGER)
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine")
-    result.assert_outcomes(passed=1)  # not an unexpected pass
+    assert_outcomes(result, passed=1)  # not an unexpected pass
     assert "ledger has" not in result.stdout.str()
     assert "not in it" not in result.stdout.str()
     mine.write(f__one='verdict(0.1, over="pairs")')
-    mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine").assert_outcomes(failed=1)
-    mine.run(*PLUGINS, "--scale=toy_b").assert_outcomes(xfailed=1)
+    assert_outcomes(mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine"), failed=1)
+    assert_outcomes(mine.run(*PLUGINS, "--scale=toy_b"), xfailed=1)
     before = mine.ledger.read_text()
     refused = mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine", "--update-verdicts")
     assert refused.ret == pytest.ExitCode.USAGE_ERROR
@@ -160,7 +161,7 @@ def test_the_ledger_expects_nothing_of_it(mine: Any) -> None:
 )
 def test_what_it_lacks_is_not_run_with_the_reason(mine: Any, fixture: str, reason: str) -> None:
     mine.write(f__one=f'request.getfixturevalue("{fixture}"); verdict(0.7, over="pairs")')
-    mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine", "--report=out").assert_outcomes(skipped=1)
+    assert_outcomes(mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine", "--report=out"), skipped=1)
     (found,) = mine.report()["verdicts"]
     assert found["verdict"] == "not run"
     assert reason in found["why"]
@@ -170,7 +171,7 @@ def test_what_it_lacks_is_not_run_with_the_reason(mine: Any, fixture: str, reaso
 def test_what_it_offers_is_run(mine: Any) -> None:
     mine.write(f__one='request.getfixturevalue("untrained_cohort"); verdict(0.7, over="pairs")')
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:WithUntrained")
-    result.assert_outcomes(passed=1)
+    assert_outcomes(result, passed=1)
 
 
 @pytest.mark.parametrize(
@@ -199,4 +200,4 @@ def test_what_the_suites_own_models_lack_is_an_error(mine: Any) -> None:
 def test_other_scales_beside_it_keep_their_own(mine: Any) -> None:
     mine.write(f__one='verdict(0.7, over="pairs")')
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:Mine", "--scale=toy_a,toy_b")
-    result.assert_outcomes(passed=4)
+    assert_outcomes(result, passed=4)

@@ -19,17 +19,18 @@ from polyrot.report.table import CONTROL_WORDS
 
 LOOKS: Mapping[str, Look] = {
     "held": Look(style.BLUE, "o"),
-    "not diagnostic": Look(style.ORANGE, "o"),
     "refuted": Look(style.VERMILION, "X"),
-    "control holds": Look(style.BLUE, "o"),
-    "control fails": Look(style.ORANGE, "^"),
+    "undecided": Look(style.ORANGE, "D"),
+    "not diagnostic": Look(style.ORANGE, "^"),
+    "out of reach": Look(style.ORANGE, "$\\uparrow$"),
     "not known": Look(style.MUTED, "_"),
 }
+"""One look for each state, the page's own, whether a claim or a control is in it."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """One test: its name, what it found in a word of `LOOKS`, and its figure against its bar."""
+    """One test: its name, the state it is in, of `LOOKS`, and its figure against its bar."""
 
     name: str
     found: str
@@ -57,7 +58,7 @@ class Glance:
         entries = {(v["claim"], v["scale"]): v for v in record["verdicts"]}
         lines = []
         for entry in entries.values():
-            if not entry["controls"] or entry["outcome"] not in ("held", "refuted"):
+            if not entry["controls"] or entry["outcome"] not in LOOKS:
                 continue
             name = f"{entry['claim']}  {entry['scale']}"
             claim = Mark(name, entry["verdict"], _figure(entry))
@@ -72,13 +73,14 @@ class Glance:
         """Title, caption, and the same in words."""
         counts = Counter(line.claim.found for line in self.lines)
         controls = {mark.name: mark for line in self.lines for mark in line.controls}
-        failing = [mark for mark in controls.values() if mark.found == "control fails"]
+        failing = [mark for mark in controls.values() if mark.found == "refuted"]
         return Words(
             "Claims against their controls",
             f"The n = {len(self.lines)} claims that were judged and have a control, with figure "
-            "and bar, and every control of theirs. A filled circle is as the paper needs it: the "
-            "claim held, the control holds. A cross is a refuted claim, a triangle a control that "
-            "fails (misses its bar), an empty circle a claim that held but so proves nothing.",
+            "and bar, and every control of theirs. A circle is as the paper needs it: the claim "
+            "held, the control holds. A cross is a refuted claim or a control that fails (misses "
+            "its bar), a triangle a claim that held but so proves nothing, a diamond what the "
+            "evidence leaves open, an arrow a bar that even a perfect sibling misses.",
             f"{style.listed([f'{n} {found}' for found, n in counts.items()] or ['no claim'])}; "
             f"{len(failing)} of {len(controls)} controls fail.",
         )
@@ -87,8 +89,8 @@ class Glance:
 def _control(control: Mapping[str, Any], entries: Mapping[tuple[str, str], Any]) -> Mark:
     entry = entries.get((control["claim"], control["scale"]))
     found = "not known"
-    if control["outcome"] in ("held", "refuted"):
-        found = CONTROL_WORDS[Verdict(control["outcome"])]
+    if control["outcome"] in LOOKS:
+        found = control["outcome"]
     figure = "as the ledger has it" if control["from_ledger"] else _figure(entry) if entry else ""
     short = control["claim"].split(".", 1)[1].removesuffix("_control").replace("_", " ")
     at = f" ({control['scale']})" if control["scale"] == "paper" else ""
@@ -110,9 +112,9 @@ def draw(value: Glance) -> Figure:
     axes = figure.add_subplot()
     for y, line in enumerate(value.lines):
         axes.axhline(y - 0.5, color=style.FAINT, linewidth=0.8)
-        _mark(axes, 0, y, line.claim)
+        _mark(axes, 0, y, line.claim, line.claim.found)
         for x, control in enumerate(line.controls, start=1):
-            _mark(axes, x, y, control)
+            _mark(axes, x, y, control, _of_control(control.found))
     axes.axvline(0.92, color=style.MUTED, linewidth=0.8)
     axes.set_xlim(-0.1, columns + 0.95)
     axes.set_ylim(len(value.lines) - 0.5, -0.5)
@@ -126,9 +128,8 @@ def draw(value: Glance) -> Figure:
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     for name, look in LOOKS.items():
-        if name != "held":
-            text = "held, control holds" if name == "control holds" else name
-            axes.plot([], [], look.marker, label=text, **_paint(name))
+        words = dict.fromkeys((name, _of_control(name)))
+        axes.plot([], [], marker=look.marker, label=", ".join(words), **_paint(name))
     style.legend_above(figure, [axes], len(LOOKS))
     style.note_n(figure, f"n = {len(value.lines)} claims, each at one scale")
     return figure
@@ -137,19 +138,23 @@ def draw(value: Glance) -> Figure:
 LONG = 42
 
 
+def _of_control(found: str) -> str:
+    """The state in the words that are used of a control."""
+    known = found in {verdict.value for verdict in Verdict}
+    return CONTROL_WORDS.get(Verdict(found), found) if known else found
+
+
 def _paint(found: str) -> dict[str, Any]:
-    """Filled, but for a claim that held and proves nothing."""
     colour = LOOKS[found].colour
-    fill = "none" if found == "not diagnostic" else colour
-    return {"markeredgecolor": colour, "markerfacecolor": fill, "linestyle": ""}
+    return {"markeredgecolor": colour, "markerfacecolor": colour, "linestyle": ""}
 
 
-def _mark(axes: Axes, x: float, y: float, mark: Mark) -> None:
+def _mark(axes: Axes, x: float, y: float, mark: Mark, words: str) -> None:
     look = LOOKS[mark.found]
-    axes.plot(x, y, look.marker, markersize=8, markeredgewidth=1.5, **_paint(mark.found))
+    axes.plot(x, y, marker=look.marker, markersize=8, markeredgewidth=1.5, **_paint(mark.found))
     size = 8 if len(mark.name) <= LONG else 6  # the longest would run into the next column
     axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=size)
     axes.text(
-        x + 0.07, y + 0.04, f"{mark.found}: {mark.figure}" if mark.figure else mark.found, va="top",
+        x + 0.07, y + 0.04, f"{words}: {mark.figure}" if mark.figure else words, va="top",
         fontsize=7.5, color=style.MUTED,
     )  # fmt: skip

@@ -1,0 +1,172 @@
+"""What a claim test hands over: values with labels, and the interval and ceiling of each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from polyrot.measured import Interval, Measured, PairSite, Unit, interval_about
+
+VALUES = np.array([[0.9, 0.8], [0.7, 0.4], [0.6, 0.5]])
+PAIRS, SITES = ("0-1", "0-2", "0-3"), ("mid", "post")
+
+
+def test_the_interval_of_a_mean_is_student_t_over_pairs() -> None:
+    table = PairSite(VALUES, PAIRS, SITES)
+    for measured, sample in [
+        (table.mean_over_pairs(), VALUES[:, 1]),
+        (table.mean(), VALUES.mean(axis=1)),
+    ]:
+        expected = stats.t.interval(0.95, 2, sample.mean(), stats.sem(sample))
+        low, high, of = measured.interval(measured.values.size - 1) or (0.0, 0.0, "")
+        assert (low, high) == pytest.approx(expected)
+        assert (of, measured.n) == ("pairs", 3)
+    assert table.mean_over_pairs().labels == SITES
+
+
+def test_a_single_pair_has_the_interval_of_its_own_sequences_or_none() -> None:
+    assert PairSite(VALUES, PAIRS, SITES).each().intervals == (None,) * 6
+    rng = np.random.default_rng(0)
+    spread = np.array([[0.01, 0.02], [0.03, 0.04], [0.05, 0.06]])
+    draws = VALUES + spread * rng.standard_normal((4000, 3, 2))
+    counts = {"sequences": 128}
+    each = PairSite(VALUES, PAIRS, SITES, resamples=draws, counts=counts).each()
+    for value, sd, found in zip(VALUES.ravel(), spread.ravel(), each.intervals, strict=True):
+        assert found is not None
+        assert found.of == "sequences"
+        assert (found.low, found.high) == pytest.approx(
+            (value - 1.96 * sd, value + 1.96 * sd), abs=0.005
+        )
+    assert each.n == 128
+
+
+def test_draws_are_combined_before_their_spread_is_taken() -> None:
+    """The difference of two tables that rise and fall together hardly varies."""
+    shared = np.random.default_rng(0).standard_normal((500, 3, 2))
+    one, other = (
+        PairSite(VALUES + x, PAIRS, SITES, resamples=VALUES + x + shared) for x in (0.0, 0.1)
+    )
+    found = (other - one).each().interval(0)
+    assert found is not None
+    assert found.high - found.low < 1e-9
+    wide = one.each().interval(0)
+    assert wide is not None
+    assert wide.high - wide.low > 3
+    assert (one - PairSite(VALUES, PAIRS, SITES)).each().interval(0) is None
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "possible"),
+    [
+        ("ev", 0.97, (-np.inf, 1)),
+        ("ev", -30.0, (-np.inf, 1)),
+        ("correlation", 0.98, (-1, 1)),
+        ("correlation", -0.98, (-1, 1)),
+        ("positive", 0.01, (0, np.inf)),
+        ("fraction", 0.02, (0, 1)),
+        ("fraction", 0.97, (0, 1)),
+    ],
+)
+def test_no_end_is_impossible(unit: Unit, value: float, possible: tuple[float, float]) -> None:
+    low, high, _ = interval_about(value, 0.5, "pairs", unit, freedom=3)
+    assert possible[0] <= low < value < high <= possible[1]
+    # for small errors every scale gives what the straight one does
+    straight, bent = (interval_about(value, 1e-4, "pairs", u, freedom=3) for u in ("real", unit))
+    assert bent[:2] == pytest.approx(straight[:2], abs=2e-5)
+
+
+@pytest.mark.parametrize("unit", ["ev", "positive"])
+def test_the_interval_covers_as_often_as_it_says(unit: Unit) -> None:
+    rng, truth, hits = np.random.default_rng(1), 1.0 if unit == "positive" else 0.9, 0
+    for _ in range(2000):
+        drawn = rng.gamma(9, 1 / 9, 4)
+        sample = drawn if unit == "positive" else 1 - drawn / 10
+        found = Measured([sample.mean()], ("",), sample[None], unit=unit).interval(0)
+        assert found is not None
+        hits += found.low <= truth <= found.high
+    assert hits / 2000 == pytest.approx(0.95, abs=0.02)
+
+
+def test_a_value_at_the_end_of_its_range_or_without_spread_has_no_width() -> None:
+    assert interval_about(1.0, 0.1, "pairs", "fraction")[:2] == (1.0, 1.0)
+    assert interval_about(0.7, 0.0, "pairs", "correlation")[:2] == (0.7, 0.7)
+
+
+def test_no_interval_from_one_pair() -> None:
+    table = PairSite(np.array([[0.9, 0.8]]), ("0-1",), SITES)
+    assert table.mean_over_pairs().interval(0) is None
+    assert Measured.of(0.5).interval(0) is None
+    assert Measured.of({"a": 0.5, "b": 0.6}).n == 2
+
+
+def test_an_interval_of_another_quantity_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0\.9, but the mean of its replicates 0\.7: they are of"):
+        Measured([0.9], ("worst",), np.array([[0.9, 0.5]]))
+    with pytest.raises(ValueError, match=r"0\.9 lies outside of Interval"):
+        Measured([0.9], ("worst",), intervals=(Interval(0.1, 0.2, "pairs"),))
+    with pytest.raises(ValueError, match="replicates and intervals are both given"):
+        Measured([0.9], ("",), np.array([[0.9]]), intervals=(None,))
+    with pytest.raises(ValueError, match="1 measured values but 2 intervals"):
+        Measured([0.9], ("",), intervals=(None, None))
+
+
+def test_ceilings_stay_with_their_sites() -> None:
+    table = PairSite(VALUES, PAIRS, SITES, ceiling=np.array([1.0, 0.5]))
+    assert table.each().ceilings == (1.0, 0.5) * 3
+    assert table.at(["post"]).mean_over_pairs().ceilings == (0.5,)
+    assert table.mean().ceilings == (0.75,)
+    assert (table - table).each().ceilings == (0.0,) * 6
+    assert (table - PairSite(VALUES, PAIRS, SITES)).each().ceilings == (), "one side has none"
+    assert Measured.of({"a": 0.1, "b": 0.2}).below(0.9).ceilings == (0.9, 0.9)
+    again = table.mean_over_pairs().below([0.3, 0.4]).also(more=1.0)
+    assert (again.ceilings, again.n) == ((0.3, 0.4), 3)
+    with pytest.raises(ValueError, match="not finite: nan at the ceiling at post"):
+        PairSite(VALUES, PAIRS, SITES, ceiling=np.array([1.0, np.nan]))
+    with pytest.raises(ValueError, match="1 measured values but 2 ceilings"):
+        Measured([0.9], ("",), ceilings=(1.0, 1.0))
+
+
+def test_tables_combine_only_with_the_same_labels() -> None:
+    one = PairSite(np.array([[0.9, 0.8]]), ("0-1",), ("mid", "post"))
+    assert (one - one).values.tolist() == [[0.0, 0.0]]
+    assert (one + one).at(["post"]).values.tolist() == [[1.6]]
+    assert (one / one).mean().values.tolist() == [1.0]
+    with pytest.raises(ValueError, match="different sites: mid, post against post"):
+        one - one.at(["post"])
+    with pytest.raises(KeyError, match="no site pre among mid, post"):
+        one.at(["pre"])
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_is_an_error_that_names_its_place(bad: float) -> None:
+    with pytest.raises(ValueError, match=r"not finite: .* at 0-2 post"):
+        PairSite(np.array([[0.9, 0.8], [0.7, bad]]), ("0-1", "0-2"), ("mid", "post"))
+    with pytest.raises(ValueError, match=r"not finite: .* at the only value"):
+        Measured.of(bad)
+    with pytest.raises(ValueError, match=r"not finite: .* at there"):
+        Measured.of({"here": 1.0, "there": bad})
+    with pytest.raises(ValueError, match="for the figure ev_grand"):
+        Measured.of(1.0).also(ev_grand=bad)
+
+
+def test_nothing_measured_is_an_error() -> None:
+    with pytest.raises(ValueError, match="non-empty"):
+        Measured.of({})
+    with pytest.raises(ValueError, match="0 pairs x 1 sites"):
+        PairSite(np.empty((0, 1)), (), ("mid",))
+    with pytest.raises(ValueError, match="2 measured values but 1 labels"):
+        Measured(np.zeros(2), ("a",))
+    with pytest.raises(ValueError, match="replicates must be"):
+        Measured(np.zeros(2), ("a", "b"), np.zeros((3, 4)))
+    with pytest.raises(ValueError, match="doubled label"):
+        PairSite(np.zeros((1, 2)), ("0-1",), ("mid", "mid"))
+
+
+def test_what_was_measured_does_not_change_afterwards() -> None:
+    source = np.array([[0.9]])
+    table = PairSite(source, ("0-1",), ("mid",))
+    source[0, 0] = 0.0
+    assert table.values[0, 0] == 0.9
+    with pytest.raises(ValueError, match="read-only"):
+        table.values[0, 0] = 0.0
