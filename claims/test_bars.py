@@ -10,18 +10,18 @@ from polyrot.measures.bars import bars
 
 
 @pytest.mark.claim("bars.behavioural")
-def test_behavioural_bar(behaviour, toy_cohort, verdict):
-    verdict(bars.first(bars.bar_b(behaviour, toy_cohort)))
+def test_behavioural_bar(readings, toy_cohort, verdict):
+    verdict(bars.anchors_bar_b(readings, toy_cohort))
 
 
 @pytest.mark.claim("bars.behavioural_near_miss")
-def test_behavioural_bar_is_nearly_met(behaviour, toy_cohort, verdict):
-    verdict(bars.bar_b(behaviour, toy_cohort), over="seeds")
+def test_behavioural_bar_is_nearly_met(readings, toy_cohort, verdict):
+    verdict(bars.bar_b(readings, toy_cohort), over="seeds")
 
 
 @pytest.mark.claim("bars.depth_boundary_dominates")
-def test_depth_head_makes_the_miss(behaviour, toy_cohort, verdict):
-    verdict(bars.depth_share(behaviour, toy_cohort))
+def test_depth_head_makes_the_miss(readings, toy_cohort, verdict):
+    verdict(bars.depth_share(readings, toy_cohort))
 
 
 @pytest.mark.claim("bars.constructive_spec_is_the_model")
@@ -30,8 +30,8 @@ def test_specification_can_differ_from_its_model(decoys, toy_cohort, verdict):
 
 
 @pytest.mark.claim("bars.parametric")
-def test_parametric_bar(alignment, toy_cohort, verdict):
-    verdict(bars.bar_p(alignment, toy_cohort), over="pairs")
+def test_parametric_bar(alignment, self_alignment, toy_cohort, verdict):
+    verdict(bars.bar_p(alignment, toy_cohort).below(self_alignment), over="pairs")
 
 
 @pytest.mark.claim("bars.parametric_out_of_reach")
@@ -70,5 +70,5 @@ def test_decoy_is_told_apart(decoys, behaviour, verdict):
 
 
 @pytest.mark.claim("bars.independent_cohort_holds_equally")
-def test_independent_cohort_holds_equally(rotated_ev, toy_cohort, verdict):
-    verdict(bars.independent_minus_shared(rotated_ev["toy_a"], rotated_ev["toy_b"]))
+def test_independent_cohort_holds_equally(toy_scores, toy_cohort, verdict):
+    verdict(bars.independent_minus_shared(toy_scores["toy_a"], toy_scores["toy_b"]))

@@ -6,7 +6,7 @@ Formulas: polyrot/measures/cosine.py, polyrot/maps/matching.py.
 import pytest
 
 from polyrot.dictionaries import collection
-from polyrot.measures.cosine import match_with_noise
+from polyrot.measures.cosine import match_with_noise, up_to_rotation
 
 
 @pytest.mark.claim("cosine.matched_fraction")
@@ -51,8 +51,7 @@ def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
 
 @pytest.mark.claim("cosine.universal_up_to_rotation")
 def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
-    low, high = collection.l0_range(cohort)
     verdict(
-        universality.also(least_l0=low, largest_l0=high).mean_over_pairs(),
+        up_to_rotation(universality, collection.l0_range(cohort)),
         over="internal sites, mean over pairs",
     )

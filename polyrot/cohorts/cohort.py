@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from polyrot.measured import Measured
+from polyrot.measured import Measured, interval_about
 
 Split = Literal["dictionary", "fit", "score"]
 SPLITS: tuple[Split, ...] = ("dictionary", "fit", "score")
@@ -105,6 +108,12 @@ class Cohort(Protocol):
         ...
 
     @property
+    def departures(self) -> tuple[str, ...]:
+        """How the training of the models departs from the paper's protocol, a sentence each; see
+        `polyrot.cohorts.departures`."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Of everything that made the models and their activations."""
         ...
@@ -115,8 +124,8 @@ class Cohort(Protocol):
         ...
 
     def distinct_fraction(self) -> float:
-        """Share of pairs whose weights differ by more than 1 % in norm. Raises NotOffered where the
-        cohort has activations alone."""
+        """Share of all pairs, siblings among themselves included, whose weights differ by more than
+        1 % in norm. Raises NotOffered where the cohort has activations alone."""
         ...
 
     def untrained(self) -> Cohort:
@@ -126,6 +135,16 @@ class Cohort(Protocol):
 
     def activations(self, split: Split, site: str) -> Tensor:
         """[models, tokens, width]: the same tokens for every model, padding left out."""
+        ...
+
+    def sequences(self, split: Split) -> Tensor:
+        """int64 [tokens]: the sequence that each token of `activations(split, ..)` is of, from 0
+        on. Tokens of one hang together: intervals over tokens are bootstraps over sequences."""
+        ...
+
+    def fixed_directions(self, site: str) -> Tensor | None:
+        """[k, width], linearly independent: directions at a site that the architecture fixes, the
+        same in every model however it was trained. None where it leaves all of them free."""
         ...
 
     def forget(self, split: Split) -> None:
@@ -162,6 +181,13 @@ class CohortDefaults:
     fingerprint: str
     trained: bool = True
     facts: ScaleFacts = ScaleFacts()
+    departures: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:  # each cohort's own
+
+        def activations(self, split: Split, site: str) -> Tensor:
+            """See `Cohort`."""
+            ...
 
     @cached_property
     def internal(self) -> tuple[str, ...]:
@@ -197,6 +223,17 @@ class CohortDefaults:
             f"the models of scale {self.scale} are not known as they were before their first step"
         )
 
+    def sequences(self, split: Split) -> Tensor:
+        """Every token is taken for a sequence of its own, as it is not known which belong together:
+        the intervals of single pairs are then too narrow. A cohort that knows better overrides it.
+        """
+        x = self.activations(split, self.sites[0])
+        return torch.arange(x.shape[1], device=x.device)
+
+    def fixed_directions(self, site: str) -> Tensor | None:  # noqa: ARG002  # others know by site
+        """None: nothing is known of the architecture."""
+        return None
+
     def forget(self, split: Split) -> None:
         """Nothing is held."""
 
@@ -206,6 +243,64 @@ def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: floa
     gap = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
     norm = sum(float(a[name].double().square().sum()) for name in a)
     return not math.isfinite(gap) or gap > share**2 * norm
+
+
+def check_seeds(scale: str, seeds: Sequence[int]) -> None:
+    """Raises ValueError, naming it, for a number that two models of a cohort have: a model given
+    twice agrees with itself."""
+    seen: set[int] = set()
+    for seed in seeds:
+        if seed in seen:
+            raise ValueError(f"{scale}: seed {seed} is given twice; each model has its own number")
+        seen.add(seed)
+
+
+def share_of_distinct(models: Sequence[Mapping[str, Tensor]]) -> float:
+    """Share of all pairs of models, siblings among themselves included, whose weights differ by
+    more than 1 % in norm."""
+    pairs = list(itertools.combinations(models, 2))
+    return sum(weights_differ(a, b) for a, b in pairs) / len(pairs)
+
+
+def error_over_sequences(hits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Standard error of the share hits / tokens, whose sample is sequences: [..] from hits [..,
+    sequences] and tokens [sequences] (a ratio of means, linearised: Cochran 1977, section 6.4).
+
+    >>> error_over_sequences(np.array([[4.0, 0.0, 2.0, 2.0]]), np.full(4, 4.0))
+    array([0.204...])
+    """
+    n, total = len(tokens), tokens.sum()
+    share = hits.sum(-1, keepdims=True) / total
+    error: np.ndarray = np.sqrt(np.square(hits - share * tokens).sum(-1) * n / (n - 1)) / total
+    return error
+
+
+def agreement_by_pair(
+    share: np.ndarray,
+    error: np.ndarray,
+    pairs: Sequence[str],
+    sequences: int,
+    positions: int,
+    beside: Mapping[str, float] | None = None,
+    seeds: Mapping[str, int | Sequence[int]] | None = None,
+) -> Measured:
+    """Top-1 agreement with the anchor, [pairs], each with the interval of its own sequences.
+
+    Its ceiling is 1: an exact rotated copy puts out the anchor's logits.
+    """
+    return Measured(
+        share,
+        tuple(pairs),
+        None,
+        dict(beside or {}),
+        dict(seeds or {}),
+        {"positions": positions, "sequences": sequences},
+        tuple(
+            interval_about(float(x), float(e), "sequences", "fraction")
+            for x, e in zip(share, error, strict=True)
+        ),
+        "fraction",
+    ).below(1.0)
 
 
 def pair_labels(cohort: Cohort) -> tuple[str, ...]:

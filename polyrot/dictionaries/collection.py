@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -19,7 +19,8 @@ from polyrot.cohorts.cohort import Cohort
 from polyrot.cohorts.run import EARLY, nearest
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
-from polyrot.runtime.device import memory_for
+from polyrot.maps.null_space import haar_block
+from polyrot.runtime.device import FLOAT32, memory_for
 from polyrot.runtime.progress import Progress
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Runtime
@@ -43,7 +44,7 @@ DICTIONARY_MEMORY_REMEDY = (
 )
 """What a training that does not fit on a GPU can do without."""
 
-Data = Literal["activations", "isotropic noise"]
+Data = Literal["activations", "isotropic noise", "activations, turned"]
 
 
 @dataclass(frozen=True)
@@ -111,16 +112,20 @@ def noise(cohort: Cohort, schedule: Schedule) -> Group:
     return Group("noise", specs, schedule, data="isotropic noise")
 
 
+DRIFT = "drift"
+"""The name of the group of a run's checkpoints."""
+
+
 def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
     """Of one run's checkpoints: every one but the last at every site; or the early one at the
     middle site, as the paper trains it of a language model."""
     l1 = checkpoints.facts.published_l1
     if not checkpoints.facts.every_site:
         early = (nearest(checkpoints.seeds, EARLY), checkpoints.middle)
-        return Group("drift", (Spec(*early, SHARED_START, l1),), schedule)
+        return Group(DRIFT, (Spec(*early, SHARED_START, l1),), schedule)
     models = range(len(checkpoints.seeds) - 1)
     specs = tuple(Spec(m, s, SHARED_START, l1) for m in models for s in checkpoints.sites)
-    return Group("drift", specs, schedule)
+    return Group(DRIFT, specs, schedule)
 
 
 L1_GRID = tuple(2e-3 * 2**i for i in range(9))  # to 0.512
@@ -163,12 +168,37 @@ def _grid(cohort: Cohort, schedule: Schedule, l1: Mapping[str, Sequence[float]])
 SECOND_START = 1000  # a second start on the anchor: what two starts on one model agree on
 
 
+def second_start(cohort: Cohort, schedule: Schedule) -> Group:
+    """The anchor once more from another start, internal sites: what two dictionaries of one model
+    share is the ceiling of what those of two models can.
+
+    In float32 on every device: what a CPU without bf16 instructions trains as fast.
+    """
+    l1, plain = cohort.facts.published_l1, replace(schedule, precision=FLOAT32)
+    specs = tuple(Spec(0, s, SECOND_START, l1) for s in cohort.internal)
+    return Group("second-start", specs, plain)
+
+
+def turned(cohort: Cohort, schedule: Schedule) -> Group:
+    """An exact copy of the anchor, its stream turned by a Haar matrix, from the anchor's own start
+    at the sites the paper names: what a perfect sibling gives where all share a start.
+
+    Another start would not do: two dictionaries of one model from one start are the same.
+    """
+    l1, plain = cohort.facts.published_l1, replace(schedule, precision=FLOAT32)
+    specs = tuple(Spec(0, s, SHARED_START, l1) for s in cohort.named_sites)
+    return Group("turned", specs, plain, data="activations, turned")
+
+
 def sparse(cohort: Cohort, schedule: Schedule, l1: Mapping[str, float]) -> Group:
     """Every sibling from its own start at the sparsity chosen per site on the anchor, and the
     anchor once more from another start (the ceiling)."""
     starts = [(m, own_start(m)) for m in range(1, len(cohort.seeds))] + [(0, SECOND_START)]
     specs = tuple(Spec(m, s, start, l1[s]) for m, start in starts for s in cohort.internal)
     return Group("sparse", specs, schedule)
+
+
+LEAST_EV = 0.9  # at which the registration asks for the sparse dictionaries
 
 
 def l0_range(cohort: Cohort) -> tuple[float, float]:
@@ -194,7 +224,7 @@ def choose_l1(
     site: str,
     *,
     l0: tuple[float, float],
-    ev: float = 0.9,
+    ev: float = LEAST_EV,
 ) -> Choice:
     """Among the grid's dictionaries at `site`, the best EV on x [tokens, d] with L0 in range.
 
@@ -216,6 +246,34 @@ def isotropic_noise(x: Tensor, generator: torch.Generator) -> Tensor:
     scale = x.var(dim=1, correction=0).mean(-1).sqrt()
     drawn = torch.randn(x.shape, generator=generator, device=x.device)
     return drawn * scale[:, None, None]
+
+
+def departures(cohort: Cohort, group: Group) -> tuple[str, ...]:
+    """How a group's training departs from the paper's protocol, in sentences. Sparsities that a
+    claim asks for (a grid, what was chosen from it) are the registration's and none of ours."""
+    checkpoints = group.name == DRIFT
+    l1 = {spec.l1 for spec in group.specs}
+    return group.schedule.departures(
+        language=cohort.facts.language,
+        checkpoints=checkpoints,
+        l1=l1.pop() if len(l1) == 1 and l1 == {cohort.facts.published_l1} else None,
+    )
+
+
+def turn(width: int, site: str) -> Tensor:
+    """The Haar matrix [width, width] by which the copy of `turned` is turned at a site."""
+    return haar_block(width, torch_generator(0, "a turned copy", site))
+
+
+def seen(x: Tensor, group: Group, model: int, site: str) -> Tensor:
+    """What a group's dictionary of that model and site sees in place of its activations x
+    [tokens, d]: they themselves, turned, or noise of their scale."""
+    if group.data == "isotropic noise":
+        generator = torch_generator(0, "isotropic noise", model, site, device=x.device)
+        return isotropic_noise(x[None], generator)[0]
+    if group.data == "activations, turned":
+        return x @ turn(x.shape[-1], site).to(x)
+    return x
 
 
 def recipe(cohort: Cohort, group: Group) -> dict[str, object]:
@@ -264,10 +322,7 @@ def training_data(cohort: Cohort, group: Group, specs: Sequence[Spec]) -> tuple[
     sources = sorted({(s.model, s.site) for s in specs})
     out = torch.empty(0)
     for i, (model, site) in enumerate(sources):
-        x = cohort.activations("dictionary", site)[model]
-        if group.data == "isotropic noise":
-            generator = torch_generator(0, "isotropic noise", model, site, device=x.device)
-            x = isotropic_noise(x[None], generator)[0]
+        x = seen(cohort.activations("dictionary", site)[model], group, model, site)
         if i == 0:
             out = x.new_empty(len(sources), *x.shape)
         out[i] = x  # copied at once: a view would hold the activations of every model
@@ -314,6 +369,9 @@ def _build(
         if len(done) < len(group.specs):
             checkpoint.save(Artifact(stack(done), meta))
     for spec, dictionary in zip(group.specs, done, strict=True):
-        q = quality(dictionary.to(device), cohort.activations("fit", spec.site)[spec.model])
+        x = cohort.activations("fit", spec.site)[spec.model]
+        if group.data == "activations, turned":
+            x = seen(x, group, spec.model, spec.site)
+        q = quality(dictionary.to(device), x)
         meta["quality"].append({"ev": q.ev, "l0": q.l0, "dead": q.dead})
     return Artifact(stack(done), meta)

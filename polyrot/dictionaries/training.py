@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from polyrot.cohorts import departures
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.checks import check_finite
 from polyrot.runtime.device import BF16, FLOAT32
@@ -31,6 +32,18 @@ class Schedule:
     def recipe(self) -> dict[str, Any]:
         """What decides it, for its fingerprint."""
         return asdict(self)
+
+    def departures(
+        self, *, language: bool = False, checkpoints: bool = False, l1: float | None = None
+    ) -> tuple[str, ...]:
+        """How it departs from the paper's protocol, in sentences: of a language model or the toy,
+        of a run's checkpoints or of seeds, with the sparsity `l1` where that is to be compared.
+
+        >>> Schedule(batch=1024).departures()
+        ("toys' dictionaries: batches of 1,024 where the paper takes 4,096",)
+        """
+        made = {**asdict(self), **({} if l1 is None else {"l1": l1})}
+        return departures.of_dictionaries(made, language, checkpoints)
 
 
 def initialise(starts: Sequence[int], d_in: int, d_out: int, features: int) -> Weights:

@@ -292,7 +292,7 @@ def _family(results: Sequence[StatisticResult], groups: Sequence[NullTable]) -> 
     corrected for the number of its directions, and its Monte-Carlo error."""
     directions = sum(map(_is_one, results))
     t, error = min((s.p_value * (directions if _is_one(s) else 1), s.p_error) for s in results)
-    total, variance = (t, error**2) if directions else (0.0, 0.0)
+    total, variance = (t, 0.0) if directions else (0.0, 0.0)
     for table in groups:
         n = len(table)
         below = int(np.searchsorted(table.smallest_p, t, side="right"))
@@ -300,9 +300,11 @@ def _family(results: Sequence[StatisticResult], groups: Sequence[NullTable]) -> 
         # Bonferroni within the group needs no draws: it takes over below the table's resolution
         if len(table.family) * t < p:
             p = len(table.family) * t
+        else:
+            variance += p * (1 - min(p, 1.0)) / n
         total += p
-        variance += p * (1 - min(p, 1.0)) / n
-    return min(1.0, total), float(np.sqrt(variance))
+    # All parts go with t, so that its error is theirs; where t is exact, the counts' own is left.
+    return min(1.0, total), total * error / t if error else float(np.sqrt(variance))
 
 
 def _directions(

@@ -43,6 +43,9 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "permutation": ("signed",),
 }
 _CHUNK_ENTRIES = 1 << 20
+# With a count c, the value itself among it, 1 / sqrt(c + 1.25) is about half the logarithm of the
+# upper end of the exact 95 % interval over c, for c = 1 on.
+_FEW = 1.25
 _WORTH_TELLING = 30.0  # seconds below which a table is drawn without a word
 
 
@@ -106,7 +109,9 @@ class NullTable:
         """``(1 + count as extreme) / (1 + N)``, doubled for the smaller of two tails, at most 1.
 
         Valid for any N since value and draws are exchangeable under Haar. A statistic that is
-        undefined at this dimension (NaN) has p = 1.
+        undefined at this dimension (NaN) has p = 1. The error is a binomial count's, smaller where
+        few draws lie beyond: there the interval of 1.96 errors on the scale of log p ends where
+        the exact one does (3.7 / N with none beyond).
         """
         column, n = self._sorted[:, self._index(name)], len(self)
         if np.isnan(value) or np.isnan(column[-1]):
@@ -115,7 +120,8 @@ class NullTable:
         lower = (1 + int(np.searchsorted(column, value, side="right"))) / (n + 1)
         sides = 1 if name in UPPER_TAIL else 2
         one = upper if sides == 1 else min(upper, lower)
-        error = sides * float(np.sqrt(max(one * (1 - one), 0.0) / n))
+        count = one * (n + 1)  # with the value itself
+        error = sides * one * float(np.sqrt(max(1 - one, 0.0) / (count + _FEW)))
         return Tail(min(1.0, sides * one), error)
 
     @property

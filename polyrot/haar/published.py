@@ -62,9 +62,13 @@ def published_ks(
     Source: arXiv 2605.24577, section 5.
     """
     stack = as_orthogonal(rs)
-    phases = eigenphases(stack)
     if reference is None:
         reference = reference_phases(stack.shape[-1], rng, n_reference)
+    return ks_of_phases(eigenphases(stack), reference)
+
+
+def ks_of_phases(phases: FloatArray, reference: FloatArray) -> PublishedKS:
+    """`published_ks` of folded phases ``[n, d]``, as `eigenphases` gives them."""
     each = [stats.ks_2samp(p, reference) for p in phases]
     pooled = stats.ks_2samp(phases.ravel(), reference)
     return PublishedKS(
@@ -72,7 +76,7 @@ def published_ks(
         p_values=np.array([k.pvalue for k in each]),
         pooled_statistic=float(pooled.statistic),
         pooled_p_value=float(pooled.pvalue),
-        n_reference=len(reference) // stack.shape[-1],
+        n_reference=len(reference) // phases.shape[-1],
     )
 
 

@@ -132,22 +132,9 @@ class Amendment:
 
 MEASURED_AS_BEFORE = frozenset(
     {
-        "architecture.seeds_are_distinct",
-        "bars.behavioural",
-        "bars.behavioural_near_miss",
-        "bars.depth_boundary_dominates",
         "cosine.matched_fraction",
         "cosine.mean_max",
         "cosine.noise_control",
-        "drift.monotone_curve",
-        "haar.battery",
-        "haar.calibrated_spectrum",
-        "haar.identifiable",
-        "haar.mean_cosine",
-        "haar.nearest_permutation",
-        "haar.relative_rotations",
-        "haar.same_model_control",
-        "haar.special_orthogonal",
         "triplet.cosine_hides_failure",
     }
 )

@@ -68,6 +68,11 @@ class TextCohort(CohortDefaults):
                 self._activations[split] = self._run(tokens)
         return self._activations[split][site].float()
 
+    def sequences(self, split: Split) -> Tensor:
+        """See `polyrot.cohorts.cohort.Cohort`."""
+        n, length = self.tokens(split).shape
+        return torch.arange(n, device=self.device).repeat_interleave(length)
+
     def forget(self, split: Split) -> None:
         """Free the activations of a split; they are computed anew when asked for."""
         self._activations.pop(split, None)

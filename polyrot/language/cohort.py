@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.cohorts.cohort import Cohort, ScaleFacts, Split, pair_labels, weights_differ
+from polyrot.cohorts.cohort import (
+    Cohort,
+    ScaleFacts,
+    Split,
+    agreement_by_pair,
+    check_seeds,
+    error_over_sequences,
+    pair_labels,
+    share_of_distinct,
+)
 from polyrot.cohorts.interventions import Target
 from polyrot.language.activations import TextCohort, digest
 from polyrot.language.directions import Tokenised, difference_of_means, known
@@ -47,8 +56,9 @@ class LanguageCohort(TextCohort):
     "intermediate layers" at which the paper reports decoder cosines on Pythia: the blocks' outputs
     but for the first and the last.
 
-    Raises ValueError: models that are not of one width, depth and vocabulary, tokens that do not
-    fit them; BadActivations, naming model and site, where activations are not finite.
+    Raises ValueError: a seed given twice, models that are not of one width, depth and vocabulary,
+    tokens that do not fit them; BadActivations, naming model and site, where activations are not
+    finite.
     """
 
     positions_at_once = 8192
@@ -73,6 +83,7 @@ class LanguageCohort(TextCohort):
         self.seeds = tuple(seeds)
         self.trained = trained
         self.facts, self._start = facts or ScaleFacts(), start
+        check_seeds(scale, self.seeds)
         _check_models(scale, self.seeds, models)
         if keep not in KEPT:
             raise ValueError(
@@ -116,13 +127,20 @@ class LanguageCohort(TextCohort):
         self._directions: dict[str, dict[str, Tensor]] = {}
         self._wide: tuple[int, torch.dtype, GPTNeoXForCausalLM] | None = None
 
+    def fixed_directions(self, site: str) -> Tensor:  # noqa: ARG002  # the same at all
+        """All-ones, at every site: every reader of the stream takes it through a LayerNorm, which
+        is blind to it. What the stream has along it (its mean over dimensions is not taken off)
+        stays what the start put there, and a rotation that moves it makes another function."""
+        return torch.ones(1, self.width)
+
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
         """Over the score split, wherever there is a next token. Beside it each model's loss (nats a
         token) and top-1 accuracy."""
         n = len(self.models)
-        loss, hits, same = np.zeros(n), np.zeros(n), np.zeros(n)
-        tokens, positions = self.tokens("score"), 0
+        loss, hits = np.zeros(n), np.zeros(n)
+        tokens, positions, done = self.tokens("score"), 0, 0
+        same = np.zeros((n, len(tokens)))
         for part in tokens.split(max(1, LOGITS // (tokens.shape[1] * self.vocabulary))):
             labels, first = part[:, 1:], None
             positions += labels.numel()
@@ -134,20 +152,23 @@ class LanguageCohort(TextCohort):
                 picked = logits.gather(-1, labels[..., None])[..., 0]
                 loss[m] += float((logits.logsumexp(-1) - picked).double().sum())
                 hits[m] += int((top == labels).sum())
-                same[m] += int((top == first).sum())
+                rows = slice(done, done + len(part))
+                same[m, rows] = (top == first).sum(1).cpu().numpy()
+            done += len(part)
         beside = {
             f"{name}_{seed}": float(x)
             for name, total in (("loss", loss), ("accuracy", hits))
             for seed, x in zip(self.seeds, total / positions, strict=True)
         }
-        agreement = same[1:] / positions
-        return Measured(
-            agreement,
+        each = np.full(len(tokens), positions / len(tokens))
+        return agreement_by_pair(
+            same[1:].sum(1) / positions,
+            error_over_sequences(same[1:], each),
             pair_labels(self),
-            replicates=agreement[None],
-            beside=beside,
-            seeds={"models": list(self.seeds)},
-            counts={"positions": positions},
+            len(tokens),
+            positions,
+            beside,
+            {"models": list(self.seeds)},
         )
 
     def untrained(self) -> Cohort:
@@ -156,8 +177,7 @@ class LanguageCohort(TextCohort):
 
     def distinct_fraction(self) -> float:
         """See `polyrot.cohorts.cohort.Cohort`."""
-        first, *others = (model.state_dict() for model in self.models)
-        return float(np.mean([weights_differ(first, other) for other in others]))
+        return share_of_distinct([model.state_dict() for model in self.models])
 
     # ----------------------------------------- see polyrot.cohorts.interventions.InterventionCohort
 

@@ -47,7 +47,7 @@ class Neox:
         else:
             models = [seeds.model(self.width, seed=s, device=device) for s in numbers]
             made_by = [f"start {seed}, width {self.width}" for seed in numbers]
-        return LanguageCohort(
+        made = LanguageCohort(
             SCALE,
             numbers,
             models,
@@ -59,6 +59,9 @@ class Neox:
             facts=FACTS,
             start=lambda: self.cohort(trained=False),
         )
+        if trained:
+            made.departures = seeds.departures(self.schedule, self.width)
+        return made
 
     def checkpoints(self) -> LanguageCohort:
         """The first seed on its way, the last step included."""
@@ -69,6 +72,8 @@ class Neox:
         device = self.runtime.device
         models = [seeds.model(self.width, w, device=device) for w in weights.values()]
         made_by = [first.fingerprint(on), f"steps {list(weights)}"]
-        return checkpoints(
+        made = checkpoints(
             SCALE, list(weights), models, on.tokens, made_by, lower=LOWER_WIDTH, facts=FACTS
         )
+        made.departures = seeds.departures(self.schedule, self.width)
+        return made

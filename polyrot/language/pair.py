@@ -16,7 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from polyrot.cohorts.cohort import Split, pair_labels, weights_differ
+from polyrot.cohorts.cohort import (
+    Split,
+    agreement_by_pair,
+    error_over_sequences,
+    pair_labels,
+    weights_differ,
+)
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.language import loading
 from polyrot.language.activations import TextCohort, digest
@@ -138,12 +144,15 @@ class PairCohort(TextCohort):
     def agreement_with_anchor(self) -> Measured:
         """Top-1 agreement of B with A on the score split."""
         a, b = self.models
-        tokens, same, n = self._tokens["score"], 0, 0
+        tokens, same = self._tokens["score"], []
         vocabulary = len(a.get_input_embeddings().weight)  # type: ignore[operator]
         for part in tokens.split(max(1, LOGITS // (tokens.shape[1] * vocabulary))):
             top = [m(input_ids=part, use_cache=False).logits.argmax(-1) for m in (a, b)]
-            same, n = same + int((top[0] == top[1]).sum()), n + part.numel()
-        return Measured(np.array([same / n]), pair_labels(self), counts={"positions": n})
+            same.append((top[0] == top[1]).sum(1).cpu().numpy())
+        hits, each = np.concatenate(same)[None], np.full(len(tokens), float(tokens.shape[1]))
+        error = error_over_sequences(hits, each)
+        share, n = hits.sum(1) / tokens.numel(), tokens.numel()
+        return agreement_by_pair(share, error, pair_labels(self), len(tokens), n)
 
     def distinct_fraction(self) -> float:
         """1.0 where the weights of the two differ by more than 1 % in norm, else 0.0."""

@@ -78,6 +78,12 @@ def trainings(schedule: Schedule, width: int = WIDTH) -> list[Training]:
     return [Training(seed, width, schedule) for seed in seeds(width)]
 
 
+def departures(schedule: Schedule, width: int = WIDTH) -> tuple[str, ...]:
+    """How the cohort's models depart from the paper's, in sentences."""
+    text = "the source of Python's standard library"
+    return schedule.departures(width, len(seeds(width)), text, bits=8)
+
+
 def trained(
     runtime: Runtime,
     training_: Training,

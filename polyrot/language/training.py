@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPTNeoXForCausalLM
 
+from polyrot.cohorts import departures
 from polyrot.language.architecture import neox_config
 from polyrot.language.eight_bit import pack, unpack
 from polyrot.runtime.device import BF16, Stretches, begin_stretch, precision_of
@@ -45,6 +46,12 @@ class Schedule:
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know."""
         return {**asdict(self), "betas": list(self.betas)}
+
+    def departures(self, width: int, seeds: int, text: str, bits: int) -> tuple[str, ...]:
+        """How models of that width, so many, trained on it on that text and kept in so many bits a
+        weight depart from the paper's, in sentences."""
+        made = {"width": width, "seeds": seeds, "steps": self.steps, "text": text, "bits": bits}
+        return departures.departures("language models", departures.LANGUAGE_MODELS, made)
 
     def rate(self, step: int) -> float:
         """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""

@@ -29,6 +29,7 @@ from polyrot.maps.checks import (
 )
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.moments import MomentAccumulator, Moments, check_fit, pair_moments
+from polyrot.maps.null_space import completed
 
 #: What a map is held in: torch tensors, unless NumPy was fitted.
 A = TypeVar("A", Tensor, NDArray[np.float64], default=Tensor)
@@ -51,7 +52,8 @@ class Rotation(Generic[A]):
     r [d, d], mean_a [d] and mean_b [d] are float64: NumPy arrays where NumPy was fitted, torch
     tensors otherwise. `singular_values` [d], descending, are those of the cross-covariance (for
     principal axes: the products of matched standard deviations) and `rank` counts those above
-    rounding. Where rank < d, r is arbitrary on d - rank dimensions.
+    rounding. Where rank < d, r is arbitrary on d - rank dimensions: the solver's choice, or a Haar
+    draw where the fit was given a generator.
     """
 
     r: A
@@ -121,13 +123,24 @@ def _carried(x: Any, mean_a: Any, mean_b: Any, matrix: Any = None) -> Any:
 
 @overload
 def fit_rotation(  # type: ignore[overload-overlap]  # a Tensor is what NumPy can read, too
-    a: Tensor, b: Tensor, allow_reflection: bool = ...
+    a: Tensor,
+    b: Tensor,
+    allow_reflection: bool = ...,
+    generator: torch.Generator | None = ...,
 ) -> Rotation: ...
 @overload
 def fit_rotation(
-    a: Array, b: Array, allow_reflection: bool = ...
+    a: Array,
+    b: Array,
+    allow_reflection: bool = ...,
+    generator: torch.Generator | None = ...,
 ) -> Rotation[NDArray[np.float64]]: ...
-def fit_rotation(a: Array, b: Array, allow_reflection: bool = True) -> Rotation[Any]:
+def fit_rotation(
+    a: Array,
+    b: Array,
+    allow_reflection: bool = True,
+    generator: torch.Generator | None = None,
+) -> Rotation[Any]:
     """The orthogonal r that minimises ||(a - mean_a) r - (b - mean_b)||_F, so that a @ r ~ b.
 
     a, b: activations [tokens, d] of a sibling and of the anchor, row i of both the same token, any
@@ -151,7 +164,8 @@ def fit_rotation(a: Array, b: Array, allow_reflection: bool = True) -> Rotation[
     given = read(a, b, where=("Procrustes fit, sibling", "Procrustes fit, anchor"))
     sibling, anchor = given.tensors
     moments = _moments(sibling, anchor, "Procrustes fit")
-    found = fit_from_moments([moments], allow_reflection)[0]
+    generators = None if generator is None else [generator]
+    found = fit_from_moments([moments], allow_reflection, generators)[0]
     return as_given(found, given)
 
 
@@ -166,9 +180,14 @@ def as_given(rotation: Rotation, given: Given) -> Rotation[Any]:
     )
 
 
-def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) -> list[Rotation]:
+def fit_from_moments(
+    moments: Sequence[Moments],
+    allow_reflection: bool = True,
+    generators: Sequence[torch.Generator] | None = None,
+) -> list[Rotation]:
     """`fit_rotation` of many pairs of one width d at once, by one batched SVD.
 
+    generators: one for each pair, to draw what is not determined (see `fit_rotation`).
     Raises BadActivations: fewer tokens than dimensions, a constant dimension.
     """
     if not moments:
@@ -182,9 +201,11 @@ def fit_from_moments(moments: Sequence[Moments], allow_reflection: bool = True) 
         flip = torch.linalg.slogdet(r).sign
         u = torch.cat([u[..., :-1], u[..., -1:] * flip[:, None, None]], -1)
         r = u @ vh
-    return [
-        Rotation(r[i], m.mean_a, m.mean_b, s[i], _rank(s[i], m.rtol)) for i, m in enumerate(moments)
-    ]
+    ranks = [_rank(s[i], m.rtol) for i, m in enumerate(moments)]
+    if generators is not None:
+        drawn = zip(r, u, ranks, generators, strict=True)
+        r = torch.stack([completed(x, v[:, k:], g, allow_reflection) for x, v, k, g in drawn])
+    return [Rotation(r[i], m.mean_a, m.mean_b, s[i], ranks[i]) for i, m in enumerate(moments)]
 
 
 def scaled_from_moments(rotation: Rotation, moments: Moments) -> Affine:
@@ -217,19 +238,6 @@ def split_half_share(r1: Array, r2: Array) -> float:
     if first.shape != second.shape:
         raise ValueError(f"{where}: of one width, not {list(first.shape)}, {list(second.shape)}")
     return float((first.double() * second.to(first.device).double()).sum() / len(first))
-
-
-def nearest_to_identity(cross: Tensor, rank: int) -> Tensor:
-    """Of all r in O(d) that fit as well, the one nearest to the identity; [d, d].
-
-    cross: [d, d], a^T b of centred activations, as in `Moments`. Where its rank is below d the
-    fitted r is the solver's choice on d - rank dimensions; this is the other end of that freedom.
-    """
-    u, _, vh = torch.linalg.svd(cross)
-    known = u[:, :rank] @ vh[:rank]
-    free = u[:, rank:], vh[rank:].T
-    turn, _, back = torch.linalg.svd(free[0].T @ free[1])
-    return known + free[0] @ (turn @ back) @ free[1].T
 
 
 def affine_least_squares(a: Tensor, b: Tensor) -> Affine:

@@ -12,20 +12,20 @@ from torch import Tensor
 
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.maps.correlation import Correlation, fisher_interval, pearson, pearson_rows
-from polyrot.measured import Measured
+from polyrot.measured import Interval, Measured, interval_about
 from polyrot.measures.component_effects import (
     STEPS,
     Attribution,
-    attribution_patching,
     integrated_gradients,
     loss_along_path,
-    mean_ablation_effects,
+    mean_ablation_by_block,
+    patching_by_block,
 )
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import derive, numpy_generator
 from polyrot.store import Artifact, Runtime
 
-RECIPE_VERSION = 1  # raise when a change of code changes what an attribution comes to
+RECIPE_VERSION = 2  # raise when a change of code changes what an attribution comes to
 BOOTSTRAP_SEED = 20260607
 N_SEQUENCES = 256
 """Sequences that mean ablation and attribution patching are taken on."""
@@ -39,6 +39,9 @@ class Table:
 
     patching, integrated: correlation with the measured effects, each on its own sequences.
     orders: [models, components], order of attribution patching's error (2: quadratic).
+    patching_without, integrated_without: [models, blocks], the correlations without one block of
+    sequences; orders_without: [models, blocks, components]. Intervals come of them. sequences: how
+    many `patching` and, of the others, `integrated` and `orders` are taken on.
     """
 
     seeds: tuple[int, ...]
@@ -49,30 +52,60 @@ class Table:
     integrated: tuple[Correlation, ...]
     gradients: tuple[Attribution, ...]
     orders: np.ndarray
+    patching_without: np.ndarray
+    integrated_without: np.ndarray
+    orders_without: np.ndarray
+    sequences: tuple[int, int] = (N_SEQUENCES, N_PATH)
 
     def anticorrelating(self) -> Measured:
-        """Fraction of models in which attribution patching correlates negatively."""
+        """Fraction of models in which attribution patching correlates negatively: a range where
+        some model's correlation may have either sign."""
         r = np.array([c.r for c in self.patching])
-        return self._measured([float((r < 0).mean())], [""], self.patching)
+        ends = [_around(x, row) for x, row in zip(r, self.patching_without, strict=True)]
+        surely = float(np.mean([end.high < 0 for end in ends]))
+        perhaps = float(np.mean([end.low < 0 for end in ends]))
+        between = Interval(surely, perhaps, "sequences")
+        return self._measured(
+            [float((r < 0).mean())], [""], self.patching, [between], self.sequences[0]
+        )
 
     def uncorrelated(self) -> Measured:
         """|Pearson r| of attribution patching, by model."""
-        return self._measured([abs(c.r) for c in self.patching], self._labels(), self.patching)
+        r = [abs(c.r) for c in self.patching]
+        found = [_around(x, row) for x, row in zip(r, self.patching_without, strict=True)]
+        ends = [Interval(max(e.low, 0.0), e.high, e.of) for e in found]
+        return self._measured(r, self._labels(), self.patching, ends, self.sequences[0])
 
     def agreement(self) -> Measured:
         """Pearson r of integrated gradients, by model."""
         errors = [
             float(g.completeness_error.max() / g.measured.abs().max()) for g in self.gradients
         ]
-        made = self._measured([c.r for c in self.integrated], self._labels(), self.integrated)
+        r = [c.r for c in self.integrated]
+        ends = [_around(x, row) for x, row in zip(r, self.integrated_without, strict=True)]
+        made = self._measured(r, self._labels(), self.integrated, ends, self.sequences[1])
         return made.also(largest_completeness_error=max(errors), steps=float(STEPS))
+
+    def agreement_by_completeness(self) -> Measured:
+        """`agreement` where nothing was learnt: a demonstration, as integrated gradients with
+        enough steps are the effect itself, in any network."""
+        return self.agreement().also(
+            demonstration="with enough steps integrated gradients are the effect, in any network"
+        )
 
     def order_of_error(self) -> Measured:
         """Order of attribution patching's error, median over components, by model."""
+        medians = np.median(self.orders, axis=1).tolist()
+        rest = np.median(self.orders_without, axis=2)
         return self._measured(
-            np.median(self.orders, axis=1).tolist(),
+            medians,
             self._labels(),
             (),
+            [
+                interval_about(x, _error(row), "sequences", freedom=len(row) - 1)
+                for x, row in zip(medians, rest, strict=True)
+            ],
+            self.sequences[1],
             lowest=float(self.orders.min()),
             highest=float(self.orders.max()),
         )
@@ -85,12 +118,14 @@ class Table:
         values: Sequence[float],
         labels: Sequence[str],
         correlations: Sequence[Correlation],
+        intervals: Sequence[Interval],
+        sequences: int,
         **beside: float | str,
     ) -> Measured:
         for seed, c in zip(self.seeds, correlations, strict=False):
             beside[f"r_{seed}"] = c.r
             beside[f"intervals_{seed}"] = (
-                f"Fisher {c.fisher[0]:.4f} to {c.fisher[1]:.4f}, "
+                f"over components: Fisher {c.fisher[0]:.4f} to {c.fisher[1]:.4f}, "
                 f"bootstrap {c.bootstrap[0]:.4f} to {c.bootstrap[1]:.4f}"
             )
         return Measured(
@@ -99,8 +134,24 @@ class Table:
             None,
             beside,
             {"models": list(self.seeds), "bootstrap": derive(BOOTSTRAP_SEED)},
-            {"components": len(self.components), "models": len(self.seeds)},
+            {
+                "components": len(self.components),
+                "models": len(self.seeds),
+                "sequences": sequences,
+            },
+            tuple(intervals),
         )
+
+
+def _error(without: np.ndarray) -> float:
+    """Standard error of a statistic from its values [blocks] without one block of sequences."""
+    n = len(without)
+    return float(((n - 1) / n * np.square(without - without.mean()).sum()) ** 0.5)
+
+
+def _around(r: float, without: np.ndarray) -> Interval:
+    """The interval of a correlation whose components are given and whose sequences are a sample."""
+    return interval_about(r, _error(without), "sequences", "correlation", freedom=len(without) - 1)
 
 
 def tabulate(
@@ -132,7 +183,7 @@ def tabulate(
             "attribution", recipe, build, name=f"{cohort.scale}{state}"
         )
     t = kept.tensors
-    patching, integrated, gradients = [], [], []
+    patching, integrated, gradients, rest = [], [], [], []
     for i, m in enumerate(chosen):
         drawn = numpy_generator(BOOTSTRAP_SEED, cohort.seeds[m])
         gradient = Attribution(
@@ -142,6 +193,13 @@ def tabulate(
             t["ig_error"][i],
             STEPS,
             t["ig_curve"][i],
+            t["ig_without"][i],
+        )
+        rest.append(
+            [
+                pearson_rows(x[:, 0], x[:, 1])
+                for x in (t["without"][i].numpy(), gradient.without.numpy())
+            ]
         )
         patching.append(pearson(t["predicted"][i], t["measured"][i], drawn))
         integrated.append(pearson(gradient.effects, gradient.measured, drawn))
@@ -155,6 +213,10 @@ def tabulate(
         tuple(integrated),
         tuple(gradients),
         t["orders"].numpy(),
+        np.array([p for p, _ in rest]),
+        np.array([g for _, g in rest]),
+        t["orders_without"].numpy(),
+        (len(cohort.intervention_tokens(N_SEQUENCES)), len(cohort.intervention_tokens(N_PATH))),
     )
 
 
@@ -168,14 +230,20 @@ def _effects(
         progress("attribution", done, len(models))
         means = cohort.mean_writes(m)
         gradient = integrated_gradients(cohort, m, few, means=means)
+        ablated = mean_ablation_by_block(cohort, m, many, means=means)
+        patched = patching_by_block(cohort, m, many, means=means)
+        path, path_without = loss_along_path(cohort, m, few, means=means)
         row = {
-            "measured": mean_ablation_effects(cohort, m, many, means=means),
-            "predicted": attribution_patching(cohort, m, many, means=means),
+            "measured": ablated.mean,
+            "predicted": patched.mean,
+            "without": torch.stack([patched.without_each(), ablated.without_each()], 1),
             "ig_effects": gradient.effects,
             "ig_measured": gradient.measured,
             "ig_error": gradient.completeness_error,
             "ig_curve": gradient.curve,
-            "orders": loss_along_path(cohort, m, few, means=means).orders(),
+            "ig_without": gradient.without,
+            "orders": path.orders(),
+            "orders_without": path_without.orders(),
         }
         for name, value in row.items():
             found.setdefault(name, []).append(value.detach().cpu())
@@ -212,7 +280,10 @@ def published_deviation() -> dict[str, float]:
     return {n: abs(a - b) for n, a, b in zip(names, found, PUBLISHED_R, strict=True)}
 
 
-def published_interval_width() -> float:
-    """Width of the 95 % Fisher interval of r(AP) over the published rows."""
+def published_interval_width() -> Measured:
+    """Width of the 95 % Fisher interval of r(AP) over the published rows. A demonstration: it
+    follows from r and from there being six."""
     low, high = fisher_interval(published_correlations()[0], len(PUBLISHED_BLOCKS))
-    return high - low
+    return Measured.of(high - low).also(
+        demonstration="arithmetic on the published r and n = 6: no model could change it"
+    )

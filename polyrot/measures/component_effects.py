@@ -27,6 +27,32 @@ FRACTIONS = (1 / 64, 1 / 32, 1 / 16, 1 / 8)
 BATCH = 16
 """Sequences that one program handles, with `AT_ONCE` variants of each."""
 AT_ONCE = 10
+BLOCKS = 8
+"""Blocks of sequences, at least, where there are as many: each is left out once, for errors."""
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Averages over the kept positions of a batch, block by block of sequences.
+
+    values: float64 [blocks, ...], of each block. kept: float64 [blocks], its kept positions.
+    """
+
+    values: Tensor
+    kept: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """[...], over the whole batch."""
+        return torch.tensordot(self.kept / self.kept.sum(), self.values, dims=1)
+
+    def without_each(self) -> Tensor:
+        """[blocks, ...], over the batch without one block (a jackknife: Efron and Tibshirani 1993,
+        chapter 11)."""
+        shape = (-1, *[1] * (self.values.ndim - 1))
+        weighted = self.values * self.kept.reshape(shape)
+        rest = (self.kept.sum() - self.kept).reshape(shape)
+        return (weighted.sum(0) - weighted) / rest
 
 
 @dataclass(frozen=True)
@@ -36,7 +62,8 @@ class Attribution:
     effects: [components], predicted rise of the loss, nats. measured: [components], the rise.
     completeness_error: [components], |effects - measured|. steps: points of the path. curve:
     [components, steps], the prediction's density along the path from clean (first) to mean; its
-    mean over steps is `effects`.
+    mean over steps is `effects`. without: [blocks, 2, components], effects and measured without
+    one block of sequences.
     """
 
     components: tuple[str, ...]
@@ -45,14 +72,15 @@ class Attribution:
     completeness_error: Tensor
     steps: int
     curve: Tensor
+    without: Tensor
 
 
 @dataclass(frozen=True)
 class Path:
     """The loss along the straight path from each component's clean write to its mean.
 
-    fractions: [points] of the way. rise: [components, points], loss minus clean loss, nats.
-    slope: [components], what attribution patching predicts for the whole way.
+    fractions: [points] of the way. rise: [..., components, points], loss minus clean loss, nats.
+    slope: [..., components], what attribution patching predicts for the whole way.
     """
 
     components: tuple[str, ...]
@@ -62,21 +90,25 @@ class Path:
 
     @property
     def remainder(self) -> Tensor:
-        """[components, points]: |rise - fraction * slope|, the error of the first-order guess."""
-        return (self.rise - self.fractions * self.slope[:, None]).abs()
+        """[..., components, points]: |rise - fraction * slope|, the error of the first-order
+        guess."""
+        return (self.rise - self.fractions * self.slope[..., None]).abs()
 
     def orders(self) -> Tensor:
-        """[components]: log-log slope of the remainder against the fraction; 2 where quadratic.
+        """[..., components]: log-log slope of the remainder against the fraction; 2 where
+        quadratic.
 
         Raises ValueError naming components whose remainder is 0 somewhere (a linear model).
         """
-        flat = [n for n, r in zip(self.components, self.remainder, strict=True) if not r.all()]
+        remainder = self.remainder
+        by_component = remainder.movedim(-2, 0).flatten(1)
+        flat = [n for n, r in zip(self.components, by_component, strict=True) if not r.all()]
         if flat:
             raise ValueError(f"no remainder to take the order of: {', '.join(flat)}")
         x = self.fractions.double().log()
-        y = self.remainder.double().log()
+        y = remainder.double().log()
         x = x - x.mean()
-        return (y - y.mean(1, keepdim=True)) @ x / x.square().sum()
+        return (y - y.mean(-1, keepdim=True)) @ x / x.square().sum()
 
 
 def mean_ablation_effects(
@@ -87,10 +119,15 @@ def mean_ablation_effects(
     tokens: [batch, position]. means: [components, width], default those of the fit split.
     Raises ValueError (shape of means), BadActivations (means or loss not finite).
     """
+    return mean_ablation_by_block(cohort, model, tokens, means=means).mean
+
+
+def mean_ablation_by_block(
+    cohort: InterventionCohort, model: int, tokens: Tensor, *, means: Tensor | None = None
+) -> Blocked:
+    """`mean_ablation_effects` block by block, [blocks, components]."""
     to = _means(cohort, model, means)
-    return _over_batch(cohort, model, tokens, torch.float32, lambda run: _rises(run, to, [1.0]))[
-        :, 0
-    ]
+    return _by_block(cohort, model, tokens, torch.float32, lambda run: _rises(run, to, [1.0])[:, 0])
 
 
 def attribution_patching(
@@ -106,8 +143,20 @@ def attribution_patching(
     Predicts the rise of the loss, nats (Nanda 2023; Syed, Rager and Conmy, arXiv 2310.10348).
     Exact where the loss is linear in the write. Arguments and errors as `mean_ablation_effects`.
     """
+    return patching_by_block(cohort, model, tokens, means=means, dtype=dtype).mean
+
+
+def patching_by_block(
+    cohort: InterventionCohort,
+    model: int,
+    tokens: Tensor,
+    *,
+    means: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Blocked:
+    """`attribution_patching` block by block, [blocks, components]."""
     to = _means(cohort, model, means)
-    return _over_batch(cohort, model, tokens, dtype, lambda run: _densities(run, to, [0.0]))[:, 0]
+    return _by_block(cohort, model, tokens, dtype, lambda run: _densities(run, to, [0.0])[:, 0])
 
 
 def integrated_gradients(
@@ -132,12 +181,13 @@ def integrated_gradients(
     def both(run: CleanRun) -> Tensor:
         return torch.cat([_densities(run, to, middles), _rises(run, to, [1.0])], dim=1)
 
-    found = _over_batch(cohort, model, tokens, dtype, both)
+    blocks = _by_block(cohort, model, tokens, dtype, both)
+    found, rest = blocks.mean, blocks.without_each()
     curve, measured = found[:, :-1], found[:, -1]
     effects = curve.mean(1)
-    return Attribution(
-        cohort.components, effects, measured, (effects - measured).abs(), steps, curve
-    )
+    without = torch.stack([rest[..., :-1].mean(-1), rest[..., -1]], 1)
+    error = (effects - measured).abs()
+    return Attribution(cohort.components, effects, measured, error, steps, curve, without)
 
 
 def loss_along_path(
@@ -148,18 +198,22 @@ def loss_along_path(
     *,
     means: Tensor | None = None,
     dtype: torch.dtype = torch.float64,
-) -> Path:
-    """The loss at `fractions` of the way from each component's clean write to its mean.
+) -> tuple[Path, Path]:
+    """The loss at `fractions` of the way from each component's clean write to its mean; and the
+    same [blocks, components, points] without one block of sequences.
 
     In float64 by default: at 1/64 of the way a converged model's remainder is below float32's
     rounding.
     Arguments and errors as `mean_ablation_effects`.
     """
     to = _means(cohort, model, means)
-    rise = _over_batch(cohort, model, tokens, dtype, lambda run: _rises(run, to, fractions))
-    slope = attribution_patching(cohort, model, tokens, means=to, dtype=dtype)
-    at = torch.tensor(fractions, dtype=torch.float64, device=rise.device)
-    return Path(cohort.components, at, rise, slope)
+    rise = _by_block(cohort, model, tokens, dtype, lambda run: _rises(run, to, fractions))
+    slope = patching_by_block(cohort, model, tokens, means=to, dtype=dtype)
+    at = torch.tensor(fractions, dtype=torch.float64, device=rise.values.device)
+    return (
+        Path(cohort.components, at, rise.mean, slope.mean),
+        Path(cohort.components, at, rise.without_each(), slope.without_each()),
+    )
 
 
 def step_convergence(
@@ -178,12 +232,6 @@ def step_convergence(
     return out
 
 
-# ---------------------------------------------------------------------------- agreement
-
-
-# ---------------------------------------------------------------------------- the published table
-
-
 # -------------------------------------------------------------------------------- one batch
 
 
@@ -198,25 +246,26 @@ def _means(cohort: InterventionCohort, model: int, means: Tensor | None) -> Tens
     return found
 
 
-def _over_batch(
+def _by_block(
     cohort: InterventionCohort,
     model: int,
     tokens: Tensor,
     dtype: torch.dtype,
     measure: Callable[[CleanRun], Tensor],
-) -> Tensor:
-    """What `measure` finds on a few sequences at a time, averaged over kept positions."""
+) -> Blocked:
+    """What `measure` finds on a few sequences at a time, [blocks, ...]."""
     if tokens.ndim != 2 or not len(tokens):
         raise ValueError(f"tokens must be [batch, position], not {list(tokens.shape)}")
-    total, kept = torch.zeros((), dtype=torch.float64, device=tokens.device), 0
-    for part in tokens.split(BATCH):
+    values, kept = [], []
+    for part in tokens.split(min(BATCH, max(1, len(tokens) // BLOCKS))):
         run = cohort.clean_run(model, part, dtype)
         n = int(run.kept.sum())
         if n:
-            total, kept = total + n * measure(run), kept + n
+            values.append(measure(run).double())
+            kept.append(float(n))
     if not kept:
         raise BadActivations("attribution: no position of the batch is kept; check the padding")
-    return total / kept
+    return Blocked(torch.stack(values), torch.tensor(kept).to(values[0]))
 
 
 def _variants(run: CleanRun, fractions: Sequence[float]) -> list[tuple[int, float]]:

@@ -1,9 +1,17 @@
-"""How well the decoder columns of a cohort's dictionaries match across models."""
+"""How well the decoder columns of a cohort's dictionaries match across models.
+
+Every figure here is of likeness, so it has a ceiling: what the same code makes of a second
+dictionary of the anchor (`one_other`). From a start of its own that is another dictionary, and how
+far the two agree bounds what those of two models can show. From the anchor's own start it is the
+anchor's very dictionary, so that the ceiling is 1; what an exact copy of the anchor gives there,
+its stream turned by a Haar matrix, is recorded beside and bounds nothing, as a sibling in the
+anchor's own basis may match better.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -11,6 +19,7 @@ from scipy.stats import ortho_group
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort, pair_labels
+from polyrot.dictionaries.collection import LEAST_EV, Choice
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.maps.matching import matched_fraction, max_cosine
 from polyrot.measured import Measured, PairSite
@@ -35,6 +44,41 @@ class Agreement:
     mean: PairSite
     live_fraction: PairSite
     cosines: Tensor
+
+    def __post_init__(self) -> None:
+        """Say what kind of number each is, which tables kept earlier do not."""
+        for name, unit in (
+            ("fraction", "fraction"),
+            ("mean", "correlation"),
+            ("live_fraction", "fraction"),
+        ):
+            object.__setattr__(self, name, replace(getattr(self, name), unit=unit))
+
+    def below(self, perfect: Mapping[str, PairSite] | None = None) -> Agreement:
+        """The same with the ceilings of its tables: `one_other` of a second start on the anchor,
+        or 1, where all dictionaries have one start."""
+        sites = self.fraction.sites
+        ones = np.ones(len(sites))
+        fraction, mean = (
+            replace(
+                getattr(self, name),
+                ceiling=ones if perfect is None else perfect[name].at(sites).values[0],
+            )
+            for name in ("fraction", "mean")
+        )
+        return replace(self, fraction=fraction, mean=mean)
+
+    def beside_turned(self, turned: Mapping[str, PairSite]) -> Agreement:
+        """The same with what an exact copy of the anchor gives whose stream is turned by a Haar
+        matrix (`one_other` of it), recorded beside each table."""
+        sites = self.fraction.sites
+        fraction, mean = (
+            getattr(self, name).also(
+                **{f"turned_copy_{s}": float(turned[name].at([s]).values[0, 0]) for s in sites}
+            )
+            for name in ("fraction", "mean")
+        )
+        return replace(self, fraction=fraction, mean=mean)
 
 
 def _tables(
@@ -74,20 +118,46 @@ def agreement(cohort: Cohort, saes: BySite, sites: Sequence[str]) -> Agreement:
     return Agreement(fraction, mean, live_fraction, torch.stack(kept).unflatten(0, shape))
 
 
+def one_other(
+    anchors: Mapping[str, Dictionary],
+    others: Mapping[str, Dictionary],
+    sites: Sequence[str],
+    label: str,
+) -> tuple[dict[str, PairSite], Tensor]:
+    """Of one other dictionary a site: "fraction" of the anchor's columns matched and "mean" best
+    cosine, [1, sites] each, and the best cosines, [1, sites, columns]."""
+    cosines = torch.stack(
+        [max_cosine(anchors[s].decoder, others[s].decoder, features="columns") for s in sites]
+    )
+    found = {
+        "fraction": [matched_fraction(row) for row in cosines],
+        "mean": [float(row.mean()) for row in cosines],
+    }
+    tables = {n: PairSite(np.array([row]), (label,), tuple(sites)) for n, row in found.items()}
+    return tables, cosines[None].cpu().float()
+
+
 def noise_agreement(saes: BySite, sites: Sequence[str]) -> tuple[PairSite, Tensor]:
     """Fraction of the anchor's columns matched by an SAE from the same start that only ever saw
     noise (model 1 of `saes`), [1, sites], and the best cosines behind it, [1, sites, columns]."""
-    cosines = torch.stack(
-        [max_cosine(saes[0, s].decoder, saes[1, s].decoder, features="columns") for s in sites]
-    )
-    fractions = np.array([[matched_fraction(row) for row in cosines]])
-    return PairSite(fractions, ("noise",), tuple(sites)), cosines[None].cpu().float()
+    anchors, others = ({s: saes[m, s] for s in sites} for m in (0, 1))
+    tables, cosines = one_other(anchors, others, sites, "noise")
+    return tables["fraction"], cosines
 
 
 def match_with_noise(noise: PairSite, cohort: Cohort) -> Measured:
     """`noise_agreement` at the sites the paper names; all of its sites beside it."""
     found = dict(zip(noise.sites, noise.values[0].tolist(), strict=True))
     return Measured.of({site: found[site] for site in cohort.named_sites}).also(**found)
+
+
+def _gain(a: Tensor, b: Tensor, through: Tensor) -> tuple[float, float, float]:
+    """Mean best cosine of columns a [d, f] in `through` @ b less that in b; that in b; and that in
+    `through` @ b."""
+    before, after = (
+        float(max_cosine(a, c, features="columns").mean()) for c in (b, through.to(b) @ b)
+    )
+    return after - before, before, after
 
 
 def gain_by_rotation(cohort: Cohort, saes: BySite, fits: Fits, sites: Sequence[str]) -> PairSite:
@@ -99,12 +169,10 @@ def gain_by_rotation(cohort: Cohort, saes: BySite, fits: Fits, sites: Sequence[s
 
     def cell(model: int, site: str) -> tuple[float, ...]:
         a, b = saes[0, site].decoder, saes[model, site].decoder
-        r = fits.matched[site][model - 1].r.to(b)
-        haar = torch.from_numpy(ortho_group.rvs(len(r), random_state=rng)).to(b)
-        before, after, chance = (
-            float(max_cosine(a, c, features="columns").mean()) for c in (b, r.T @ b, haar @ b)
-        )
-        return after - before, chance - before, before, after
+        r = fits.matched[site][model - 1].r
+        haar = torch.from_numpy(ortho_group.rvs(len(r), random_state=rng))
+        gain, before, after = _gain(a, b, r.T)
+        return gain, _gain(a, b, haar)[0], before, after
 
     gain, chance, before, after = _tables(cohort, sites, cell)
     return gain.also(
@@ -114,19 +182,35 @@ def gain_by_rotation(cohort: Cohort, saes: BySite, fits: Fits, sites: Sequence[s
     )
 
 
+def perfect_gain(
+    anchors: Mapping[str, Dictionary], again: Mapping[str, Dictionary], sites: Sequence[str]
+) -> PairSite:
+    """The gain [1, sites] of an exact copy of the anchor, turned by a Haar matrix that R undoes:
+    its dictionaries are the anchor's second ones (`again`, by site), turned likewise."""
+    rng = numpy_generator(NULL_DRAWS_SEED, "a turned copy of the anchor")
+    gains = []
+    for site in sites:
+        a, b = anchors[site].decoder, again[site].decoder
+        turn = torch.from_numpy(ortho_group.rvs(len(b), random_state=rng)).to(b)
+        gains.append(_gain(a, turn @ b, turn.T)[0])
+    return PairSite(np.array([gains]), ("the anchor, turned",), tuple(sites))
+
+
 def universality(
     cohort: Cohort,
     saes: BySite,
     second_start: Mapping[str, Dictionary],
     fits: Fits,
-    sites: Sequence[str],
+    choices: Mapping[str, Choice],
     haar_draws: int = 8,
 ) -> PairSite:
     """Fraction of live columns matched after R minus that with Haar matrices in place of R.
 
-    `second_start`: the anchor's dictionaries from another start, by site. Recorded beside: both
-    fractions, and what two starts on one model share, which is the ceiling.
+    `second_start`: the anchor's dictionaries from another start, by site. `choices`: the sparsity
+    of all of them, by site, and what the anchor's give there. Recorded beside: both fractions, what
+    two starts on one model share, and l1, L0 and EV.
     """
+    sites = list(choices)
     rng = numpy_generator(NULL_DRAWS_SEED, "Haar in place of R, sparse")
     live = live_features(cohort, saes)
     again = live_features(cohort, {(0, s): d for s, d in second_start.items()})
@@ -143,7 +227,7 @@ def universality(
             )
             for q in draws
         ]
-        ceiling = matched_fraction(
+        two_starts = matched_fraction(
             max_cosine(
                 a,
                 second_start[site].decoder,
@@ -153,12 +237,43 @@ def universality(
             )
         )
         chance = float(np.mean(through_haar))
-        return through_r - chance, through_r, chance, ceiling
+        return through_r - chance, through_r, chance, two_starts
 
-    difference, through_r, chance, ceiling = _tables(cohort, sites, cell)
+    difference, through_r, chance, two_starts = _tables(cohort, sites, cell)
     by_site = {
         f"{name}_{site}": float(table.values[:, j].mean())
-        for name, table in (("through_R", through_r), ("haar", chance), ("two_starts", ceiling))
+        for name, table in (("through_R", through_r), ("haar", chance), ("two_starts", two_starts))
         for j, site in enumerate(sites)
     }
-    return difference.also(**by_site)
+    chosen = {
+        f"{name}_{site}": float(getattr(choice, name))
+        for site, choice in choices.items()
+        for name in ("l1", "l0", "ev")
+    }
+    return difference.also(**by_site, **chosen)
+
+
+def up_to_rotation(table: PairSite, l0: tuple[float, float]) -> Measured:
+    """The table of `universality` as the claim has it: by site, the mean over pairs.
+
+    Ceiling: what two starts on one model share beyond Haar. Out of reach where a site's
+    dictionaries are not as registered: L0 within `l0`, EV of at least 0.9, on the anchor.
+    """
+
+    def beside(name: str) -> np.ndarray:
+        return np.array([float(table.beside[f"{name}_{site}"]) for site in table.sites])
+
+    found = table.also(least_l0=l0[0], largest_l0=l0[1]).mean_over_pairs()
+    reasons = []
+    for what, values, missed in (
+        (f"EV below {LEAST_EV}", beside("ev"), beside("ev") < LEAST_EV),
+        (f"L0 below {l0[0]:g}", beside("l0"), beside("l0") < l0[0]),
+        (f"L0 above {l0[1]:g}", beside("l0"), beside("l0") > l0[1]),
+    ):
+        if missed.any():
+            low, high = values[missed].min(), values[missed].max()
+            reasons.append(
+                f"{what} at {missed.sum()} of {len(missed)} sites ({low:.3g} to {high:.3g})"
+            )
+    unmet = f"the dictionaries are not as registered: {', '.join(reasons)}" if reasons else ""
+    return found.below(beside("two_starts") - beside("haar")).unless(unmet)

@@ -8,7 +8,7 @@ siblings can be said of them. Throughout a is the earlier checkpoint and b the l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -19,22 +19,27 @@ from torch import Tensor
 from polyrot.cohorts.cohort import Cohort
 from polyrot.cohorts.run import EARLY, nearest
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.maps.bootstrap import SequenceSums, sequence_weights
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.moments import check_fit
+from polyrot.maps.null_space import nearest_to_identity
 from polyrot.maps.procrustes import (
     fit_from_moments,
     fit_rotation,
     frobenius_distance,
-    nearest_to_identity,
     pair_moments,
     principal_basis,
     restricted_distance,
 )
-from polyrot.measured import Measured
+from polyrot.measured import Measured, PairSite
+from polyrot.measures.fits import NULL_DRAWS_SEED
+from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact
 
 SHARE = 0.999
 """Of the variance, held by the directions that a restricted distance is taken on."""
+DRAWS = 400
+"""Of sequences, for the interval of an explained variance."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +69,13 @@ class Drift:
         Haar draw."""
         i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
         value = self.distance[i, -1, j] / (2 * self.width) ** 0.5
-        return self._measured(value, early_step=float(self.steps[i]))
+        unmet = self._undetermined({self.middle: self.rank[i, -1, j]})
+        return self._measured(value, early_step=float(self.steps[i])).unless(unmet)
 
     def toward_output(self, restricted: bool = False) -> Measured:
         """Spearman correlation of a site's depth with the distance from the half-way checkpoint to
-        the last; `restricted`, with the distance per identifiable dimension."""
+        the last, out of reach where R is not determined at every site; `restricted`, with the
+        distance per identifiable dimension."""
         i = nearest(self.steps, 0.5)
         row = (self.restricted if restricted else self.distance)[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
@@ -83,11 +90,14 @@ class Drift:
                 for site, n in zip(self.sites, self.dimensions[i], strict=True)
             }
         value = _spearman(np.arange(len(row)), row)
-        return self._measured(value, half_way_step=float(self.steps[i]), **by_site)
+        ranks = {} if restricted else dict(zip(self.sites, self.rank[i, -1], strict=True))
+        made = self._measured(value, half_way_step=float(self.steps[i]), **by_site)
+        return made.unless(self._undetermined(ranks))
 
     def monotone(self) -> Measured:
-        """Spearman correlation of the step gap with the distance over all pairs of checkpoints,
-        middle site. (A rank correlation does not see the logarithm.)
+        """Spearman correlation of the step gap with the distance, middle site; favourable reading
+        of all pairs of checkpoints and of distances to the last one, both recorded. (A rank
+        correlation does not see the logarithm.) Out of reach where R is not determined there.
 
         Raises ValueError for fewer than five checkpoints.
         """
@@ -99,8 +109,22 @@ class Drift:
         by_site = self.distance[first, second]
         found = {site: _spearman(gaps, by_site[:, j]) for j, site in enumerate(self.sites)}
         last, middle = second == len(steps) - 1, self.sites.index(self.middle)
-        to_last = _spearman(gaps[last], by_site[last, middle])
-        return self._measured(found[self.middle], to_the_last_only=to_last, **found)
+        readings = {
+            "all_pairs": found[self.middle],
+            "to_the_last_only": _spearman(gaps[last], by_site[last, middle]),
+        }
+        reading = max(readings, key=lambda name: readings[name])
+        used = slice(None) if reading == "all_pairs" else last
+        lowest = self.rank[first, second, middle][used].min()
+        made = self._measured(readings[reading], **readings, **found).also(reading=reading)
+        return made.unless(self._undetermined({self.middle: lowest}))
+
+    def _undetermined(self, ranks: Mapping[str, int]) -> str:
+        """In words, at which of `ranks` (by site) a part of R is not determined; empty if none."""
+        low = [
+            f"rank {rank} of {self.width} at {s}" for s, rank in ranks.items() if rank < self.width
+        ]
+        return f"R is not determined: {', '.join(low)}" if low else ""
 
     def _measured(self, value: float, **beside: float) -> Measured:
         counts = {"checkpoints": len(self.steps), "tokens": self.tokens}
@@ -135,7 +159,12 @@ def measure_drift(checkpoints: Cohort) -> Drift:
             moments = pair_moments(list(x[:late]), x[late], auto=True)
             for step, each in zip(steps, moments, strict=False):
                 check_fit(each, f"drift at {site}", (f"step {step}", f"step {steps[late]}"))
-            for early, (m, fit) in enumerate(zip(moments, fit_from_moments(moments), strict=True)):
+            null = [
+                torch_generator(NULL_DRAWS_SEED, "drift, null space", site, step, steps[late])
+                for step in steps[:late]
+            ]
+            fits = fit_from_moments(moments, generators=null)
+            for early, (m, fit) in enumerate(zip(moments, fits, strict=True)):
                 assert m.auto_a is not None
                 basis = principal_basis(m.auto_a, SHARE)
                 dimensions[early, j] = basis.shape[1]
@@ -171,7 +200,9 @@ class Reconstructions:
 
     Each [steps, steps, sites], earlier by later; NaN where the first has no dictionary or is not
     earlier. naive: on the later as it is. rotated: centred, rotated back by what was fitted on the
-    fit split, with the earlier's mean. own: [steps, sites], on the earlier itself.
+    fit split, with the earlier's mean. own: [steps, sites], on the earlier itself. draws: "naive"
+    and "rotated" -> [draws], of the early checkpoint's at the middle site on the last, on sequences
+    drawn with replacement; empty in tables kept before they were taken, which have no interval.
     """
 
     steps: tuple[int, ...]
@@ -180,22 +211,28 @@ class Reconstructions:
     own: np.ndarray
     naive: np.ndarray
     rotated: np.ndarray
+    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def to_artifact(self) -> Artifact:
         """Plain tensors and values, for the store."""
         tables = {"own": self.own, "naive": self.naive, "rotated": self.rotated}
+        tables |= {f"draws.{name}": drawn for name, drawn in self.draws.items()}
         meta = {"steps": list(self.steps), "sites": list(self.sites)}
         return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
 
     @classmethod
     def from_artifact(cls, artifact: Artifact, middle: str) -> Reconstructions:
         """What `to_artifact` wrote."""
-        tables = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+        found = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
+        tables = {name: found[name] for name in ("own", "naive", "rotated")}
+        draws = {name.removeprefix("draws."): x for name, x in found.items() if name not in tables}
         steps, sites = (tuple(artifact.meta[name]) for name in ("steps", "sites"))
-        return cls(steps, sites, middle, **tables)
+        return cls(steps, sites, middle, **tables, draws=draws)
 
     def early(self, which: Literal["naive", "rotated"]) -> Measured:
-        """The early checkpoint's dictionary on the last checkpoint, middle site."""
+        """The early checkpoint's dictionary on the last checkpoint, middle site. What it scores at
+        home is the ceiling of what it scores rotated: a rotated copy of the early checkpoint is,
+        rotated back, that checkpoint."""
         i, site = nearest(self.steps, EARLY), self.middle
         j = self.sites.index(site)
         beside: dict[str, float | str] = {
@@ -205,7 +242,16 @@ class Reconstructions:
             "early_step": float(self.steps[i]),
             "site": site,
         }
-        return Measured.of(float(getattr(self, which)[i, -1, j])).also(**beside)
+        value, drawn = getattr(self, which)[i, -1, j], self.draws.get(which)
+        found = PairSite(
+            np.array([[value]]),
+            ("early to last",),
+            (site,),
+            beside,
+            unit="ev",
+            resamples=None if drawn is None else drawn[:, None, None],
+        ).each()
+        return found.below(float(self.own[i, j])) if which == "rotated" else found
 
     def half_way(self) -> dict[str, float]:
         """Scores of the half-way checkpoint's dictionaries on the last, by site."""
@@ -228,7 +274,8 @@ def reconstruct(
     steps, sites = tuple(checkpoints.seeds), tuple(checkpoints.sites)
     own = np.full((len(steps), len(sites)), np.nan)
     naive = np.full((len(steps), len(steps), len(sites)), np.nan)
-    rotated = naive.copy()
+    rotated, draws = naive.copy(), {}
+    asked = nearest(steps, EARLY), len(steps) - 1, checkpoints.middle
     for (early, site), dictionary in dictionaries.items():
         j = sites.index(site)
         fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
@@ -237,4 +284,16 @@ def reconstruct(
             turned = fit_rotation(fit[late], fit[early]).apply(score[late])
             naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
             rotated[early, late, j] = explained_variance(turned, dictionary(turned))
-    return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated)
+            if (early, late, site) == asked:
+                sequence = checkpoints.sequences("score")
+                for name, x in (("naive", score[late]), ("rotated", turned)):
+                    draws[name] = _drawn(x, dictionary(x), sequence)
+    return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated, draws)
+
+
+def _drawn(x: Tensor, x_hat: Tensor, sequence: Tensor) -> np.ndarray:
+    """Explained variance of x by x_hat on sequences drawn with replacement, [DRAWS]."""
+    sums = SequenceSums.of(x, x_hat, sequence)
+    generator = torch_generator(NULL_DRAWS_SEED, "drift, sequences", device=x.device)
+    drawn = sums.scores(sequence_weights(len(sums.tokens), DRAWS, generator))
+    return np.asarray(drawn.cpu())

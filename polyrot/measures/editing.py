@@ -32,6 +32,7 @@ from polyrot.measures.effects import (
     TARGETS,
     Effects,
     effects,
+    mean_over_pairs,
     rotated_direction,
     tokens_at_stake,
 )
@@ -203,10 +204,11 @@ class Edits:
         return Measured(
             ratio[arm].mean(1),
             self.contrasts,
-            ratio[arm],
+            None,
             beside,
             {"models": list(self.seeds)},
             {"pairs": len(self.pairs), "sequences": self.sequences},
+            mean_over_pairs(ratio[arm]),
         )
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort
 from polyrot.maps.procrustes import Rotation
+from polyrot.measured import Interval, Unit, interval_about
 from polyrot.runtime.device import memory_for
 from polyrot.runtime.seeding import torch_generator
 
@@ -39,6 +40,8 @@ RANDOM_SEED = 20260606
 INTERVENTION_MEMORY_REMEDY = "use a device with more memory, or --device cpu"
 LEAST = 64
 """Sequences that an effect is averaged over at least: those of the paper's on Pythia."""
+ROUNDING = 1e-5
+"""Relative standard error that single precision leaves in a ratio of effects."""
 POSITIONS = 2048
 """Positions run at once. At the vocabulary of Pythia their logits are 400 MB, and six of them are
 held: clean, steered, and what their divergence needs."""
@@ -207,3 +210,26 @@ def dose_needed(doses: Sequence[float], curve: Sequence[float], effect: float) -
     i = int(reached[0])
     share = (abs(effect) - y[i - 1]) / (y[i] - y[i - 1])
     return DoseNeeded(float(x[i - 1] + share * (x[i] - x[i - 1])), False)
+
+
+def mean_over_pairs(by_pair: np.ndarray, unit: Unit = "real") -> tuple[Interval | None, ...]:
+    """The intervals of the means of `by_pair` [values, pairs], ratios of effects, over their pairs:
+    Student's t, never narrower than rounding. None with one pair."""
+    n = by_pair.shape[1]
+    if n < 2:
+        return (None,) * len(by_pair)
+    values, errors = by_pair.mean(1), by_pair.std(1, ddof=1) / n**0.5
+    errors = np.hypot(errors, ROUNDING * np.abs(values))
+    return tuple(
+        interval_about(float(value), float(error), "pairs", unit, freedom=n - 1)
+        for value, error in zip(values, errors, strict=True)
+    )
+
+
+def jackknifed(value: float, without: np.ndarray, unit: Unit) -> Interval:
+    """The interval of a statistic of all pairs, from its values `without` each pair in turn, [n];
+    never narrower than rounding (Efron and Tibshirani 1993, chapter 11)."""
+    n = len(without)
+    error = ((n - 1) / n * np.square(without - without.mean()).sum()) ** 0.5
+    error = float(np.hypot(error, ROUNDING * abs(value)))
+    return interval_about(value, error, "pairs", unit, freedom=n - 1)

@@ -17,9 +17,10 @@ from polyrot.haar.orthogonal import determinant_sign
 from polyrot.haar.published import published_ks
 from polyrot.language.pair import parted
 from polyrot.maps.matching import matched_fraction, max_cosine
-from polyrot.measured import Measured
-from polyrot.measures import haar
+from polyrot.measured import Interval, Measured, PairSite
 from polyrot.measures.fits import NULL_DRAWS_SEED, Fits
+from polyrot.measures.haar.published import distances, half_gap
+from polyrot.measures.haar.rotations import rotation_stack
 from polyrot.measures.transfer import Transfer, measure_transfer
 from polyrot.runtime.seeding import numpy_generator
 
@@ -43,26 +44,24 @@ class Frontier:
     At sites where A has a dictionary: the EVs of `Transfer`, and of the decoders the mean best
     cosine with B's own dictionary and the fraction matched. At all: magnitude ||R - I||_F /
     sqrt(2 d), split_half (the same between fits on two halves of the tokens), det (its sign), ks_p
-    (the published test of R's phases against Haar). notes: what may be wrong with A's dictionary.
+    (the published test of R's phases against Haar). gains: rotated EV - naive EV at the former
+    sites, with resamples of the score split. notes: what may be wrong with A's dictionary.
     """
 
     by_site: Mapping[str, Mapping[str, float]]
     counts: Mapping[str, int]
+    gains: PairSite
     notes: tuple[str, ...] = ()
 
     def gain(self) -> Measured:
-        """Rotated EV - naive EV at every site with a dictionary of A."""
-        return self._measured(
-            {
-                site: row["rotated_ev"] - row["naive_ev"]
-                for site, row in self.by_site.items()
-                if "naive_ev" in row
-            },
-            lambda name: name not in OF_R,
-        )
+        """Rotated EV - naive EV at every site with a dictionary of A, with the interval of the
+        score split's sequences. It says that A's basis does not serve B: no ceiling."""
+        each = self.gains.each()
+        values = dict(zip(self.gains.sites, each.values.tolist(), strict=True))
+        return self._measured(values, lambda name: name not in OF_R, each.intervals)
 
     def magnitude(self) -> Measured:
-        """||R - I||_F / sqrt(2 d) at every site."""
+        """||R - I||_F / sqrt(2 d) at every site, of the R that was fitted."""
         return self._measured(
             {site: row["magnitude"] for site, row in self.by_site.items()},
             lambda name: name in OF_R[1:],
@@ -82,7 +81,12 @@ class Frontier:
                 lines.append(f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells))
         return [*lines, *self.notes]
 
-    def _measured(self, values: Mapping[str, float], recorded: Callable[[str], bool]) -> Measured:
+    def _measured(
+        self,
+        values: Mapping[str, float],
+        recorded: Callable[[str], bool],
+        intervals: tuple[Interval | None, ...] = (),
+    ) -> Measured:
         beside: dict[str, float | str] = {
             f"{name}_{site}": value
             for site, row in self.by_site.items()
@@ -96,6 +100,7 @@ class Frontier:
             {**beside, **({"notes": "; ".join(self.notes)} if self.notes else {})},
             {"null draws": NULL_DRAWS_SEED},
             {**self.counts, "sites": len(values)},
+            intervals,
         )
 
 
@@ -139,7 +144,7 @@ def measure_frontier(
     A's dictionary suits B better.
     """
     at = [site for site in fits.sites if site in saes]
-    transfer: Transfer = measure_transfer(cohort, fits.at(at), saes)
+    transfer: Transfer = measure_transfer(cohort, fits.at(at), saes, copies=0)
     rows: dict[str, dict[str, float]] = {site: {} for site in fits.sites}
     for j, site in enumerate(at):
         for name, called in EVS.items():
@@ -149,20 +154,21 @@ def measure_frontier(
         cosines = max_cosine(mine, theirs, given, features="columns")
         rows[site]["mean_cosine"] = float(cosines.mean())
         rows[site]["matched"] = matched_fraction(cosines)
-    rs = haar.rotation_stack(fits)
+    rs = rotation_stack(fits)
     found = {
-        "magnitude": haar.distances(fits).values[0] / (2 * cohort.width) ** 0.5,
-        "split_half": haar.half_gap(fits).values[0],
+        "magnitude": distances(fits).values[0] / (2 * cohort.width) ** 0.5,
+        "split_half": half_gap(fits).values[0],
         "det": determinant_sign(rs),
         "ks_p": published_ks(rs, numpy_generator(NULL_DRAWS_SEED, "published reference")).p_values,
     }
     for name, values in found.items():
         for site, value in zip(fits.sites, values, strict=True):
             rows[site][name] = float(value)
-    counts = {"pairs": 1, "tokens": int(transfer.self_ev.counts["tokens"])}
+    gains = transfer.rotated_ev - transfer.naive_ev
+    counts = {"pairs": 1, **gains.counts}
     swapped = [
         f"note: at {site} the dictionary of A reconstructs B better than A: is it B's?"
         for site in at
         if rows[site]["naive_ev"] > rows[site]["self_ev"]
     ]
-    return Frontier(rows, counts, (*notes, *swapped))
+    return Frontier(rows, counts, gains, (*notes, *swapped))

@@ -7,9 +7,10 @@ measured now; with `--retrain` everything behind it is made anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
@@ -21,17 +22,31 @@ from polyrot.store import Artifact, Store
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 
+RESAMPLES = "resamples of "
+"""Before the name of a table: the tensor [draws, pairs, sites] of its resamples."""
+
 Tables = Mapping[str, PairSite]
 
 
 def to_json(table: PairSite) -> dict[str, Any]:
-    """Plain values of a table; `from_json` gives it back exactly."""
-    return {**asdict(table), "values": table.values.tolist()}
+    """Plain values of a table but for its resamples; `from_json` gives it back exactly."""
+    return {
+        **asdict(replace(table, resamples=None)),
+        "values": table.values.tolist(),
+        "ceiling": None if table.ceiling is None else table.ceiling.tolist(),
+    }
 
 
-def from_json(saved: Mapping[str, Any]) -> PairSite:
-    """The table that `to_json` wrote."""
-    return PairSite(**{**saved, "pairs": tuple(saved["pairs"]), "sites": tuple(saved["sites"])})
+def from_json(saved: Mapping[str, Any], resamples: Tensor | None = None) -> PairSite:
+    """The table that `to_json` wrote, now or before tables had a unit and a ceiling."""
+    return PairSite(
+        **{
+            **saved,
+            "pairs": tuple(saved["pairs"]),
+            "sites": tuple(saved["sites"]),
+            "resamples": None if resamples is None else resamples.numpy(),
+        }
+    )
 
 
 def recipe(cohort: Cohort, groups: Sequence[Group], **more: object) -> dict[str, object]:
@@ -51,11 +66,22 @@ def kept(
     recipe: Mapping[str, Any],
     measure: Callable[[], tuple[Tables, Mapping[str, Tensor]]],
 ) -> tuple[dict[str, PairSite], dict[str, Tensor]]:
-    """Named tables and tensors: shipped, cached, or measured now."""
+    """Named tables and tensors: shipped, cached, or measured now. Resamples are kept in single
+    precision, beside the tensors."""
 
     def build(_: object) -> Artifact:
         tables, tensors = measure()
-        return Artifact(dict(tensors), {"tables": {n: to_json(t) for n, t in tables.items()}})
+        drawn = {
+            RESAMPLES + name: torch.tensor(table.resamples, dtype=torch.float32)
+            for name, table in tables.items()
+            if table.resamples is not None
+        }
+        saved = {name: to_json(table) for name, table in tables.items()}
+        return Artifact({**tensors, **drawn}, {"tables": saved})
 
     found = store.get_or_build(kind, recipe, build, name=name)
-    return {n: from_json(t) for n, t in found.meta["tables"].items()}, dict(found.tensors)
+    tables = {
+        name: from_json(saved, found.tensors.get(RESAMPLES + name))
+        for name, saved in found.meta["tables"].items()
+    }
+    return tables, {n: t for n, t in found.tensors.items() if not n.startswith(RESAMPLES)}

@@ -15,7 +15,7 @@ from torch import Tensor
 from polyrot.cohorts.cohort import pair_labels
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort
 from polyrot.measured import Measured
-from polyrot.measures.effects import N_SEQUENCES, parts
+from polyrot.measures.effects import N_SEQUENCES, ROUNDING, jackknifed, parts
 
 
 @dataclass(frozen=True)
@@ -34,21 +34,38 @@ class Overlaps:
 
     @property
     def spearman(self) -> Measured:
-        """Rank correlation of overlap with the mean transfer over pairs."""
-        by_pair = [float(spearmanr(self.overlap, row).statistic) for row in self.transfer.T]
+        """Rank correlation of overlap with the mean transfer over pairs; out of reach where all
+        directions transfer alike, to rounding."""
+        mean = self.transfer.mean(1)
+        alike = bool(np.ptp(mean) <= ROUNDING * np.abs(mean).max())
+        value, interval = 0.0, None
+        if not alike:
+            value = _rank_correlation(self.overlap, mean)
+            if len(self.pairs) > 1:
+                rest = [
+                    _rank_correlation(self.overlap, np.delete(self.transfer, k, axis=1).mean(1))
+                    for k in range(len(self.pairs))
+                ]
+                interval = jackknifed(value, np.array(rest), "correlation")
         return Measured(
-            np.array([float(spearmanr(self.overlap, self.transfer.mean(1)).statistic)]),
+            np.array([value]),
             ("",),
-            np.array([by_pair]),
+            None,
             {
                 "overlap_min": float(self.overlap.min()),
                 "overlap_max": float(self.overlap.max()),
-                "transfer_min": float(self.transfer.mean(1).min()),
-                "transfer_max": float(self.transfer.mean(1).max()),
+                "transfer_min": float(mean.min()),
+                "transfer_max": float(mean.max()),
                 "pinned_dimensions": float(self.dimensions),
             },
             counts={"directions": len(self.names), "pairs": len(self.pairs)},
-        )
+            intervals=(interval,),
+            unit="correlation",
+        ).unless("every direction transfers alike: there is nothing to rank" if alike else "")
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return float(spearmanr(x, y).statistic)
 
 
 def pinned_subspace(readers: Tensor, share: float = 0.99) -> Tensor:

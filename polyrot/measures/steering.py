@@ -5,7 +5,7 @@ See `polyrot.measures.effects` for the effects and for arXiv 2605.24577's sectio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
+from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.maps.procrustes import Rotation
-from polyrot.measured import Measured
+from polyrot.maps.procrustes import Rotation, fit_rotation
+from polyrot.measured import Interval, Measured, Unit
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
@@ -24,8 +25,11 @@ from polyrot.measures.effects import (
     N_SEQUENCES,
     RANDOM_SEED,
     TARGETS,
+    DoseNeeded,
     Effects,
     dose_needed,
+    jackknifed,
+    mean_over_pairs,
     random_directions,
     rotated_direction,
     steer,
@@ -111,16 +115,32 @@ class Steering:
         return {"naive": self.naive, "rotated": self.rotated, "own": self.own}[arm]
 
     def _measured(
-        self, by_pair: np.ndarray, labels: Sequence[str], **beside: float | str
+        self,
+        by_pair: np.ndarray,
+        labels: Sequence[str],
+        beside: Mapping[str, float | str],
+        unit: Unit = "real",
     ) -> Measured:
         """by_pair: [values, pairs]; the mean over pairs is the value."""
+        return self._given(by_pair.mean(1), labels, mean_over_pairs(by_pair, unit), unit, beside)
+
+    def _given(
+        self,
+        values: np.ndarray,
+        labels: Sequence[str],
+        intervals: tuple[Interval | None, ...],
+        unit: Unit,
+        beside: Mapping[str, float | str],
+    ) -> Measured:
         return Measured(
-            by_pair.mean(1),
+            values,
             tuple(labels),
-            by_pair,
+            None,
             beside,
             {"models": list(self.seeds), "random directions": RANDOM_SEED},
             {"pairs": len(self.pairs), "sequences at least": self.sequences},
+            intervals,
+            unit,
         )
 
     def signed_ratio(self, contrast: str, dose: float, arm: Arm = "naive") -> Measured:
@@ -132,17 +152,15 @@ class Steering:
         curve = {
             f"ratio_at_{d:g}": float(r) for d, r in zip(self.doses, ratio.mean(0), strict=True)
         }
-        return self._measured(
-            ratio[None, :, j],
-            [contrast],
-            **curve,
-            within_gain=float(self.within.gain[i, 0, j]),
-            within_accuracy=float(self.within.accuracy[i, 0, j]),
-            cross_accuracy=float(curves.accuracy[i, :, j].mean()),
-            kl_ratio=float((curves.kl[i, :, j] / self.within.kl[i, 0, j]).mean()),
-            targets=self.targets[i],
-            own_ratio=float((self.own.gain[i, :, j] / self.within.gain[i, 0, j]).mean()),
-        )
+        beside = curve | {
+            "within_gain": float(self.within.gain[i, 0, j]),
+            "within_accuracy": float(self.within.accuracy[i, 0, j]),
+            "cross_accuracy": float(curves.accuracy[i, :, j].mean()),
+            "kl_ratio": float((curves.kl[i, :, j] / self.within.kl[i, 0, j]).mean()),
+            "targets": float(self.targets[i]),
+            "own_ratio": float((self.own.gain[i, :, j] / self.within.gain[i, 0, j]).mean()),
+        }
+        return self._measured(ratio[None, :, j], [contrast], beside)
 
     def signed_ratios(self, arm: Arm = "naive", doses: Sequence[float] = DOSES) -> Measured:
         """`signed_ratio` of every direction, mean over pairs and `doses`."""
@@ -154,45 +172,95 @@ class Steering:
         beside |= {
             f"targets_{n}": float(x) for n, x in zip(self.contrasts, self.targets, strict=True)
         }
-        return self._measured(ratio, self.contrasts, **beside)
+        return self._measured(ratio, self.contrasts, beside)
 
     def kl_ratios(self) -> Measured:
         """KL in siblings over KL in the anchor, every direction at each of the paper's doses."""
         n = len(DOSES)
         ratio = (self.naive.kl / self.within.kl)[:, :, :n]
         labels = [f"{name} at {dose:g}" for name in self.contrasts for dose in DOSES]
-        return self._measured(ratio.transpose(0, 2, 1).reshape(-1, len(self.pairs)), labels)
+        by_pair = ratio.transpose(0, 2, 1).reshape(-1, len(self.pairs))
+        return self._measured(by_pair, labels, {}, "positive")
 
     def against_random(self) -> Measured:
         """KL in siblings over the mean KL of random directions of equal norm, every direction,
         mean over pairs and the paper's doses."""
         ratio = (self.beside_random / self.random_kl).mean(2)
         spread = float((self.random_sd / self.random_kl).mean())
-        return self._measured(ratio, self.contrasts, random_relative_sd=spread)
+        return self._measured(ratio, self.contrasts, {"random_relative_sd": spread}, "positive")
 
     def dose_ratio(self, contrast: str, reference: float = 1.0) -> Measured:
         """Dose at which the siblings' mean curve reaches the anchor's effect at `reference`, over
         `reference`. Where no dose does, the largest tried, recorded as a bound ("at least")."""
         i, j = self.contrasts.index(contrast), self.doses.index(reference)
-        effect = float(self.within.gain[i, 0, j])
-        needed = dose_needed(self.doses, self.naive.gain[i].mean(0).tolist(), effect)
-        each = [dose_needed(self.doses, c.tolist(), effect) for c in self.naive.gain[i]]
-        doses = np.array([[d.dose / reference for d in each]])
+        effect, curves = float(self.within.gain[i, 0, j]), self.naive.gain[i]
+
+        def of(chosen: np.ndarray) -> DoseNeeded:
+            return dose_needed(self.doses, chosen.mean(0).tolist(), effect)
+
+        needed = of(curves)
+        rest = [
+            of(np.delete(curves, k, axis=0)) for k in range(len(curves) if len(curves) > 1 else 0)
+        ]
         beside: dict[str, float | str] = {
             "within_gain": effect,
-            "pairs_that_never_reach_it": float(sum(d.censored for d in each)),
+            "pairs_that_never_reach_it": float(sum(of(c[None]).censored for c in curves)),
         }
+        value = needed.dose / reference
+        interval = None
         if needed.censored:
-            beside["bound"] = f"at least {needed.dose / reference:g}: never reached"
-        made = self._measured(doses, [contrast], **beside)
-        return Measured(
-            np.array([needed.dose / reference]),
-            made.labels,
-            made.replicates,
-            made.beside,
-            made.seeds,
-            made.counts,
+            beside["bound"] = f"at least {value:g}: never reached"
+        elif rest:
+            interval = jackknifed(value, np.array([d.dose for d in rest]) / reference, "positive")
+            beside["without_one_pair_never_reached"] = float(sum(d.censored for d in rest))
+        return self._given(np.array([value]), [contrast], (interval,), "positive", beside)
+
+
+@dataclass(frozen=True)
+class Perfect:
+    """Steering of exact copies of the anchor. turned: of a Haar-rotated one, at dose 1: the ceiling
+    of what goes through R. alike: of one in the anchor's own basis: that of what goes untouched."""
+
+    turned: Steering
+    alike: Steering
+
+    def to_artifact(self) -> Artifact:
+        """Plain tensors and values, for the store."""
+        parts = {"turned": self.turned.to_artifact(), "alike": self.alike.to_artifact()}
+        return Artifact(
+            {f"{part}.{name}": t for part, a in parts.items() for name, t in a.tensors.items()},
+            {part: a.meta for part, a in parts.items()},
         )
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact) -> Perfect:
+        """What `to_artifact` wrote."""
+
+        def part(name: str) -> Steering:
+            prefix = f"{name}."
+            tensors = {
+                key.removeprefix(prefix): tensor
+                for key, tensor in artifact.tensors.items()
+                if key.startswith(prefix)
+            }
+            return Steering.from_artifact(Artifact(tensors, artifact.meta[name]))
+
+        return cls(part("turned"), part("alike"))
+
+
+def measure_perfect(
+    cohort: InterventionCohort, *, n_sequences: int = N_SEQUENCES, n_random: int = N_RANDOM
+) -> Perfect:
+    """`measure_steering` of exact copies of the cohort's anchor."""
+    turned = RotatedCopy(cohort)
+    alike = RotatedCopy(cohort, torch.eye(cohort.width))
+
+    def steered(copy: RotatedCopy, doses: Sequence[float], n: int) -> Steering:
+        anchor, sibling = copy.activations("fit", copy.steering_site)
+        rotation = fit_rotation(sibling, anchor)
+        return measure_steering(copy, [rotation], n_sequences=n_sequences, n_random=n, doses=doses)
+
+    return Perfect(steered(turned, (1.0,), 2), steered(alike, DOSES, n_random))
 
 
 def measure_steering(
@@ -201,6 +269,7 @@ def measure_steering(
     *,
     n_sequences: int = N_SEQUENCES,
     n_random: int = N_RANDOM,
+    doses: Sequence[float] = DOSES + BEYOND,
 ) -> Steering:
     """Dose curves of the cohort's contrasts in every model.
 
@@ -212,7 +281,7 @@ def measure_steering(
     pairs = pair_labels(cohort)
     if len(rotations) != len(pairs):
         raise ValueError(f"{len(rotations)} rotations for {len(pairs)} siblings")
-    doses = DOSES + BEYOND
+    doses = tuple(doses)
     few = cohort.intervention_tokens(n_sequences)
     arms: dict[str, list[list[Effects]]] = {"within": [], "naive": [], "rotated": [], "own": []}
     random, beside, norms, targets = [], [], [], []
@@ -251,7 +320,7 @@ def measure_steering(
 
 
 def recipe(cohort: InterventionCohort) -> dict[str, object]:
-    """What decides `measure` with its defaults, for a fingerprint."""
+    """What decides `measure_steering`, and `measure_perfect`, with defaults, for a fingerprint."""
     return {
         "version": RECIPE_VERSION,
         "cohort": cohort.fingerprint,

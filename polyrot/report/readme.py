@@ -1,22 +1,32 @@
-"""The README's account of what the suite concludes, made from the ledger and from nothing else.
+"""The README's account of what the suite concludes, made from the ledger and from nothing else, and
+its list of departures from the paper's protocol, made from the schedules of what is shipped.
 
-`python -m polyrot.report readme` writes it between two markers; a test compares.
+`python -m polyrot.report readme` writes each between two markers; a test compares.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from polyrot.cohorts.departures import of_bar_b
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict
+from polyrot.measures.bars.kept import POSITIONS
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.table import BEFORE, CONTROL_WORDS, before_mark
 from polyrot.runtime.files import write_atomically
+from polyrot.store import Runtime, Store
+from polyrot.workshop.profiles import PROFILES
+from polyrot.workshop.workshop import Workshop
 
 BEGIN = "<!-- made from claims/verdicts.toml by `python -m polyrot.report readme`: begin -->"
 END = "<!-- made from claims/verdicts.toml: end -->"
+BEGIN_DEPARTURES = "<!-- made from the schedules by `python -m polyrot.report readme`: begin -->"
+END_DEPARTURES = "<!-- made from the schedules: end -->"
+SCHEDULE = "shipped"
 HEADINGS = {
     "core": "The paper's core claims",
     "sharp": "Stricter forms of them",
@@ -87,20 +97,31 @@ def _rows(claim: Claim, entries: Mapping[tuple[str, str], Entry], mark: str) -> 
     return rows
 
 
-def filled(readme: str, text: str) -> str:
+def departures(shipped: Path) -> str:
+    """How what lies in the directory `shipped` was made otherwise than the paper says: a Markdown
+    list, by the schedules and by what the trained seeds say of their making."""
+    with TemporaryDirectory() as nothing:
+        store = Store(Path(nothing), shipped=shipped)
+        made = Workshop(Runtime(store), PROFILES[SCHEDULE]).departures
+    return "\n".join(f"- {text}" for text in (*made, *of_bar_b(POSITIONS)))
+
+
+def filled(readme: str, text: str, markers: tuple[str, str] = (BEGIN, END)) -> str:
     """`readme` with `text` between the markers. Raises ValueError where they are not there."""
-    head, begin, rest = readme.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    head, begin, rest = readme.partition(markers[0])
+    _, end, tail = rest.partition(markers[1])
     if not begin or not end:
-        raise ValueError(f"the README has lost a marker: {BEGIN} ... {END}")
-    return f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+        raise ValueError(f"the README has lost a marker: {markers[0]} ... {markers[1]}")
+    return f"{head}{begin}\n\n{text}\n\n{end}{tail}"
 
 
 def write(root: Path) -> Path:
-    """Fill the README of the repository at `root` from its ledger."""
+    """Fill the README of the repository at `root` from its ledger and what it ships."""
     registration = Registration.load(root / "claims" / "preregistration.toml")
     ledger = Ledger.load(root / "claims" / "verdicts.toml", registration)
     readme = root / "README.md"
     text = filled(readme.read_text(encoding="utf-8"), account(ledger, registration))
+    listed = departures(root / "fixtures" / "shipped")
+    text = filled(text, listed, (BEGIN_DEPARTURES, END_DEPARTURES))
     write_atomically(readme, text)
     return readme

@@ -14,8 +14,11 @@ from polyrot.cohorts.cohort import (
     CohortDefaults,
     ScaleFacts,
     Split,
+    agreement_by_pair,
+    check_seeds,
+    error_over_sequences,
     pair_labels,
-    weights_differ,
+    share_of_distinct,
 )
 from polyrot.cohorts.interventions import Target
 from polyrot.measured import Measured
@@ -31,6 +34,7 @@ N_SEQUENCES: dict[str, int] = {"dictionary": 4096, "fit": 1024, "score": 1024}
 CONTENT = (2, 48)  # of the sequences that activations are taken on
 CHUNK = {"cpu": 32, "cuda": 512}
 """Sequences run at once, by kind of device: the patterns of so few stay in a CPU's cache."""
+AGREEMENT_SEQUENCES = 2048  # of each distribution
 N_POPULATION = 2048  # sequences of the dictionary split that directions are taken on, beside "fit"
 
 
@@ -65,7 +69,9 @@ INDEPENDENT_FACTS = replace(SHARED_FACTS, shared_start=False, wide=False, drift=
 
 class ToyCohort(CohortDefaults):
     """See `polyrot.cohorts.cohort.Cohort`. `params` has the anchor first; `trained` is False for
-    siblings as they were before their first step; `facts` is what the scale is judged by."""
+    siblings as they were before their first step; `facts` is what the scale is judged by.
+
+    Raises ValueError for a seed given twice."""
 
     def __init__(
         self,
@@ -77,6 +83,7 @@ class ToyCohort(CohortDefaults):
         trained: bool = True,
         facts: ScaleFacts = SHARED_FACTS,
     ) -> None:
+        check_seeds(scale, seeds)
         self.scale = scale
         self.seeds = seeds
         self.params = params
@@ -106,47 +113,61 @@ class ToyCohort(CohortDefaults):
         """The split's sequences, int64 [sequences, 64]."""
         return self._tokens[split]
 
+    def fixed_directions(self, site: str) -> Tensor:  # noqa: ARG002  # the same at all
+        """The dimensions of the position buffer, which is added to every model's stream before the
+        first block. The norms are of root mean square and fix nothing: none takes a mean off."""
+        return torch.eye(self.width)[: transformer.N_POSITION_DIMS]
+
     def activations(self, split: Split, site: str) -> Tensor:
         """See `Cohort`; every site of a split is run at once and kept."""
         if split not in self._activations:
             self._activations[split] = self._run(self._tokens[split])
         return self._activations[split][site]
 
+    def sequences(self, split: Split) -> Tensor:
+        """See `Cohort`."""
+        return (self._tokens[split] != task.PAD).nonzero()[:, 0]
+
     @torch.no_grad()
     def agreement_with_anchor(self) -> Measured:
         """Over the positions of the three held-out distributions, the lowest of the three output
         heads; the worst pair's on each distribution alone beside."""
         device = self.params["embed"].device
-        shape = (len(task.DISTRIBUTIONS), len(task.HEADS), len(self.seeds) - 1)
-        same = torch.zeros(shape, dtype=torch.float64, device=device)
-        n = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
+        each = len(task.DISTRIBUTIONS), AGREEMENT_SEQUENCES
+        shape = (len(task.HEADS), len(self.seeds) - 1, *each)
+        same, n = np.zeros(shape), np.zeros(each)
         for i, name in enumerate(task.DISTRIBUTIONS):
             generator = torch_generator(DATA_SEED, "agreement", name)
-            for chunk in task.sequences(2048, generator, name).to(device).split(CHUNK[device.type]):
+            drawn = task.sequences(AGREEMENT_SEQUENCES, generator, name).to(device)
+            size = CHUNK[device.type]
+            for first, chunk in enumerate(drawn.split(size)):
+                rows = slice(first * size, first * size + len(chunk))
                 keep = chunk != task.PAD
                 logits = transformer.forward(self.params, chunk).logits
                 for j, head in enumerate(task.HEADS):
                     top = logits[head].argmax(-1)
-                    same[i, j] += ((top[1:] == top[:1]) & keep).sum((1, 2))
-                n[i] += keep.sum()
-        by_head = (same.sum(0) / n.sum()).cpu().numpy()
-        lowest = by_head.min(0)
+                    same[j, :, i, rows] = ((top[1:] == top[:1]) & keep).sum(2).cpu().numpy()
+                n[i, rows] = keep.sum(1).cpu().numpy()
+        by_head = same.sum((2, 3)) / n.sum()
+        error = error_over_sequences(same.reshape(*shape[:2], -1), n.reshape(-1))
+        lowest = by_head.argmin(0)[None]
         beside = {f"mean_{h}": float(x.mean()) for h, x in zip(task.HEADS, by_head, strict=True)}
-        alone = (same / n[:, None, None]).amin((1, 2)).tolist()
+        alone = (same.sum(3) / n.sum(1)).min((0, 1)).tolist()
         beside |= {f"lowest_{d}": x for d, x in zip(task.DISTRIBUTIONS, alone, strict=True)}
-        return Measured(
-            lowest,
+        return agreement_by_pair(
+            np.take_along_axis(by_head, lowest, 0)[0],
+            np.take_along_axis(error, lowest, 0)[0],
             pair_labels(self),
-            replicates=lowest[None],
-            beside=beside,
-            seeds={"models": list(self.seeds), "data": DATA_SEED},
-            counts={"positions": int(n.sum())},
+            n.size,
+            int(n.sum()),
+            beside,
+            {"models": list(self.seeds), "data": DATA_SEED},
         )
 
     def distinct_fraction(self) -> float:
         """See `Cohort`."""
         models = [transformer.select(self.params, [m]) for m in range(len(self.seeds))]
-        return float(np.mean([weights_differ(models[0], other) for other in models[1:]]))
+        return share_of_distinct(models)
 
     def untrained(self) -> ToyCohort:
         """The seeds before their first step, on the same sequences."""

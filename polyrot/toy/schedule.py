@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from polyrot.cohorts import departures
 from polyrot.runtime.device import BF16
 from polyrot.toy.task import Law
 
@@ -67,6 +68,14 @@ class Schedule:
         known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
         lists: dict[str, Any] = {n: list(known[n]) for n in ("betas", "keep") if n in known}
         return {**known, **lists}
+
+    def departures(self, precision: str = "") -> tuple[str, ...]:
+        """How it departs from the paper's protocol, in sentences. precision: what was taken, where
+        the schedule leaves that to the hardware and an artifact says it."""
+        made: dict[str, object] = {name: getattr(self, name) for name in departures.TOYS}
+        made["cycle"] = self.cycle.steps if self.cycle is not None else 0
+        made["precision"] = precision or self.precision
+        return departures.departures("toys", departures.TOYS, made)
 
     def law(self, begun: float) -> Law:
         """What the data are drawn from once the share `begun` of the steps is done."""

@@ -239,6 +239,17 @@ def below_goal(result: Trained) -> tuple[int, ...]:
     return tuple(s for m, s in enumerate(result.seeds) if lowest(result.accuracies, m) < GOAL)
 
 
+def departures(schedule: Schedule, results: Sequence[Trained]) -> tuple[str, ...]:
+    """How the training of these models departs from the paper's protocol, in sentences: by its
+    schedule, by the precision that a stretch of it took, and where it changed its device."""
+    taken = dict.fromkeys(str(p) for result in results for _, p in result.precision)
+    moved = [result.device for result in results if result.device not in ("cpu", "cuda")]
+    return schedule.departures(" and ".join(taken)) + tuple(
+        f"toys: trained on {device.replace('; ', ', ')}; the paper names no device"
+        for device in moved
+    )
+
+
 def models(results: Sequence[Trained]) -> Params:
     """All models of a cohort as one batch."""
     return {name: torch.cat([r.params[name] for r in results]) for name in results[0].params}

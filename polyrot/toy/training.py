@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from polyrot.cohorts.cohort import check_seeds
 from polyrot.runtime.cuda_graph import CudaGraph
 from polyrot.runtime.device import BF16, begin_stretch, precision_of
 from polyrot.runtime.progress import Progress, silent
@@ -181,7 +182,9 @@ def train(
     Each seed has its own start and its own stream of data. A seed whose heads reach 99.99 % on
     all distributions ends `patience` steps later; the others train on. What is taken of it is
     what the schedule's `choose` says.
+    Raises ValueError for a seed given twice.
     """
+    check_seeds("training of toys", seeds)
     device = torch.device(device)
     params = transformer.initialise(seeds, device)
     if initial is not None:

@@ -41,7 +41,9 @@ PARTS: dict[str, Part] = {
         Part("untrained", collection.anchor, models="untrained"),
         Part("published", collection.published, wanted=lambda facts: facts.shared_start),
         Part("noise", collection.noise, wanted=lambda facts: facts.shared_start),
+        Part("turned", collection.turned, wanted=lambda facts: facts.shared_start),
         Part("own", collection.own),
+        Part("second-start", collection.second_start),
         Part("sparse", collection.sparse, l1="chosen", needs=("sparsity",)),
         Part("drift", collection.drift, models="checkpoints", wanted=lambda facts: facts.drift),
     )

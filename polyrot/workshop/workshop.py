@@ -10,6 +10,7 @@ from polyrot.dictionaries import collection
 from polyrot.dictionaries.collection import Choice, Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
 from polyrot.language import neox
+from polyrot.language import seeds as language_seeds
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.neox import Neox
 from polyrot.language.seeds import WIDTH
@@ -48,6 +49,26 @@ class Workshop:
         """Whether nothing is shown, so that no trial is worth its time."""
         return self.say is silence
 
+    @property
+    def departures(self) -> tuple[str, ...]:
+        """How all that the profile trains departs from the paper's protocol, in sentences: models
+        and dictionaries. Where toys changed device on the way is said of those that are there."""
+        profile, store = self.profile, self.runtime.store
+        toys = [t for scale in seeds.TOYS for t in seeds.trainings(scale, profile.toy)]
+        there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
+        found = [
+            *seeds.departures(profile.toy, there),
+            *profile.dictionaries.departures(),
+            *profile.dictionaries.departures(checkpoints=True),
+            *language_seeds.departures(profile.language, self.width),
+            *profile.language_dictionaries.departures(language=True),
+            *profile.language_dictionaries.departures(
+                language=True, checkpoints=True, l1=neox.FACTS.published_l1
+            ),
+            *profile.pythia_dictionaries.departures(language=True),
+        ]
+        return tuple(dict.fromkeys(found))
+
     def cohort(self, scale: str) -> ToyCohort | LanguageCohort:
         """The trained seeds of a scale that is trained here."""
         self.announce_scale(scale)
@@ -61,7 +82,9 @@ class Workshop:
         params = seeds.models([result for _, result in found])
         moved = {name: p.to(self.runtime.device) for name, p in params.items()}
         made_by = [training.fingerprint for training, _ in found]
-        return ToyCohort(scale, toy.seeds, moved, made_by, facts=toy.facts)
+        made = ToyCohort(scale, toy.seeds, moved, made_by, facts=toy.facts)
+        made.departures = seeds.departures(self.profile.toy, [result for _, result in found])
+        return made
 
     def checkpoints(self, scale: str) -> Cohort:
         """The first seed of a scale on its way; of a toy up to its first cycle, in which the rate
@@ -73,7 +96,9 @@ class Workshop:
             return self.neox.checkpoints()
         first = seeds.trainings(scale, self.profile.toy)[0]
         run, facts = seeds.trained(self.runtime, first), seeds.TOYS[scale].facts
-        return toy_checkpoints(scale, run, first.fingerprint, self.runtime.device, facts)
+        made = toy_checkpoints(scale, run, first.fingerprint, self.runtime.device, facts)
+        made.departures = seeds.departures(self.profile.toy, [run])
+        return made
 
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
         """The dictionaries of a group, on the device."""

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from polyrot.cohorts.cohort import CohortDefaults, NotOffered, ScaleFacts, Split
+from polyrot.cohorts.cohort import (
+    CohortDefaults,
+    NotOffered,
+    ScaleFacts,
+    Split,
+    check_seeds,
+    error_over_sequences,
+    share_of_distinct,
+)
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.training import Schedule
 from polyrot.measures.fits import fit_all
@@ -41,7 +50,9 @@ def test_what_a_cohort_need_not_say() -> None:
     assert made.named_sites == ("resid_post_1", "resid_post_2")
     assert made.from_second_block == ("resid_post_1", "resid_post_2", "resid_post_3")
     assert made.middle == "resid_post_1"
+    assert made.fixed_directions("resid_post_0") is None
     made.forget("fit")
+    assert made.sequences("score").tolist() == list(range(64))
     short = Minimal()
     short.sites = Minimal.sites[:2]
     assert short.named_sites == ("resid_post_0",)
@@ -98,3 +109,32 @@ def test_the_planned_grid_is_as_large_as_the_trained_one() -> None:
             (s.model, s.site) for s in trained.specs
         ]
     assert collection.planned_grid(toy, SCHEDULE) == collection.sparse_grid(toy, SCHEDULE)
+
+
+# ------------------------------------------------------------------------- agreement, distinctness
+
+
+def test_error_of_a_share_of_clustered_tokens_is_that_of_a_bootstrap() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(2, 60, size=300).astype(float)
+    # Half of the sequences agree on all of their tokens, the others on one in ten.
+    hits = np.where(rng.random(300) < 0.5, tokens, 0.1 * tokens)
+    drawn = rng.integers(300, size=(4000, 300))
+    spread = (hits[drawn].sum(1) / tokens[drawn].sum(1)).std()
+    error = float(error_over_sequences(hits[None], tokens)[0])
+    assert error == pytest.approx(spread, rel=0.05)
+    as_tokens = (0.55 * 0.45 / tokens.sum()) ** 0.5
+    assert error > 4 * as_tokens, "tokens of one sequence are no sample of their own"
+
+
+def test_each_number_is_one_models() -> None:
+    check_seeds("mine", (3, 1, 2))
+    with pytest.raises(ValueError, match="mine: seed 1 is given twice"):
+        check_seeds("mine", (3, 1, 2, 1))
+
+
+def test_distinct_pairs_are_counted_among_siblings_too() -> None:
+    a, b, c = ({"w": torch.full((2,), x)} for x in (1.0, 2.0, 3.0))
+    assert share_of_distinct([a, b, c]) == 1
+    assert share_of_distinct([a, b, b]) == pytest.approx(2 / 3)
+    assert share_of_distinct([a, a]) == 0

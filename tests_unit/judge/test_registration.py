@@ -16,7 +16,7 @@ from polyrot.judge.registration import (
     Change,
     Registration,
 )
-from polyrot.measures.haar import LEVEL
+from polyrot.measures.haar.rotations import LEVEL
 
 REGISTERED = Path(__file__).parents[2] / "claims" / "preregistration.toml"
 
@@ -323,7 +323,7 @@ def test_claims_still_measured_as_before_are_amended_and_known() -> None:
         assert keys & {"measures", "over"}, id
     battery = registration.claim("haar.battery")
     assert battery.over == "pairs x identified sites"
-    assert registration.judged_over(battery) == "pairs x sites"
+    assert registration.judged_over(battery) == battery.over, "it is measured as amended"
     assert registration.judged_over(registration.claim("procrustes.recovers")) == (
         "pairs x internal sites"
     )

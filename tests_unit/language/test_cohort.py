@@ -17,6 +17,7 @@ from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import Tokenised
 from polyrot.language.sites import capture
 from polyrot.maps.checks import BadActivations
+from polyrot.measured import interval_about
 from polyrot.measures.overlaps import pinned_subspace
 from tests_unit.language.tiny_language import (
     POSITIONS,
@@ -64,6 +65,8 @@ def test_activations_are_those_of_the_models_in_the_order_of_sequences(
         for m, model in enumerate(cohort.models):
             wanted = capture(model, tokens, [site])[site].flatten(0, 1)
             torch.testing.assert_close(found[m], wanted)
+    n, length = tokens.shape
+    assert cohort.sequences("score").tolist() == [i for i in range(n) for _ in range(length)]
 
 
 def test_activations_can_be_kept_in_half_precision_and_forgotten(cohort: LanguageCohort) -> None:
@@ -92,7 +95,11 @@ def test_agreement_loss_and_accuracy_are_those_of_the_logits(cohort: LanguageCoh
         if m:
             same = (top == tops[0]).double().mean()
             assert found.values[m - 1] == pytest.approx(float(same))
-    assert found.counts == {"positions": tokens[:, 1:].numel()}
+    assert found.counts == {"positions": tokens[:, 1:].numel(), "sequences": len(tokens)}
+    same = (tops[1] == tops[0]).double().mean(1)
+    error = float(same.std()) / len(tokens) ** 0.5
+    wanted = interval_about(found.values[0], error, "sequences", "fraction")
+    assert found.interval(0) == pytest.approx(wanted)
     assert (found.values < 0.5).all()
 
 
@@ -113,7 +120,11 @@ def test_one_model_twice_agrees_wholly_and_is_not_distinct(cohort: LanguageCohor
     anchor, other, _ = cohort.models
     twice = tiny_cohort([anchor, copy.deepcopy(anchor), other])
     assert twice.agreement_with_anchor().values[0] == 1
-    assert twice.distinct_fraction() == 0.5
+    assert twice.distinct_fraction() == pytest.approx(2 / 3)
+    among_siblings = tiny_cohort([other, anchor, copy.deepcopy(anchor)])
+    assert among_siblings.distinct_fraction() == pytest.approx(2 / 3)
+    with pytest.raises(ValueError, match="neox: seed 1 is given twice"):
+        tiny_cohort([anchor, other, other], seeds=(0, 1, 1))
 
 
 def test_fingerprint_follows_everything(cohort: LanguageCohort) -> None:
@@ -323,3 +334,17 @@ def test_untrained_models_are_those_that_its_maker_knows() -> None:
     assert tiny_cohort([tiny(0)], start=lambda: start).untrained() is start
     with pytest.raises(NotOffered, match="scale neox are not known as they were before their"):
         tiny_cohort([tiny(0)]).untrained()
+
+
+def test_what_lies_along_all_ones_is_read_by_nobody() -> None:
+    cohort = tiny_cohort([tiny(0)])
+    (ones,) = cohort.fixed_directions("resid_post_1")
+    assert torch.equal(ones, torch.ones(WIDTH))
+    tokens = cohort.tokens("score")[:2]
+    with torch.no_grad():
+        logits = cohort.models[0](input_ids=tokens).logits
+        for direction, seen in ((ones, False), (torch.eye(WIDTH)[0], True)):
+            moved = copy.deepcopy(cohort.models[0])
+            moved.gpt_neox.embed_in.weight += direction
+            gap = (moved(input_ids=tokens).logits - logits).abs().max()
+            assert (float(gap) > 1e-3) == seen

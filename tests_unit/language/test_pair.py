@@ -99,6 +99,11 @@ def test_a_planted_rotation_is_found(folder: Path, anchors, workshop: Workshop) 
     gain, magnitude = found.gain(), found.magnitude()
     assert gain.labels == magnitude.labels == SITES
     assert (gain.values > 0.1).all()
+    for value, interval in zip(gain.values, gain.intervals, strict=True):
+        assert interval is not None
+        assert interval.of == "sequences"
+        assert 0 < interval.low < value < interval.high
+    assert not gain.ceilings
     q = rotation().numpy()
     planted = np.linalg.norm(q.T - np.eye(16)) / 32**0.5
     np.testing.assert_allclose(magnitude.values, planted, atol=1e-3)

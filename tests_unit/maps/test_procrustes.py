@@ -22,7 +22,6 @@ from polyrot.maps.procrustes import (
     fit_from_moments,
     fit_rotation,
     frobenius_distance,
-    nearest_to_identity,
     pair_moments,
     pointwise_ev,
     principal_axes_map,
@@ -341,31 +340,6 @@ def test_restricted_distance_ignores_what_is_arbitrary() -> None:
 def test_values_are_frozen() -> None:
     for value in (Rotation, Affine):
         assert value.__dataclass_params__.frozen
-
-
-@pytest.mark.parametrize("rank", [0, 3, 7, 8])
-def test_nearest_to_identity_fits_as_well_and_is_nearest(rank: int) -> None:
-    generator = torch_generator(rank, "nearest")
-    a = torch.randn(50, rank, generator=generator, dtype=torch.float64)
-    into = torch.randn(rank, 8, generator=generator, dtype=torch.float64)
-    x, y = a @ into, a @ torch.randn(rank, 8, generator=generator, dtype=torch.float64)
-    cross = x.T @ y
-    u, _, vh = torch.linalg.svd(cross)
-    near = nearest_to_identity(cross, rank)
-    eye = torch.eye(8, dtype=torch.float64)
-    torch.testing.assert_close(near @ near.T, eye)
-    assert float((near.T @ cross).trace()) == pytest.approx(
-        float(torch.linalg.svdvals(cross).sum())
-    )
-    gap = float((near - eye).norm())
-    for _ in range(20):
-        q, _ = torch.linalg.qr(
-            torch.randn(8 - rank, 8 - rank, generator=generator, dtype=torch.float64)
-        )
-        other = u[:, :rank] @ vh[:rank] + u[:, rank:] @ q @ vh[rank:]
-        assert gap <= float((other - eye).norm()) + 1e-9
-    if rank == 0:
-        assert gap < 1e-6, "nothing is known: the identity itself fits"
 
 
 def test_split_halves_share_the_identified_part_only() -> None:

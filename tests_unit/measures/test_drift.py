@@ -86,6 +86,52 @@ def test_curves_of_a_steady_turn() -> None:
     assert grows.toward_output().values[0] == pytest.approx(1)
 
 
+def planted_drift(distance: np.ndarray, rank: np.ndarray) -> Drift:
+    """distance, rank: [steps, steps, sites] of a run of width 8."""
+    steps, sites = len(distance), distance.shape[2]
+    names = tuple(f"site_{k}" for k in range(sites))
+    whole = np.full((steps, sites), 8)
+    seen = tuple(2**k for k in range(steps))
+    return Drift(seen, names, names[0], 8, distance, distance, whole, distance, rank, 9)
+
+
+def test_the_reading_that_favours_the_paper_and_both_recorded() -> None:
+    steps = np.array([2.0**k for k in range(6)])
+    late = np.maximum(steps[:, None], steps)
+    # Distances shrink with the later step, and grow with the gap: to the last they are monotone.
+    distance = (np.abs(steps[:, None] - steps) / late**2)[:, :, None]
+    found = planted_drift(distance, np.full((6, 6, 1), 8)).monotone()
+    assert found.beside["reading"] == "to_the_last_only"
+    assert found.values[0] == found.beside["to_the_last_only"] == 1
+    assert float(found.beside["all_pairs"]) < 0.5
+    # The other way about: to the last checkpoint all are equally far.
+    other = np.abs(steps[:, None] - steps)[:, :, None] ** 0.5
+    other[-1, :-1] = other[:-1, -1] = 5 - 0.1 * np.arange(5)[::-1, None]
+    found = planted_drift(other, np.full((6, 6, 1), 8)).monotone()
+    assert found.beside["reading"] == "all_pairs"
+    assert found.values[0] == found.beside["all_pairs"]
+    # A pair that is not looked at may have any rank.
+    early = np.full((6, 6, 1), 8)
+    early[0, 1] = early[1, 0] = 7
+    assert not planted_drift(distance, early).monotone().unmet
+    assert "rank 7 of 8" in planted_drift(other, early).monotone().unmet
+
+
+def test_where_r_is_not_determined_nothing_is_said() -> None:
+    distance, rank = np.ones((6, 6, 2)) * np.arange(2), np.full((6, 6, 2), 8)
+    whole = planted_drift(distance, rank)
+    for found in (whole.haar_share(), whole.toward_output()):
+        assert not found.unmet
+    rank[..., 1] = 5
+    elsewhere = planted_drift(distance, rank)
+    assert not elsewhere.haar_share().unmet, "it is about the middle site"
+    assert elsewhere.toward_output().unmet == "R is not determined: rank 5 of 8 at site_1"
+    assert not elsewhere.toward_output(restricted=True).unmet
+    rank[..., 0] = 7
+    low = planted_drift(distance, rank)
+    assert low.haar_share().unmet == "R is not determined: rank 7 of 8 at site_0"
+
+
 def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
     cohort = Turning((1, 2), (0.1,) * 7)
     assert cohort.middle == drift.measure_drift(cohort).middle == "site_3"
@@ -115,7 +161,19 @@ def test_rotation_restores_an_early_dictionary() -> None:
     again = drift.Reconstructions.from_artifact(found.to_artifact(), "site_0")
     np.testing.assert_array_equal(again.rotated, found.rotated)
     assert again.steps == (0, 1)
-    assert again.early("rotated").values[0] == found.rotated[0, 1, 0]
+    rotated, naive = again.early("rotated"), again.early("naive")
+    assert rotated.values[0] == found.rotated[0, 1, 0]
+    assert rotated.ceilings == (found.own[0, 0],), "as a rotated copy of the early checkpoint"
+    assert not naive.ceilings
+    for one in (rotated, naive):
+        ends = one.interval(0)
+        assert ends is not None
+        assert ends.of == "sequences"
+        assert ends.low < one.values[0] < ends.high
+    older = drift.Reconstructions(
+        (0, 1), ("site_0",), "site_0", found.own, found.naive, found.naive
+    )
+    assert older.early("naive").interval(0) is None
     assert again.half_way()["naive_ev_site_0"] == found.naive[0, 1, 0]
 
 

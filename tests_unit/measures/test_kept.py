@@ -1,5 +1,7 @@
 """Measurements kept in the store come back as they were, and are made anew when a model changes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -23,6 +25,32 @@ def test_a_table_survives_json_exactly():
     assert dict(found.beside) == dict(table().beside)
     assert dict(found.seeds) == {"null": 7}
     assert dict(found.counts) == {"tokens": 9}
+
+
+def test_resamples_and_ceilings_come_back_with_their_table(tmp_path):
+    drawn = np.random.default_rng(0).standard_normal((5, 2, 2))
+    full = replace(table(), unit="ev", resamples=drawn, ceiling=np.array([1 / 3, 0.2]))
+
+    def measure():
+        return {"full": full, "plain": table()}, {"t": torch.arange(3.0)}
+
+    for _ in range(2):  # measured, and read
+        tables, tensors = kept.kept(Store(tmp_path), "transfer", "toy", {}, measure)
+        assert tensors.keys() == {"t"}
+        assert tables["full"].unit == "ev"
+        np.testing.assert_array_equal(tables["full"].ceiling, full.ceiling)
+        np.testing.assert_array_equal(tables["full"].resamples, drawn.astype(np.float32))
+        assert tables["plain"].resamples is None
+        assert tables["plain"].ceiling is None
+
+
+def test_tables_kept_before_they_had_a_unit_are_read():
+    old = kept.to_json(table())
+    for later in ("unit", "resamples", "ceiling"):
+        del old[later]
+    found = kept.from_json(old)
+    np.testing.assert_array_equal(found.values, table().values)
+    assert found.unit == "real"
 
 
 def test_it_is_measured_once_for_each_recipe(tmp_path):

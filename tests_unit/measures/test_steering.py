@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -62,6 +63,7 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: steering.Steering) -
     found = curves.dose_ratio("depth")
     assert found.values[0] == pytest.approx(needed.dose)
     assert ("bound" in found.beside) == needed.censored
+    assert found.interval(0) is None, "one pair has no spread"
 
 
 def test_a_direction_is_set_against_random_ones_on_the_same_sequences(
@@ -178,7 +180,105 @@ def test_rank_correlation_is_of_the_mean_over_pairs(order: list[int], expected: 
     overlap = np.array([0.1, 0.2, 0.3, 0.9])[order]
     found = overlaps.Overlaps(tuple("abcd"), ("0-1", "0-2"), overlap, transfer, 2).spearman
     assert found.values[0] == pytest.approx(expected)
-    assert found.replicates[0, 1] == pytest.approx(0.8 * expected), "the second pair's alone"
+    # Without the first pair it is 0.8, without the second 1: what the jackknife makes of that.
+    ends = found.interval(0)
+    assert ends is not None
+    assert ends.of == "pairs"
+
+
+def test_equal_transfers_cannot_be_ranked() -> None:
+    overlap, rounding = np.array([0.1, 0.2, 0.3, 0.9]), 1e-7 * np.arange(4)[:, None]
+    found = overlaps.Overlaps(tuple("abcd"), ("0-1", "0-2"), overlap, np.ones((4, 2)) + rounding, 2)
+    assert "nothing to rank" in found.spearman.unmet
+    ranked = overlaps.Overlaps(
+        tuple("abcd"), ("0-1", "0-2"), overlap, np.ones((4, 2)) + 1e5 * rounding, 2
+    )
+    assert not ranked.spearman.unmet
+    assert ranked.spearman.values[0] == pytest.approx(1)
+
+
+# ------------------------------------------------------------------------- intervals and ceilings
+
+
+def planted_curves(naive: np.ndarray, within: np.ndarray) -> steering.Steering:
+    """naive: [pairs, doses] gains of one contrast; within: [doses]."""
+    pairs = len(naive)
+
+    def curves(gain: np.ndarray) -> steering.Curves:
+        return steering.Curves(gain[None], gain[None], gain[None])
+
+    arms = {arm: curves(naive) for arm in ("naive", "rotated", "own")}
+    none: np.ndarray = np.ones((1, pairs, len(effects.DOSES)))
+    return steering.Steering(
+        ("a",),
+        effects.DOSES + effects.BEYOND,
+        tuple(f"0-{i + 1}" for i in range(pairs)),
+        curves(within[None]),
+        **arms,
+        random_kl=none,
+        random_sd=none,
+        beside_random=none,
+        norms=np.ones(1),
+        seeds=tuple(range(pairs + 1)),
+        sequences=1,
+        targets=(1,),
+    )
+
+
+DOSES = np.array(effects.DOSES + effects.BEYOND)
+
+
+def test_the_dose_of_the_mean_curve_has_an_interval_of_its_own() -> None:
+    slopes = np.array([0.4, 0.5, 0.6, 0.5])
+    found = planted_curves(slopes[:, None] * DOSES, DOSES).dose_ratio("a")
+    assert found.values[0] == pytest.approx(2)  # 1 / 0.5, not the mean of 1 / slope
+    rest = np.array([3 / (slopes.sum() - s) for s in slopes])
+    wide, wanted = found.interval(0), effects.jackknifed(2.0, rest, "positive")
+    assert wide is not None
+    assert (wide.low, wide.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.n == 4
+    assert 1.2 < wide.low < 2 < wide.high < 3.2
+    never = planted_curves(0.001 * slopes[:, None] * DOSES, DOSES).dose_ratio("a")
+    assert never.values[0] == 16
+    assert never.interval(0) is None, "a bound has no interval"
+    assert "at least 16" in str(never.beside["bound"])
+
+
+def test_the_jackknife_of_a_mean_is_students_interval() -> None:
+    x = np.array([1.0, 1.5, 0.2, 0.9, 1.1])
+    without = (x.sum() - x) / 4
+    (wanted,) = effects.mean_over_pairs(x[None])
+    found = effects.jackknifed(float(x.mean()), without, "real")
+    assert wanted is not None
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    plain = scipy.stats.t.interval(0.95, 4, x.mean(), scipy.stats.sem(x))
+    assert (found.low, found.high) == pytest.approx(plain)
+
+
+def test_a_ratio_of_1_to_rounding_is_not_below_1() -> None:
+    near = 1 - 3e-7
+    ratios = planted_curves(np.tile(near * DOSES, (4, 1)), DOSES).kl_ratios()
+    assert ratios.values[0] < 1
+    for i in range(len(ratios.values)):
+        ends = ratios.interval(i)
+        assert ends is not None
+        assert ends.low < 1 < ends.high
+        assert ends.high - ends.low < 1e-3
+    less = planted_curves(np.tile(0.99 * DOSES, (4, 1)), DOSES).kl_ratios().interval(0)
+    assert less is not None
+    assert less.high < 1
+
+
+def test_an_exact_copy_is_steered_as_the_anchor(pair: RotatedPair) -> None:
+    found = steering.measure_perfect(pair, n_sequences=48, n_random=3)
+    through_r = found.turned.signed_ratios("rotated", doses=[1.0])
+    np.testing.assert_allclose(through_r.values, 1, atol=0.005)
+    untouched = found.turned.signed_ratios("naive", doses=[1.0])
+    assert (np.abs(untouched.values - 1) > 0.1).all(), "in its own basis it is not the anchor"
+    np.testing.assert_allclose(found.alike.signed_ratios("naive").values, 1, atol=1e-3)
+    again = steering.Perfect.from_artifact(found.to_artifact())
+    np.testing.assert_array_equal(again.alike.random_kl, found.alike.random_kl)
+    np.testing.assert_array_equal(again.turned.rotated.gain, found.turned.rotated.gain)
 
 
 def test_there_are_enough_directions() -> None:

@@ -128,9 +128,8 @@ def attributions() -> Table:
     components = ("head", "mlp_0", "mlp_1")
     measured = np.array([[0.1, 2.0, 5.0]] * 3)
     truth = torch.from_numpy(measured)
-    gradients = tuple(
-        Attribution(components, row, row, torch.zeros(3), 32, torch.zeros(3, 32)) for row in truth
-    )
+    none = torch.zeros(3), 32, torch.zeros(3, 32), torch.zeros(8, 2, 3)
+    gradients = tuple(Attribution(components, row, row, *none) for row in truth)
     wrong, right = (Correlation(r, 3, (-1.0, 1.0), (-1.0, 1.0)) for r in (-1.0, 1.0))
     return Table(
         (0, 1, 2),
@@ -141,6 +140,9 @@ def attributions() -> Table:
         (right,) * 3,
         gradients,
         np.full((3, 3), 2.0),
+        np.full((3, 8), -1.0),
+        np.full((3, 8), 1.0),
+        np.full((3, 8, 3), 2.0),
     )
 
 

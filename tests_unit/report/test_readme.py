@@ -78,6 +78,28 @@ def test_the_title_has_its_ceiling_where_the_ledger_has(ledger, registration, tm
     assert accounts["without"] == accounts["with"].replace(said, ").")
 
 
+def test_the_readme_lists_the_departures_of_what_is_shipped():
+    listed = readme.departures(ROOT / "fixtures" / "shipped")
+    markers = (readme.BEGIN_DEPARTURES, readme.END_DEPARTURES)
+    assert readme.filled(TEXT, listed, markers) == TEXT, "run `python -m polyrot.report readme`"
+    assert "- toys' dictionaries: batches of 1,024 where the paper takes 4,096" in listed
+    assert "1,500 of seed 2 cpu" in listed, "what the artifacts say of their device is not read"
+
+
+def test_both_are_written_where_they_belong(tmp_path, ledger, registration):
+    for folder in ("claims", "fixtures"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    empty = readme.filled(
+        readme.filled(TEXT, "-"), "-", (readme.BEGIN_DEPARTURES, readme.END_DEPARTURES)
+    )
+    (tmp_path / "README.md").write_text(empty, encoding="utf-8")
+    text = readme.write(tmp_path).read_text(encoding="utf-8")
+    assert readme.account(ledger, registration) in text.partition(readme.END)[0]
+    assert readme.departures(ROOT / "fixtures" / "shipped") in text.partition(readme.END)[2]
+    with pytest.raises(ValueError, match="has lost a marker"):
+        readme.filled("# nothing here", "text", (readme.BEGIN_DEPARTURES, readme.END_DEPARTURES))
+
+
 def test_a_lost_marker_is_named():
     with pytest.raises(ValueError, match="has lost a marker"):
         readme.filled("# nothing here", "text")

@@ -42,6 +42,10 @@ class Elsewhere(Mine):
     scale = "moon"
 
 
+class Twice(Mine):
+    seeds = (3, 1, 3)
+
+
 class Three(Mine):
     scale, seeds = "pair", (0, 1, 2)
 
@@ -108,6 +112,7 @@ def test_what_the_factory_makes(folder: Path) -> None:
         ("planted_cohorts:Lone", "has 1 seeds: give two or more"),
         ("planted_cohorts:Elsewhere", "is of scale 'moon'; known: toy_a, toy_b"),
         ("planted_cohorts:Three", "has 3 seeds, of which scale pair has two"),
+        ("planted_cohorts:Twice", "cannot be used: toy_b: seed 3 is given twice"),
         ("planted_cohorts:Nameless", "has no fingerprint"),
     ],
 )

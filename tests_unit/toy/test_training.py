@@ -162,6 +162,11 @@ def test_accuracy_of_a_perfect_and_of_a_blind_model(monkeypatch):
     assert lowest(evaluate(params, 64)[0], 0) == 1.0
 
 
+def test_a_seed_given_twice_is_not_trained():
+    with pytest.raises(ValueError, match="training of toys: seed 5 is given twice"):
+        train([5, 6, 5])
+
+
 def test_a_loss_that_is_not_finite_is_an_error(monkeypatch):
     monkeypatch.setattr(
         training, "_loss", lambda params, *_, **__: params["w_q_0"].sum((1, 2)) * float("nan")

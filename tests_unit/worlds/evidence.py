@@ -19,7 +19,7 @@ from polyrot.measures.editing import Edits
 from polyrot.measures.fits import Fits
 from polyrot.measures.frontier import Frontier
 from polyrot.measures.overlaps import Overlaps
-from polyrot.measures.steering import Steering
+from polyrot.measures.steering import Perfect, Steering
 from polyrot.measures.transfer import Transfer
 from tests_unit.worlds.losses import LOSSES
 from tests_unit.worlds.networks import NETWORKS
@@ -99,6 +99,10 @@ class Interventions(Attributions):
         return dose_curves.measure_steering(self.cohort, rotation, n_sequences=64, n_random=16)
 
     @cached_property
+    def perfect_steering(self) -> Perfect:
+        return dose_curves.measure_perfect(self.cohort, n_sequences=64, n_random=16)
+
+    @cached_property
     def overlaps(self) -> Overlaps:
         return pinned.overlaps(self.cohort, n_sequences=32)
 
@@ -126,12 +130,15 @@ Measurable = Evidence | Attributions | Drifts
 
 
 def of(name: str) -> Measurable:
-    """Of a world by its name; "a against untrained b" is world a with b for untrained siblings."""
+    """Of a world by its name; "a against untrained b" is world a with b for untrained siblings, and
+    "a with eight siblings" is what it says."""
     if name in RUNS:
         return Drifts(RUNS[name])
     if name in LOSSES:
         return Attributions(LOSSES[name])
     if name in NETWORKS:
         return Interventions(NETWORKS[name])
+    name, eight, _ = name.partition(" with eight siblings")
     world, _, untrained = name.partition(" against untrained ")
-    return Evidence(WORLDS[world], WORLDS[untrained] if untrained else None)
+    planted = replace(WORLDS[world], seeds=tuple(range(9))) if eight else WORLDS[world]
+    return Evidence(planted, WORLDS[untrained] if untrained else None)

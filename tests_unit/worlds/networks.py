@@ -17,7 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from polyrot.cohorts.cohort import CohortDefaults, Split, pair_labels, weights_differ
+from polyrot.cohorts.cohort import (
+    CohortDefaults,
+    Split,
+    agreement_by_pair,
+    error_over_sequences,
+    pair_labels,
+    share_of_distinct,
+)
 from polyrot.cohorts.interventions import Target
 from polyrot.measured import Measured
 from polyrot.runtime.seeding import torch_generator
@@ -29,6 +36,8 @@ LAST = 0.4
 SEQUENCES: dict[str, int] = {"dictionary": 100, "fit": 400, "score": 64}
 CONTRASTS = {"depth": (0, 1), "sticky_invalid": (2, 3), "closer": (4, 5)}
 """Names of the toy's contrasts: class to raise, class at which it is raised."""
+MANY = tuple(range(7))
+"""Seeds where siblings differ by chance, whose mean over two pairs decides nothing."""
 PROBES = {f"probe_{k}": 10 ** (k / 5 - 4) for k in range(20)}
 """Further directions, and the share of their squared norm in what the read-out reads."""
 SITES = ("resid_pre_0", *(f"resid_post_{i}" for i in range(BLOCKS)))
@@ -272,13 +281,14 @@ class Network(CohortDefaults):
         found = []
         for m in range(len(self.seeds)):
             run = self.clean_run(m, tokens, torch.float64)
-            found.append(run.logits(run.stream[0], 0).argmax(-1)[run.kept])
-        same_top = [float((x == found[0]).double().mean()) for x in found[1:]]
-        return Measured(np.array(same_top), pair_labels(self))
+            found.append(run.logits(run.stream[0], 0).argmax(-1)[:, 1:])
+        hits = np.array([(x == found[0]).sum(1).numpy() for x in found[1:]])
+        each = np.full(len(tokens), LENGTH - 1.0)
+        share, error = hits.sum(1) / each.sum(), error_over_sequences(hits, each)
+        return agreement_by_pair(share, error, pair_labels(self), len(tokens), int(each.sum()))
 
     def distinct_fraction(self) -> float:
-        anchor, *others = self.models
-        return float(np.mean([weights_differ(anchor, other) for other in others]))
+        return share_of_distinct(self.models)
 
 
 NETWORKS = {
@@ -287,13 +297,14 @@ NETWORKS = {
         Network("rotated network", rotated),
         Network("permuted network", permuted),
         Network("network, half a turn", half_turn),
-        Network("network, turned where unread", turned_subspace),
+        Network("network, turned a dozen times", rotated, seeds=tuple(range(13))),
+        Network("network, turned where unread", turned_subspace, seeds=MANY),
         Network("louder network", louder),
         Network("softer network", softer),
         Network("neurons permuted and scaled", inside),
         Network("shifted network", mean_shift),
         Network("the same network", same),
-        Network("unrelated networks", unrelated),
+        Network("unrelated networks", unrelated, seeds=MANY),
         Network("network, seed twice", twice, seeds=(0, 1, 2, 3)),
     )
 }

@@ -28,6 +28,7 @@ from polyrot.runtime.seeding import torch_generator
 D = 64  # bars of the toy's ||R - I||_F are in units of this width
 SITES = ("resid_pre_0", "resid_mid_0", "resid_post_0")
 TOKENS: dict[str, int] = {"dictionary": 1024, "fit": 6000, "score": 2000}
+SEQUENCE = 20  # tokens
 OVERSHOOT = 0.5
 ACTIVE = 0.25
 """Share of the tokens on which a feature is active."""
@@ -98,7 +99,7 @@ class World(CohortDefaults):
     """A cohort (see `polyrot.cohorts.cohort.Cohort`) in which what siblings are is known.
 
     weak: the site at which the dictionary overshoots `poor` times as far.
-    rank: of the activations, where not full.
+    rank: of the activations, where not full; at the site `low` alone where that is given.
     """
 
     name: str
@@ -109,6 +110,7 @@ class World(CohortDefaults):
     weak: str = SITES[0]
     poor: float = 4.0
     rank: int | None = None
+    low: str = ""
     scale: str = "toy_b"
     trained: bool = True
 
@@ -122,7 +124,10 @@ class World(CohortDefaults):
 
     @cached_property
     def _laws(self) -> dict[str, Law]:
-        return {site: law(site, self.width, self.rank) for site in self.sites}
+        full = [site for site in self.sites if self.low and site != self.low]
+        return {
+            site: law(site, self.width, None if site in full else self.rank) for site in self.sites
+        }
 
     def law(self, site: str) -> Law:
         return self._laws[site]
@@ -131,6 +136,9 @@ class World(CohortDefaults):
         x = self.anchor(split, site)
         others = [self.sibling(self, i, site, split, x) for i in range(1, len(self.seeds))]
         return torch.stack([x, *others])
+
+    def sequences(self, split: Split) -> Tensor:
+        return torch.arange(TOKENS[split]) // SEQUENCE
 
     def anchor(self, split: Split, site: str) -> Tensor:
         return self.law(site).draw(TOKENS[split], split, site)
@@ -206,6 +214,15 @@ def shared_input(world: World, i: int, site: str) -> Tensor:
     return same(world, i, site) if site == world.sites[0] else rotated(world, i, site)
 
 
+def noisy_inside(world: World, i: int, site: str, split: Split, x: Tensor) -> Tensor:
+    """A rotation, and at one internal site noise of a third of the activations' size."""
+    turned = x @ rotated(world, i, site)
+    if site != SITES[1]:
+        return turned
+    g = torch_generator(0, "noise inside", split, i)
+    return turned + 0.3 * x.std() * torch.randn(x.shape, generator=g)
+
+
 def mean_shift(world: World, i: int, site: str, split: Split, x: Tensor) -> Tensor:
     step = torch.randn(world.width, generator=torch_generator(0, "shift", i, site))
     return x + 3 * step
@@ -241,6 +258,7 @@ WORLDS = {
         World("rotated", mapped(rotated)),
         World("rotated, two-sided dictionary", mapped(rotated), kind="two_sided"),
         World("rotated, weak inside", mapped(rotated), weak=SITES[1]),
+        World("rotated, noisy inside", noisy_inside),
         World("very weak inside", mapped(rotated), weak=SITES[1], poor=10.0),
         World("reflected", mapped(reflected)),
         World("shared input", mapped(shared_input), scale="toy_a"),
@@ -255,5 +273,10 @@ WORLDS = {
         World("louder", mapped(louder)),
         World("mean shift", mean_shift),
         World("rank deficient", turned_features, rank=D * 3 // 4),
+        World("rank deficient at one site", turned_features, rank=D // 5, low=SITES[0]),
+        World("rotated, eight siblings", mapped(rotated), seeds=tuple(range(9))),
+        World("rotated, twice as wide", mapped(rotated), width=2 * D),
+        World("half a turn, twice as wide", mapped(half_turn), width=2 * D),
+        World("permuted, twice as wide", mapped(permuted), width=2 * D),
     )
 }

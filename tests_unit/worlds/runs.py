@@ -33,6 +33,12 @@ def steadily(*speeds: float) -> Callable[[int, str], Tensor]:
     return lambda step, site: by_planes(speeds[SITES.index(site)] * step / STEPS[-1], site)
 
 
+def early(step: int, site: str) -> Tensor:
+    """Nearly all of the turn in the first steps: distances to the last checkpoint fall from step to
+    step, while two late checkpoints, however many steps apart, are close."""
+    return by_planes(1.2 * math.log(step / STEPS[0]) / math.log(STEPS[-1] / STEPS[0]), site)
+
+
 def afresh(step: int, site: str) -> Tensor:
     """A Haar rotation of its own at every step."""
     return haar(D, "checkpoint", step, site, special=True)
@@ -90,6 +96,7 @@ RUNS = {
     for run in (
         Run("a run that turns half as far, less toward the output", steadily(0.9, 0.74, 0.5)),
         Run("a run that turns more toward the output", steadily(0.5, 0.74, 0.9)),
+        Run("a run that turns early, then little", early),
         Run("a run of fresh bases", afresh),
         Run("a run whose mean alone moves", still, shift=3.0),
         Run(

@@ -7,13 +7,14 @@ dictionaries that never left a start they share; or unrelated ones.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from polyrot.dictionaries.collection import Choice
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.measured import PairSite
 from polyrot.measures import cosine
@@ -24,6 +25,8 @@ from tests_unit.worlds.planted import WORLDS, rotated, same
 
 Columns = Literal["features", "start", "strangers"]
 PER_DIMENSION = 2
+AS_REGISTERED = Choice(l1=0.01, l0=6.0, ev=0.95, admissible=True)
+TOO_LITTLE = Choice(l1=0.5, l0=6.0, ev=0.85, admissible=False)
 
 
 def of_columns(columns: Tensor) -> Dictionary:
@@ -36,7 +39,7 @@ def of_columns(columns: Tensor) -> Dictionary:
 class Shelf:
     """published: what siblings' dictionaries from the anchor's start are. own: those from starts of
     their own, dense and sparse alike. noise: the one that saw noise. again: a second start on the
-    anchor."""
+    anchor. choice: of the sparse ones' sparsity, and what they give."""
 
     name: str
     world: str
@@ -44,6 +47,7 @@ class Shelf:
     own: Columns
     noise: Columns
     again: Columns = "features"
+    choice: Choice = AS_REGISTERED
 
 
 SHELVES = {
@@ -59,6 +63,14 @@ SHELVES = {
             "strangers",
             "strangers",
             "strangers",
+        ),
+        Shelf(
+            "dictionaries that reconstruct too little",
+            "rotated",
+            "features",
+            "features",
+            "strangers",
+            choice=TOO_LITTLE,
         ),
     )
 }
@@ -98,11 +110,22 @@ class Shelved(Evidence):
     @cached_property
     def published_agreement(self) -> Agreement:
         saes = self._saes(self.shelf.published)
-        return cosine.agreement(self.cohort, saes, self.cohort.named_sites)
+        return cosine.agreement(self.cohort, saes, self.cohort.named_sites).below()
 
     @cached_property
     def own_agreement(self) -> Agreement:
-        return cosine.agreement(self.cohort, self._saes(self.shelf.own), self.cohort.named_sites)
+        sites = self.cohort.named_sites
+        found = cosine.agreement(self.cohort, self._saes(self.shelf.own), sites)
+        return found.below(cosine.one_other(self._anchors, self._again, sites, "again")[0])
+
+    @cached_property
+    def _anchors(self) -> dict[str, Dictionary]:
+        return {s: of_columns(self._columns("features", 0, s)) for s in self.cohort.internal}
+
+    @cached_property
+    def _again(self) -> dict[str, Dictionary]:
+        kind = self.shelf.again
+        return {s: of_columns(self._columns(kind, 0, s)) for s in self.cohort.internal}
 
     @cached_property
     def noise_agreement(self) -> tuple[PairSite, Tensor]:
@@ -110,14 +133,13 @@ class Shelved(Evidence):
 
     @cached_property
     def rotation_gain(self) -> PairSite:
-        saes = self._saes(self.shelf.own)
-        return cosine.gain_by_rotation(self.cohort, saes, self.fits, self.cohort.internal)
+        saes, sites = self._saes(self.shelf.own), self.cohort.internal
+        found = cosine.gain_by_rotation(self.cohort, saes, self.fits, sites)
+        perfect = cosine.perfect_gain(self._anchors, self._again, sites)
+        return replace(found, ceiling=perfect.values[0])
 
     @cached_property
     def universality(self) -> PairSite:
-        again = {
-            site: of_columns(self._columns(self.shelf.again, 0, site))
-            for site in self.cohort.internal
-        }
+        again, choices = self._again, dict.fromkeys(self.cohort.internal, self.shelf.choice)
         saes = {key: sae for key, sae in self._saes(self.shelf.own).items() if key[1] in again}
-        return cosine.universality(self.cohort, saes, again, self.fits, self.cohort.internal)
+        return cosine.universality(self.cohort, saes, again, self.fits, choices)

@@ -8,16 +8,17 @@ import pytest
 
 from tests_unit.worlds.asked import (
     HELD,
+    OUT,
     REFUTED,
     UNDECIDED,
     Case,
     claim_tests,
-    finding,
     parameters,
 )
 from tests_unit.worlds.evidence import Measurable, of
 
 TURNED, REVERSED = "rotated network", "network, half a turn"
+OFTEN = "network, turned a dozen times"
 INSIDE, SAME, STRANGERS = "neurons permuted and scaled", "the same network", "unrelated networks"
 TWICE, PINNED = "network, seed twice", "network, turned where unread"
 LINEAR, MINIMUM, UNRELATED = (
@@ -39,8 +40,7 @@ CASES = [
         "architecture.seeds_are_distinct",
         TWICE,
         REFUTED,
-        "siblings 2 and 3 are one model; pairs without the anchor are not looked at",
-        today=HELD,
+        "siblings 2 and 3 are one model",
     ),
     # ------------------------------------------------------------------------ section 6: steering
     Case("steering.depth_transfers", INSIDE, HELD, "the stream is the anchor's"),
@@ -52,7 +52,7 @@ CASES = [
     Case("steering.sticky_needs_dose", "softer network", REFUTED, "a quarter of it"),
     Case("steering.closer_inverts", REVERSED, HELD, "the stream is reversed"),
     Case("steering.closer_inverts", INSIDE, REFUTED, "nothing is reversed"),
-    Case("steering.closer_inverts", TURNED, UNDECIDED, CHANCE, today=HELD),
+    Case("steering.closer_inverts", TURNED, UNDECIDED, CHANCE),
     Case("steering.effect_is_inverted", REVERSED, HELD, "the stream is reversed"),
     Case("steering.effect_is_inverted", "softer network", REFUTED, "nothing is reversed"),
     Case("steering.all_ratios_above_one", "softer network", HELD, "read four times as much"),
@@ -61,13 +61,13 @@ CASES = [
         "steering.all_ratios_above_one",
         INSIDE,
         UNDECIDED,
-        "every ratio is 1, which is the bar, and rounding decides",
-        today=REFUTED,
+        "every ratio is 1, which is the bar",
     ),
     Case("steering.random_direction_control", SAME, HELD, "it is what the read-out reads"),
-    Case("steering.random_direction_control", TURNED, REFUTED, "turned, it is like any other"),
+    Case("steering.random_direction_control", OFTEN, REFUTED, "turned, it is like any other"),
     Case("steering.overlap_predicts_transfer", PINNED, HELD, "what is read is where it was"),
-    Case("steering.overlap_predicts_transfer", TURNED, REFUTED, "what is read was turned too"),
+    Case("steering.overlap_predicts_transfer", OFTEN, REFUTED, "what is read was turned too"),
+    Case("steering.overlap_predicts_transfer", SAME, OUT, "all transfer: nothing to rank"),
     Case("steering.rotation_repairs", TURNED, HELD, "R is the truth"),
     Case("steering.rotation_repairs", "permuted network", HELD, "R is the truth"),
     Case("steering.rotation_repairs", REVERSED, HELD, "R is the truth"),
@@ -111,11 +111,3 @@ def test_every_claim_of_these_families_is_asked_in_some_world() -> None:
     }
     wanted = {claim for claim in claim_tests() if claim.split(".")[0] in families} - arithmetic
     assert {case.claim for case in CASES} == wanted
-
-
-def test_a_rank_correlation_of_equal_transfers_is_no_number() -> None:
-    with (
-        pytest.warns(Warning, match="constant"),
-        pytest.raises(ValueError, match="not finite: nan"),
-    ):
-        finding("steering.overlap_predicts_transfer", measured(SAME))

@@ -6,7 +6,15 @@ from functools import cache
 
 import pytest
 
-from tests_unit.worlds.asked import HELD, OUT, REFUTED, Case, claim_tests, parameters
+from tests_unit.worlds.asked import (
+    HELD,
+    OUT,
+    REFUTED,
+    UNDECIDED,
+    Case,
+    claim_tests,
+    parameters,
+)
 from tests_unit.worlds.evidence import of
 from tests_unit.worlds.runs import RUNS
 from tests_unit.worlds.shelves import SHELVES, Shelved
@@ -21,13 +29,16 @@ MEAN, LOW = (
 SOLVER = "the solver chose R where activations do not vary"
 FEATURES, ANCHORS = "dictionaries of features", "the anchor's features"
 START, CHANCE = "dictionaries at their start", "dictionaries that two starts decide"
+COARSE = "dictionaries that reconstruct too little"
+NOR_TWO_STARTS = "two starts on one model do not match either"
 MOVED, STRANGER, SEEN = (
     "toy, moved inside",
     "toy, a stranger",
     "toy, a stranger seen through folded",
 )
+PIPELINE = "divergences below the bar on the pipeline's lengths alone"
+NEAR, BENT = "divergences near the bar", "a run that turns early, then little"
 BELOW, ABOVE = "divergences below the bar", "divergences far above the bar"
-BLIND = "the models are compared by other weights than those that `folded` gives"
 
 CASES = [
     # --------------------------------------------------------------------------- section 7: drift
@@ -37,16 +48,17 @@ CASES = [
     Case("drift.half_of_haar", LESS, HELD, "planted so"),
     Case("drift.half_of_haar", AFRESH, REFUTED, "as far as Haar"),
     Case("drift.half_of_haar", MEAN, REFUTED, "nothing turned"),
-    Case("drift.half_of_haar", LOW, OUT, SOLVER, today=REFUTED),
+    Case("drift.half_of_haar", LOW, OUT, SOLVER),
     Case("drift.shrinks_toward_output", LESS, HELD, "planted so"),
     Case("drift.shrinks_toward_output", MORE, REFUTED, "it grows"),
-    Case("drift.shrinks_toward_output", LOW, OUT, SOLVER, today=REFUTED),
+    Case("drift.shrinks_toward_output", LOW, OUT, SOLVER),
     Case("drift.shrinks_where_identifiable", LESS, HELD, "planted so"),
     Case("drift.shrinks_where_identifiable", MORE, REFUTED, "it grows"),
     Case("drift.shrinks_where_identifiable", LOW, HELD, "asked where activations vary"),
     Case("drift.monotone_curve", LESS, HELD, "planted so"),
+    Case("drift.monotone_curve", BENT, HELD, "as the distance to the last checkpoint does"),
     Case("drift.monotone_curve", AFRESH, REFUTED, "any step is as far as any other"),
-    Case("drift.monotone_curve", LOW, OUT, SOLVER, today=REFUTED),
+    Case("drift.monotone_curve", LOW, OUT, SOLVER),
     # --------------------------------------------------------------------- section 1: decoders
     Case("cosine.matched_fraction", ANCHORS, HELD, "the same columns"),
     Case("cosine.matched_fraction", START, HELD, "columns that never moved"),
@@ -55,25 +67,22 @@ CASES = [
     Case("cosine.mean_max", FEATURES, REFUTED, "turned out of each other's way"),
     Case("cosine.independent_initialisation", ANCHORS, HELD, "the same columns"),
     Case("cosine.independent_initialisation", START, REFUTED, "other starts, other columns"),
+    Case("cosine.independent_initialisation", CHANCE, OUT, NOR_TWO_STARTS),
     Case("cosine.noise_control", FEATURES, HELD, "noise leaves the start"),
     Case("cosine.noise_control", START, REFUTED, "noise stays at the start as well"),
     Case("cosine.rotation_raises_match", FEATURES, HELD, "R is the truth"),
     Case("cosine.rotation_raises_match", ANCHORS, REFUTED, "nothing was turned"),
+    Case("cosine.rotation_raises_match", CHANCE, OUT, NOR_TWO_STARTS),
     Case("cosine.universal_up_to_rotation", FEATURES, HELD, "the same features, turned"),
     Case("cosine.universal_up_to_rotation", ANCHORS, HELD, "the same features"),
-    Case(
-        "cosine.universal_up_to_rotation",
-        CHANCE,
-        OUT,
-        "two starts on one model do not match either",
-        today=REFUTED,
-    ),
+    Case("cosine.universal_up_to_rotation", CHANCE, OUT, NOR_TWO_STARTS),
+    Case("cosine.universal_up_to_rotation", COARSE, OUT, "they are not as registered"),
     Case("triplet.cosine_hides_failure", START, HELD, "high cosine, turned activations"),
     Case("triplet.cosine_hides_failure", FEATURES, REFUTED, "the cosine shows it"),
     # ------------------------------------------------------------------------ section 10: the bars
     Case("bars.parametric", MOVED, HELD, "an element of the group"),
     Case("bars.parametric", STRANGER, REFUTED, "no element is"),
-    Case("bars.parametric", SEEN, REFUTED, BLIND, today=HELD),
+    Case("bars.parametric", SEEN, REFUTED, "what `folded` gives is judged"),
     Case("bars.parametric_out_of_reach", MOVED, REFUTED, "within reach"),
     Case("bars.joint_alignment_fails", MOVED, REFUTED, "an element of the group"),
     Case("bars.joint_alignment_fails", STRANGER, HELD, "no element is"),
@@ -85,9 +94,12 @@ CASES = [
     Case("bars.causal_across_fails_as_published", MOVED, REFUTED, "it does not fail"),
     Case("bars.behavioural", BELOW, HELD, "planted so"),
     Case("bars.behavioural", ABOVE, REFUTED, "planted so"),
+    Case("bars.behavioural", PIPELINE, HELD, "by the reading that favours the paper"),
+    Case("bars.behavioural", NEAR, UNDECIDED, "the draws of inputs decide"),
     Case("bars.behavioural_near_miss", BELOW, HELD, "planted so"),
     Case("bars.behavioural_near_miss", ABOVE, REFUTED, "planted so"),
     Case("bars.depth_boundary_dominates", BELOW, HELD, "planted so"),
+    Case("bars.behavioural_near_miss", PIPELINE, HELD, "by the reading that favours the paper"),
     Case("bars.depth_boundary_dominates", ABOVE, REFUTED, "planted so"),
     Case("bars.constructive_spec_is_the_model", BELOW, HELD, "planted so"),
     Case("bars.constructive_spec_is_the_model", ABOVE, REFUTED, "a model is its own specification"),
@@ -95,6 +107,12 @@ CASES = [
     Case("bars.decoy_rejected", ABOVE, REFUTED, "the decoy is as good"),
     Case("bars.independent_cohort_holds_equally", BELOW, HELD, "planted so"),
     Case("bars.independent_cohort_holds_equally", "independent cohort is worse", REFUTED, "is"),
+    Case(
+        "bars.independent_cohort_holds_equally",
+        "independent cohort is worse at home",
+        OUT,
+        "its dictionaries know their own anchor less well",
+    ),
 ]
 
 

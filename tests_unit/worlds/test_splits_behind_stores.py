@@ -15,9 +15,10 @@ from polyrot.dictionaries.collection import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.haar.frames import common_rank
-from polyrot.measures import haar
 from polyrot.measures.bars import joint, kept
 from polyrot.measures.bars.overlap import activation_overlap
+from polyrot.measures.fits import fit_all
+from polyrot.measures.haar import controls as haar
 from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy.run import mean_writes
 from polyrot.workshop import workshop as workshops
@@ -101,8 +102,10 @@ def test_a_relative_grid_is_in_units_of_the_anchors_fit_split() -> None:
 
 def test_the_anchor_is_held_against_itself_on_the_score_split() -> None:
     apart = Apart()
-    haar.same_model_rejections(apart, None)
-    assert apart.read() == {"score"}
+    fits = fit_all(apart)
+    assert apart.read() == {"fit"}
+    haar.same_model_rejections(apart, fits, None)
+    assert apart.read() == {"fit", "score"}
 
 
 def test_whitened_maps_are_of_the_fit_split() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -71,6 +70,14 @@ class Bars:
         return alignments.align(siblings, anchor, drawn, starts=2, steps=20)
 
     @cached_property
+    def self_alignment(self) -> float:
+        anchor = siblings_and_anchor(self.cohort)[1]
+        element = symmetry.random(1, torch_generator(8, "the anchor turned"))
+        drawn = torch_generator(3, "starts")
+        found = alignments.align(symmetry.act(element, anchor), anchor, drawn, starts=2, steps=20)
+        return float(found.largest.max())
+
+    @cached_property
     def joint(self) -> Joint:
         siblings, anchor = siblings_and_anchor(self.cohort)
         at = [self.cohort.activations("fit", site) for site in self.cohort.internal]
@@ -92,12 +99,26 @@ class Bars:
 class Divergences:
     """Planted divergences of two models: kl [heads], nats, of the anchor; the sibling's are twice
     that. decoy: Bar B of the anchor with its depth rows averaged. own: of the model from its own
-    specification."""
+    specification. rotated_ev, self_ev: of the two toy cohorts. pipeline: divergences on the
+    pipeline's train lengths, in units of those on the text's."""
 
     kl: tuple[float, float, float]
     decoy: float = 0.1
     own: float = 0.0
-    rotated_ev: Mapping[str, float] = field(default_factory=lambda: {"toy_a": 0.98, "toy_b": 0.97})
+    rotated_ev: tuple[float, float] = (0.98, 0.97)
+    self_ev: tuple[float, float] = (0.99, 0.99)
+    pipeline: float = 2.0
+
+    @property
+    def readings(self) -> dict[str, Behaviour]:
+        by_head = torch.tensor(self.kl, dtype=torch.float64)[None, :, None]
+        again = _behaviour(self.pipeline * torch.cat([by_head, 2 * by_head]))
+        return {"2-62": self.behaviour, "2-48": again}
+
+    @property
+    def toy_scores(self) -> dict[str, tuple[list[float], float]]:
+        scales = zip(("toy_a", "toy_b"), self.rotated_ev, self.self_ev, strict=True)
+        return {scale: ([ev - 1e-3, ev, ev + 1e-3], own) for scale, ev, own in scales}
 
     @property
     def toy_cohort(self) -> Toys:
@@ -120,7 +141,9 @@ def _behaviour(kl: Tensor) -> Behaviour:
     """kl: [models, heads, 1], the same on every distribution."""
     n = len(task.DISTRIBUTIONS)
     positions = torch.full((n,), 10)
-    return Behaviour(kl.expand(-1, -1, n).clone(), positions, kl.mean((1, 2))[None])
+    luck = torch.tensor([0.95, 1.0, 1.05], dtype=torch.float64)[:, None, None]
+    by_head = luck * kl[None, :, :, 0]
+    return Behaviour(kl.expand(-1, -1, n).clone(), positions, by_head.mean(2), by_head)
 
 
 def toys(name: str) -> Bars | Divergences:
@@ -131,8 +154,13 @@ def toys(name: str) -> Bars | Divergences:
 DIVERGENCES = {
     "divergences below the bar": Divergences((1e-5, 8e-5, 1e-5), own=1e-3),
     "divergences far above the bar": Divergences((0.5, 0.1, 0.5), decoy=0.4),
-    "independent cohort is worse": Divergences(
-        (1e-5, 8e-5, 1e-5), rotated_ev={"toy_a": 0.98, "toy_b": 0.9}
+    "divergences below the bar on the pipeline's lengths alone": Divergences(
+        (1e-4, 8e-4, 1e-4), pipeline=0.1
+    ),
+    "divergences near the bar": Divergences((3e-5, 2.3e-4, 3e-5), pipeline=1.1),
+    "independent cohort is worse": Divergences((1e-5, 8e-5, 1e-5), rotated_ev=(0.98, 0.9)),
+    "independent cohort is worse at home": Divergences(
+        (1e-5, 8e-5, 1e-5), rotated_ev=(0.98, 0.9), self_ev=(0.99, 0.91)
     ),
 }
 MAKERS = {

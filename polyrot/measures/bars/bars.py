@@ -5,26 +5,26 @@ Bar B is in `behaviour`, Bar P in `alignment` and `joint`, Bars C and Pr in `cau
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
-from polyrot.measured import Measured
+from polyrot.measured import Interval, Measured, Unit, interval_about
 from polyrot.measures.bars import alignment, behaviour, causal, joint
 from polyrot.measures.bars.alignment import Alignment
 from polyrot.measures.bars.behaviour import Behaviour
 from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import Joint
-from polyrot.measures.bars.kept import ALIGNMENT_SEED, Decoys
+from polyrot.measures.bars.kept import ALIGNMENT_SEED, Decoys, siblings_and_anchor
 from polyrot.toy import symmetry, task
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.folding import TENSORS, fold
+from polyrot.toy.folding import TENSORS
 
-# ---------------------------------------------------------------------- measured, through a store
-
-
-# ----------------------------------------------------------------------------- labelled for claims
+Readings = Mapping[str, Behaviour]
+"""Bar B by the lengths of its train part, such as "2-62"."""
 
 
 def seed_labels(cohort: ToyCohort) -> tuple[str, ...]:
@@ -32,47 +32,98 @@ def seed_labels(cohort: ToyCohort) -> tuple[str, ...]:
     return tuple(f"seed {seed}" for seed in cohort.seeds)
 
 
-def bar_b(found: Behaviour, cohort: ToyCohort) -> Measured:
-    """Bar B by seed; beside it the anchor's by distribution and by head, and every seed's standard
-    error over draws of inputs, which the interval over seeds does not hold."""
-    beside = {f"anchor_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
+def bar_b(readings: Readings, cohort: ToyCohort) -> Measured:
+    """Bar B by seed, by the reading whose worst seed is lowest, each with the interval of its draws
+    of inputs; beside it the anchor's by distribution and by head, and every reading's figures."""
+    name = min(readings, key=lambda name: float(readings[name].mean.max()))
+    return _bar_b(readings, name, cohort)
+
+
+def anchors_bar_b(readings: Readings, cohort: ToyCohort) -> Measured:
+    """Bar B of the anchor alone, by the reading that is lowest there."""
+    made = _bar_b(readings, anchors_reading(readings), cohort)
+    return Measured(
+        made.values[:1],
+        made.labels[:1],
+        beside=made.beside,
+        seeds=made.seeds,
+        counts=made.counts,
+        intervals=made.intervals[:1],
+        unit=made.unit,
+    )
+
+
+def anchors_reading(readings: Readings) -> str:
+    """The reading by which the anchor's Bar B is lowest."""
+    return min(readings, key=lambda name: float(readings[name].mean[0]))
+
+
+def _bar_b(readings: Readings, name: str, cohort: ToyCohort) -> Measured:
+    found, labels = readings[name], seed_labels(cohort)
+    beside: dict[str, float | str] = {"reading": f"train lengths {name}"}
+    beside |= {f"anchor_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
     heads = zip(task.HEADS, found.by_head[0].tolist(), strict=True)
     beside |= {f"anchor_{head}_head": value for head, value in heads}
-    errors = zip(seed_labels(cohort), found.standard_error.tolist(), strict=True)
-    beside |= {f"standard_error_{label.replace(' ', '_')}": error for label, error in errors}
+    for reading, other in readings.items():
+        each = zip(labels, other.mean.tolist(), strict=True)
+        beside |= {f"{label.replace(' ', '_')}_{reading}": value for label, value in each}
+    intervals = [
+        _of_draws(value, error, len(found.draws))
+        for value, error in zip(found.mean.tolist(), found.standard_error.tolist(), strict=True)
+    ]
     return Measured(
         found.mean.numpy(),
-        seed_labels(cohort),
-        replicates=found.mean.numpy()[None],
+        labels,
         beside=beside,
         seeds={"models": list(cohort.seeds), "data": behaviour.DATA_SEED},
-        counts={"positions": int(found.positions.sum()), "heads": len(task.HEADS)},
+        counts={
+            "positions": int(found.positions.sum()),
+            "heads": len(task.HEADS),
+            "sequences": len(found.draws) * behaviour.INPUTS,
+        },
+        intervals=tuple(intervals),
+        unit="positive",
     )
 
 
-def first(measured: Measured) -> Measured:
-    """The anchor's value alone."""
+def _of_draws(value: float, error: float, draws: int, unit: Unit = "positive") -> Interval | None:
+    """The interval of a mean over draws of sequences; None with one draw."""
+    if draws < 2:
+        return None
+    return interval_about(value, error, "sequences", unit, freedom=draws - 1)
+
+
+def depth_share(readings: Readings, cohort: ToyCohort) -> Measured:
+    """The depth head's share of the anchor's KL, by the reading of `anchors_bar_b`; the siblings',
+    and the anchor's by the other readings, beside."""
+    name = anchors_reading(readings)
+    found = readings[name]
+    share, error = found.share("depth"), found.share_error("depth")
+    beside: dict[str, float | str] = {"reading": f"train lengths {name}"}
+    beside |= dict(zip(seed_labels(cohort)[1:], share[1:].tolist(), strict=True))
+    beside |= {f"anchor_{name}": float(x.share("depth")[0]) for name, x in readings.items()}
+    n = len(found.draws)
+    interval = None
+    if error is not None:
+        interval = _of_draws(float(share[0]), float(error[0]), n, "fraction")
     return Measured(
-        measured.values[:1],
-        measured.labels[:1],
-        beside=measured.beside,
-        seeds=measured.seeds,
-        counts=measured.counts,
+        share[:1].numpy(),
+        seed_labels(cohort)[:1],
+        beside=beside,
+        counts={"positions": int(found.positions.sum()), "sequences": n * behaviour.INPUTS},
+        intervals=(interval,),
+        unit="fraction",
     )
-
-
-def depth_share(found: Behaviour, cohort: ToyCohort) -> Measured:
-    """The depth head's share of the anchor's KL; the siblings' beside."""
-    share = found.share("depth")
-    beside = dict(zip(seed_labels(cohort)[1:], share[1:].tolist(), strict=True))
-    counts = {"positions": int(found.positions.sum())}
-    return Measured(share[:1].numpy(), seed_labels(cohort)[:1], beside=beside, counts=counts)
 
 
 def own_specification(found: Decoys, cohort: ToyCohort) -> Measured:
-    """KL from the specification to the model it was folded from; to the siblings beside."""
+    """KL from the specification to the model it was folded from; to the siblings beside. A
+    demonstration: folding is exact, so that it is 0 to rounding for any model."""
     kl = found.specification.mean
-    beside = dict(zip(seed_labels(cohort)[1:], kl[1:].tolist(), strict=True))
+    beside: dict[str, float | str] = {
+        "demonstration": "a model against its own weights, exactly folded: 0 for any model"
+    }
+    beside |= dict(zip(seed_labels(cohort)[1:], kl[1:].tolist(), strict=True))
     counts = {"positions": int(found.specification.positions.sum())}
     return Measured(kl[:1].numpy(), seed_labels(cohort)[:1], beside=beside, counts=counts)
 
@@ -84,7 +135,13 @@ def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
     """
     same, averaged, swapped = found.labels.mean.tolist()
     bar = float(real.mean[0])
-    return Measured.of(averaged / bar).also(
+    relative = [float(x.standard_error[i] / x.mean[i]) for x, i in ((found.labels, 1), (real, 0))]
+    error = averaged / bar * sum(r**2 for r in relative) ** 0.5
+    counts = {"sequences": len(real.draws) * behaviour.INPUTS}
+    interval = _of_draws(averaged / bar, error, len(real.draws))
+    return Measured(
+        np.array([averaged / bar]), ("",), counts=counts, intervals=(interval,), unit="positive"
+    ).also(
         bar_b_real=bar,
         bar_b_real_on_the_decoys_positions=same,
         bar_b_averaged_depth=averaged,
@@ -98,12 +155,9 @@ def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
 def bar_p(found: Alignment, cohort: ToyCohort) -> Measured:
     """Largest per-tensor MSE by pair, after the refinement; beside it what is left of it with the
     neurons' scales chosen for this very figure."""
-    folded = fold(cohort.params)
-    anchors, siblings = (
-        folded.select(models).to(torch.float64)
-        for models in ([0] * (len(folded) - 1), range(1, len(folded)))
-    )
-    element = found.element.to(folded.position.device)
+    siblings, anchor = (x.to(torch.float64) for x in siblings_and_anchor(cohort))
+    anchors = anchor.select([0] * len(siblings))
+    element = found.element.to(anchor.position.device)
     again = alignment.rescaled(symmetry.act(element, siblings), anchors)
     worst = {found.worst_tensor(i) for i in range(len(found.difference))}
     return _by_pair(found.largest, cohort).also(
@@ -169,16 +223,18 @@ def causal_within(found: Causal, cohort: ToyCohort) -> Measured:
 
 
 def causal_across(found: Causal, cohort: ToyCohort) -> Measured:
-    """r of the anchor's prediction and the aligned sibling's measurement, by pair."""
+    """r of the anchor's prediction and the aligned sibling's measurement, by pair. The anchor's own
+    r is the ceiling: an exact copy, aligned, has its very effects."""
     cumulative = zip(pair_labels(cohort), found.cumulative_across().tolist(), strict=True)
-    return _by_pair(found.across(), cohort).also(
+    made = _by_pair(found.across(), cohort, "correlation").also(
         r_of_measured_with_measured=float(found.measured_across().mean()),
         **{f"cumulative_ablation_{label}": value for label, value in cumulative},
     )
+    return made.below(float(found.within()[0]))
 
 
 def mean_over_pairs(by_pair: Measured) -> Measured:
-    """The mean of one value per pair, with the pairs as clusters of its interval."""
+    """The mean of one value per pair, the pairs being the sample of its interval."""
     return Measured(
         np.array([by_pair.values.mean()]),
         ("mean over pairs",),
@@ -186,22 +242,48 @@ def mean_over_pairs(by_pair: Measured) -> Measured:
         by_pair.beside,
         by_pair.seeds,
         by_pair.counts,
+        unit=by_pair.unit,
     )
 
 
-def independent_minus_shared(shared: float, independent: float) -> Measured:
-    """Mean rotated EV of the cohort with shared input and output minus the independent one's."""
-    return Measured.of(shared - independent).also(
-        rotated_ev_toy_a=shared, rotated_ev_toy_b=independent
-    )
+def independent_minus_shared(
+    shared: tuple[Sequence[float], float], independent: tuple[Sequence[float], float]
+) -> Measured:
+    """Mean rotated EV of the cohort with shared input and output minus the independent one's.
+
+    Of either cohort: [pairs], the mean over sites, and what the anchor's own activations score, as
+    those of a rotated copy do; the difference of these is the ceiling. The interval is Welch's, the
+    pairs of either cohort being its samples.
+    """
+    samples = [np.asarray(x, dtype=np.float64) for x, _ in (shared, independent)]
+    value = float(samples[0].mean() - samples[1].mean())
+    interval = None
+    if all(len(x) > 1 for x in samples):
+        parts = [float(x.var(ddof=1)) / len(x) for x in samples]
+        total = sum(parts)
+        spread = sum(part**2 / (len(x) - 1) for part, x in zip(parts, samples, strict=True))
+        freedom = total**2 / spread if spread else np.inf
+        interval = interval_about(value, total**0.5, "pairs", freedom=freedom)
+    return Measured(
+        np.array([value]),
+        ("",),
+        None,
+        {
+            "rotated_ev_toy_a": float(samples[0].mean()),
+            "rotated_ev_toy_b": float(samples[1].mean()),
+        },
+        counts={"pairs": sum(map(len, samples))},
+        intervals=(interval,),
+    ).below(shared[1] - independent[1])
 
 
-def _by_pair(values: Tensor, cohort: ToyCohort) -> Measured:
+def _by_pair(values: Tensor, cohort: ToyCohort, unit: Unit = "real") -> Measured:
+    """Of single pairs, arithmetic on their weights: without intervals."""
     array = values.double().cpu().numpy()
     return Measured(
         array,
         pair_labels(cohort),
-        replicates=array[None],
         seeds={"models": list(cohort.seeds), "alignment": ALIGNMENT_SEED},
         counts={"pairs": len(array)},
+        unit=unit,
     )

@@ -5,15 +5,16 @@ distribution (1 - e) onehot(y) + e / C with e = 1e-6. The post's: from the const
 specification, which is a trained model with its gains folded. Either way the divergence is taken
 per output head and position, averaged over positions (PAD left out, all inputs pooled) and then
 over the three heads. Of the inputs, which are sequences, 60 % are drawn as in training, 20 % are
-compositional and 20 % long; training inputs run packed, two to a row, since half of a padded batch
-would be PAD. (arXiv 2605.24577, Methods.)
+compositional and 20 % long. The paper's text trains on contents of length 2 to 62, which run
+packed, two to a row, since half of a padded batch would be PAD; its pipeline draws the train part
+of Bar B from lengths 2 to 48 (`CONTENTS`). (arXiv 2605.24577, Methods.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import task, transformer
 from polyrot.toy.folding import Folded
+from polyrot.toy.run import cropped
 from polyrot.toy.transformer import N_LAYERS, Params
 
 SMOOTHING = 1e-6
@@ -29,6 +31,9 @@ SHARES = {"train": 0.6, "compositional": 0.2, "long": 0.2}
 INPUTS = 3200  # drawn at once; the stack machine costs the same for many as for few
 ROWS = 64  # run at once: more fall out of a CPU's cache
 DATA_SEED = 20260607
+Content = tuple[int, int]
+CONTENTS: tuple[Content, ...] = (task.CONTENT_RANGE["train"], (2, 48))
+"""Lengths of the train part: as the text has them, and as the pipeline draws them."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +42,14 @@ class Behaviour:
 
     kl: float64 [models, heads, distributions], mean over the distribution's positions. positions:
     int64 [distributions], how many. draws: float64 [draws, models], mean over heads and positions
-    of each draw of `INPUTS` inputs. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS`.
+    of each draw of `INPUTS` inputs. draws_by_head: [draws, models, heads], the same by head; None
+    where it was not kept. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS`.
     """
 
     kl: Tensor
     positions: Tensor
     draws: Tensor
+    draws_by_head: Tensor | None = None
 
     @property
     def by_head(self) -> Tensor:
@@ -66,13 +73,24 @@ class Behaviour:
         """[models], a head's share of the sum over heads."""
         return self.by_head[:, task.HEADS.index(head)] / self.by_head.sum(1)
 
+    def share_error(self, head: str) -> Tensor | None:
+        """[models], standard error of `share` (a ratio of means, linearised), from the draws; None
+        where there was one or they were not kept by head."""
+        if self.draws_by_head is None or len(self.draws) < 2:
+            return None
+        total = self.draws_by_head.sum(2)
+        own = self.draws_by_head[:, :, task.HEADS.index(head)]
+        residual = (own - self.share(head) * total) / self.by_head.sum(1)
+        return residual.std(0) / len(self.draws) ** 0.5
+
     def of(self, distribution: str) -> Tensor:
         """[models], mean over heads of one distribution."""
         return self.kl[:, :, task.DISTRIBUTIONS.index(distribution)].mean(1)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """For the store."""
-        return {"kl": self.kl, "positions": self.positions, "draws": self.draws}
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
 @dataclass(frozen=True)
@@ -86,20 +104,24 @@ class Batch:
     segments: Tensor | None = None
 
 
-def batches(seed: int, device: torch.device | str = "cpu") -> Iterator[list[Batch]]:
-    """Draws of `INPUTS` inputs each, without end, in batches of `ROWS` rows."""
+def batches(
+    seed: int, device: torch.device | str = "cpu", content: Content = CONTENTS[0]
+) -> Iterator[list[Batch]]:
+    """Draws of `INPUTS` inputs each, without end, in batches of `ROWS` rows; content: the lengths
+    of the train part."""
     draw = 0
     while True:
         out: list[Batch] = []
         for name in task.DISTRIBUTIONS:
             generator = torch_generator(seed, "bar B", name, draw, device=device)
             n = round(SHARES[name] * INPUTS)
-            if name == "train":
+            if name == "train" and content == task.CONTENT_RANGE["train"]:
                 packed = task.packed_batch(n, generator)
                 whole = Batch(name, packed.tokens, {}, packed.positions, packed.segments)
                 labels = packed.labels
             else:
-                tokens = task.sequences(n, generator, name)
+                lengths = content if name == "train" else None
+                tokens = cropped(task.sequences(n, generator, name, lengths))
                 whole, labels = Batch(name, tokens, {}), task.label(tokens)
             for rows in torch.arange(len(whole.tokens), device=device).split(ROWS):
                 out.append(
@@ -145,12 +167,13 @@ def measure_behaviour(
     *,
     specification: Folded | None = None,
     seed: int = DATA_SEED,
+    content: Content = CONTENTS[0],
     progress: Progress = silent,
 ) -> Behaviour:
     """Bar B of every model of the batch, over at least `positions` positions, the same for all.
 
-    specification: one folded model to diverge from; default the exact labels. Inputs come in whole
-    draws, so that a longer run contains a shorter one.
+    specification: one folded model to diverge from; default the exact labels. content: lengths of
+    the train part. Inputs come in whole draws, so that a longer run contains a shorter one.
     Raises ValueError: no positions asked for, or not exactly one specification.
     """
     if positions < 1:
@@ -164,7 +187,7 @@ def measure_behaviour(
     counted = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
     run, judge = _runner(models), None if specification is None else _runner(specification)
     each: list[Tensor] = []
-    for drawn in batches(seed, device):
+    for drawn in batches(seed, device, content):
         before, had = total.clone(), int(counted.sum())
         for batch in drawn:
             logits = run(batch)
@@ -179,11 +202,12 @@ def measure_behaviour(
                 total[:, row, column] += kl[:, keep].double().sum(1)
             counted[column] += keep.sum()
         done = int(counted.sum())
-        each.append((total - before).sum(2).mean(1) / (done - had))
+        each.append((total - before).sum(2) / (done - had))
         progress("bar B", min(done, positions), positions)
         if done >= positions:
             break
-    return Behaviour((total / counted).cpu(), counted.cpu(), torch.stack(each).cpu())
+    by_head = torch.stack(each).cpu()
+    return Behaviour((total / counted).cpu(), counted.cpu(), by_head.mean(2), by_head)
 
 
 def _runner(models: Params | Folded) -> Callable[[Batch], Mapping[str, Tensor]]:
@@ -197,19 +221,19 @@ def _runner(models: Params | Folded) -> Callable[[Batch], Mapping[str, Tensor]]:
     return run
 
 
-def averaged_depth(params: Params) -> Params:
+def averaged_depth(model: Folded) -> Folded:
     """The decoy: depths 0 and 1, 2 and 3, 4 and 5, 6 and 7 share the mean of their unembeddings."""
-    w = params["unembed_depth"].clone()
+    w = model["unembed_depth"].clone()
     for k in range(0, task.HEAD_CLASSES["depth"] - 1, 2):
         w[..., k : k + 2] = w[..., k : k + 2].mean(-1, keepdim=True)
-    return {**params, "unembed_depth": w}
+    return model.replace({"unembed_depth": w})
 
 
-def swapped_layers(params: Params) -> Params:
+def swapped_layers(model: Folded) -> Folded:
     """The second decoy: the two blocks in the other order."""
-    turned = dict(params)
-    for name in params:
+    turned = {}
+    for name, _ in model.items():
         stem, _, last = name.rpartition("_")
         if last.isdigit():
-            turned[name] = params[f"{stem}_{N_LAYERS - 1 - int(last)}"]
-    return turned
+            turned[name] = model[f"{stem}_{N_LAYERS - 1 - int(last)}"]
+    return model.replace(turned)

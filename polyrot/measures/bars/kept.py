@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -16,9 +16,9 @@ from polyrot.measures.bars.joint import Joint
 from polyrot.measures.bars.overlap import activation_overlap
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Runtime, Store
-from polyrot.toy import symmetry, transformer
+from polyrot.toy import symmetry
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.folding import Folded, fold
+from polyrot.toy.folding import Folded
 from polyrot.toy.symmetry import Element
 
 RECIPE_VERSION = 1  # raise when a change of code changes a figure
@@ -35,6 +35,10 @@ FEW_POSITIONS = 140_000
 STARTS, ROUNDS, STEPS, RATE = 16, 6, 400, 5e-2
 
 
+COPIES = 8
+"""Elements of its symmetry group by which the anchor is turned, to be aligned with itself."""
+
+
 ALIGNMENT_SEED = 20260610
 
 
@@ -49,14 +53,34 @@ class Decoys:
     specification: Behaviour
 
 
-def behaviours(runtime: Runtime, cohort: ToyCohort, positions: int = POSITIONS) -> Behaviour:
-    """Bar B of every seed from the exact labels."""
+def models(cohort: ToyCohort) -> Folded:
+    """Every model as the cohort itself folds it, the anchor first: what all bars are about."""
+    return joined([cohort.folded(m) for m in range(len(cohort.seeds))])
+
+
+def joined(each: Sequence[Folded]) -> Folded:
+    """Several folded models as one batch."""
+    params = {name: torch.cat([one.params[name] for one in each]) for name in each[0].params}
+    return Folded(params, torch.cat([one.position for one in each]))
+
+
+def behaviours(
+    runtime: Runtime,
+    cohort: ToyCohort,
+    positions: int = POSITIONS,
+    content: behaviour.Content = behaviour.CONTENTS[0],
+) -> Behaviour:
+    """Bar B of every seed from the exact labels; content: lengths of the train part."""
 
     def build(_: Checkpoint) -> Artifact:
-        found = behaviour.measure_behaviour(cohort.params, positions, progress=runtime.progress)
+        found = behaviour.measure_behaviour(
+            models(cohort), positions, content=content, progress=runtime.progress
+        )
         return Artifact(found.to_tensors(), {})
 
-    recipe = {"positions": positions, "seed": behaviour.DATA_SEED}
+    recipe: dict[str, object] = {"positions": positions, "seed": behaviour.DATA_SEED}
+    if content != behaviour.CONTENTS[0]:  # which the first tables do not name
+        recipe["content"] = list(content)
     return Behaviour(**_stored(runtime.store, cohort, "bar-b", recipe, build).tensors)
 
 
@@ -64,14 +88,16 @@ def decoys(runtime: Runtime, cohort: ToyCohort) -> Decoys:
     """Bar B of the decoys, and of every seed from the specification."""
 
     def build(_: Checkpoint) -> Artifact:
-        anchor = transformer.select(cohort.params, [0])
+        everyone = models(cohort)
+        anchor = everyone.select([0])
         made = [behaviour.averaged_depth(anchor), behaviour.swapped_layers(anchor)]
-        three = {n: torch.cat([m[n] for m in (anchor, *made)]) for n in anchor}
-        labels = behaviour.measure_behaviour(three, FEW_POSITIONS, progress=runtime.progress)
-        specification = behaviour.measure_behaviour(
-            cohort.params, FEW_POSITIONS, specification=fold(anchor), progress=runtime.progress
+        labels = behaviour.measure_behaviour(
+            joined([anchor, *made]), FEW_POSITIONS, progress=runtime.progress
         )
-        mse = [alignment.tensor_mse(fold(m), fold(anchor)).amax(1) for m in made]
+        specification = behaviour.measure_behaviour(
+            everyone, FEW_POSITIONS, specification=anchor, progress=runtime.progress
+        )
+        mse = [alignment.tensor_mse(m, anchor).amax(1) for m in made]
         tensors = {f"labels.{n}": t for n, t in labels.to_tensors().items()}
         tensors |= {f"specification.{n}": t for n, t in specification.to_tensors().items()}
         return Artifact({**tensors, "mse": torch.cat(mse)}, {})
@@ -79,7 +105,13 @@ def decoys(runtime: Runtime, cohort: ToyCohort) -> Decoys:
     recipe = {"positions": FEW_POSITIONS, "seed": behaviour.DATA_SEED}
     tensors = _stored(runtime.store, cohort, "bar-b-decoys", recipe, build).tensors
     labels, specification = (
-        Behaviour(**{n: tensors[f"{part}.{n}"] for n in ("kl", "positions", "draws")})
+        Behaviour(
+            **{
+                name.removeprefix(f"{part}."): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(f"{part}.")
+            }
+        )
         for part in ("labels", "specification")
     )
     return Decoys(labels, tensors["mse"], specification)
@@ -106,7 +138,41 @@ def alignments(runtime: Runtime, cohort: ToyCohort) -> Alignment:
         tensors |= {f"element.{n}": getattr(found.element, n) for n in symmetry.PARTS}
         return Artifact(tensors, {})
 
-    recipe = {
+    tensors = _stored(runtime.store, cohort, "toy-alignment", _search(), build).tensors
+    element = Element(**{n: tensors[f"element.{n}"] for n in symmetry.PARTS})
+    return Alignment(element, **{n: tensors[n] for n in _FIGURES})
+
+
+def self_alignment(runtime: Runtime, cohort: ToyCohort) -> Tensor:
+    """[COPIES], largest per-tensor MSE after alignment of the anchor to itself under random
+    elements of its own symmetry group: what the search can reach, and so Bar P's ceiling."""
+
+    def build(_: Checkpoint) -> Artifact:
+        anchor = models(cohort).select([0])
+        device = anchor.position.device
+        drawn = symmetry.random(COPIES, torch_generator(ALIGNMENT_SEED, "copies")).to(device)
+        runtime.progress("alignment with itself", 0, 1)
+        found = alignment.align(
+            symmetry.act(drawn, anchor.select([0] * COPIES)),
+            anchor,
+            torch_generator(ALIGNMENT_SEED, "head permutations"),
+            starts=STARTS,
+            rounds=ROUNDS,
+            steps=STEPS,
+            rate=RATE,
+        )
+        runtime.progress("alignment with itself", 1, 1)
+        return Artifact({"mse": found.mse}, {})
+
+    recipe = {"copies": COPIES, **_search()}
+    return (
+        _stored(runtime.store, cohort, "toy-self-alignment", recipe, build).tensors["mse"].amax(1)
+    )
+
+
+def _search() -> dict[str, object]:
+    """What decides how an alignment is searched for."""
+    return {
         "seed": ALIGNMENT_SEED,
         "starts": STARTS,
         "rounds": ROUNDS,
@@ -115,9 +181,6 @@ def alignments(runtime: Runtime, cohort: ToyCohort) -> Alignment:
         "sharpness": alignment.SHARPNESS,
         "polish": alignment.POLISH,
     }
-    tensors = _stored(runtime.store, cohort, "toy-alignment", recipe, build).tensors
-    element = Element(**{n: tensors[f"element.{n}"] for n in symmetry.PARTS})
-    return Alignment(element, **{n: tensors[n] for n in _FIGURES})
 
 
 _FIGURES = tuple(f.name for f in fields(Alignment) if f.name != "element")
@@ -172,7 +235,7 @@ def effects(runtime: Runtime, cohort: ToyCohort, aligned: Alignment) -> Causal:
 
 def siblings_and_anchor(cohort: ToyCohort) -> tuple[Folded, Folded]:
     """All models folded: the siblings, and the anchor."""
-    folded = fold(cohort.params)
+    folded = models(cohort)
     return folded.select(range(1, len(folded))), folded.select([0])
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from polyrot.measured import Measured
+from polyrot.measures.bars.kept import models
 from polyrot.measures.lenses import transcoders
 from polyrot.measures.lenses.circuits import Circuits, measure_circuits
 from polyrot.measures.lenses.patching import Patching, measure_patching
@@ -21,7 +22,7 @@ from polyrot.measures.lenses.transcoders import TranscoderQuality
 from polyrot.store import Artifact, Checkpoint
 from polyrot.toy import task, transformer
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.folding import fold, largest_logit_change
+from polyrot.toy.folding import largest_logit_change
 from polyrot.toy.training import can_compile
 from polyrot.toy.transformer import COMPONENTS, HEAD_NAMES, N_HEADS
 from polyrot.workshop.workshop import Workshop
@@ -109,8 +110,8 @@ def transcoder_quality(workshop: Workshop, cohort: ToyCohort, model: int = 0) ->
 
 @torch.no_grad()
 def folding_change(cohort: ToyCohort) -> Measured:
-    """Largest |logit change| by folding, per seed, on the score split."""
-    folded = fold(cohort.params)
+    """Largest |logit change| by the cohort's own folding, per seed, on the score split."""
+    folded = models(cohort)
     worst = torch.zeros(len(cohort.seeds), device=folded.position.device)
     for chunk in cohort.tokens("score").split(256):
         plain = transformer.forward(cohort.params, chunk)

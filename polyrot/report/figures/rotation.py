@@ -14,7 +14,8 @@ from polyrot.haar.orthogonal import FloatArray, determinant_sign
 from polyrot.haar.published import frobenius_distances
 from polyrot.haar.spectrum import Coset, angles, expected_count
 from polyrot.measures.fits import Fits
-from polyrot.measures.haar import distances, rotation_stack
+from polyrot.measures.haar.published import distances
+from polyrot.measures.haar.rotations import rotation_stack
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.style import Look

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import scipy.stats
 import torch
 
 from polyrot.measures import component_effects
@@ -17,9 +18,82 @@ from polyrot.toy.transformer import COMPONENTS
 
 
 def test_the_cost_of_sharing_nothing_is_positive_where_the_shared_cohort_recovers_more():
-    found = bars.independent_minus_shared(0.9, 0.7)
+    found = bars.independent_minus_shared(([0.89, 0.91], 0.99), ([0.68, 0.70, 0.72], 0.98))
     assert found.values[0] == pytest.approx(0.2)
-    assert bars.independent_minus_shared(0.7, 0.9).values[0] == pytest.approx(-0.2)
+    assert found.ceilings == pytest.approx((0.01,))
+    reverse = bars.independent_minus_shared(([0.7, 0.7], 1.0), ([0.9, 0.9], 1.0))
+    assert reverse.values[0] == pytest.approx(-0.2)
+    samples = [0.89, 0.91], [0.68, 0.70, 0.72]
+    ends = found.interval(0)
+    wanted = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval()
+    assert (ends.low, ends.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def planted(kl, draws):
+    """Two models; kl: [models, heads]; draws: factors of it, one a draw."""
+    kl = torch.tensor(kl, dtype=torch.float64)
+    by_draw = torch.tensor(draws, dtype=torch.float64)[:, None, None] * kl
+    positions = torch.full((3,), 10)
+    whole = kl[:, :, None].expand(-1, -1, 3).clone()
+    return behaviour.Behaviour(whole, positions, by_draw.mean(2), by_draw)
+
+
+def test_of_two_readings_the_lower_is_judged_and_both_are_recorded(cohort):
+    text = planted([[1e-4, 2e-4, 6e-4], [4e-4, 4e-4, 4e-4]], [0.9, 1.1])
+    pipeline = planted([[1e-4, 1e-4, 1e-4], [9e-4, 9e-4, 9e-4]], [0.9, 1.1])
+    readings = {"2-62": text, "2-48": pipeline}
+    anchor = bars.anchors_bar_b(readings, cohort)
+    assert anchor.values.tolist() == pytest.approx([1e-4])
+    assert anchor.beside["reading"] == "train lengths 2-48"
+    assert anchor.beside["seed_0_2-62"] == pytest.approx(3e-4)
+    # Over seeds the other one is: one setting for all values, by the worst of them.
+    every = bars.bar_b(readings, cohort)
+    assert every.values.tolist() == pytest.approx([3e-4, 4e-4])
+    assert every.beside["reading"] == "train lengths 2-62"
+    share = bars.depth_share(readings, cohort)
+    of_text = dict(zip(task.HEADS, (1 / 9, 2 / 9, 6 / 9), strict=True))["depth"]
+    assert share.values[0] == pytest.approx(1 / 3)
+    assert share.beside["anchor_2-62"] == pytest.approx(of_text)
+    assert share.interval(0).low == pytest.approx(1 / 3), "each draw has the same share"
+
+
+def test_bar_b_has_the_interval_of_its_draws(cohort):
+    found = planted([[1e-4] * 3, [2e-4] * 3], [0.8, 1.0, 1.2])
+    made = bars.bar_b({"2-62": found}, cohort)
+    ends = made.interval(1)
+    relative = 0.2 / 3**0.5 * scipy.stats.t.ppf(0.975, 2)
+    assert ends.of == "sequences"
+    assert (ends.low, ends.high) == pytest.approx(
+        (2e-4 / math.exp(relative), 2e-4 * math.exp(relative))
+    )
+    assert made.n == 3 * behaviour.INPUTS
+    alone = planted([[1e-4] * 3, [2e-4] * 3], [1.0])
+    assert bars.bar_b({"2-62": alone}, cohort).interval(0) is None
+
+
+def test_the_error_of_a_share_is_that_of_a_ratio():
+    generator = torch_generator(9, "shares")
+    by_head = torch.rand(200, 1, 3, generator=generator, dtype=torch.float64)
+    by_head[:, :, 1] = by_head[:, :, 0]  # two heads that go together
+    kl = by_head.mean(0)[:, :, None].expand(-1, -1, 3)
+    found = behaviour.Behaviour(kl, torch.full((3,), 5), by_head.mean(2), by_head)
+    drawn = torch.randint(200, (4000, 200), generator=generator)
+    sums = by_head[:, 0][drawn].mean(1)
+    head = task.HEADS[0]
+    spread = (sums[:, 0] / sums.sum(1)).std()
+    assert float(found.share_error(head)[0]) == pytest.approx(float(spread), rel=0.1)
+    assert behaviour.Behaviour(kl, torch.full((3,), 5), by_head.mean(2)).share_error(head) is None
+
+
+def test_the_pipelines_train_lengths(monkeypatch):
+    monkeypatch.setattr(behaviour, "INPUTS", 200)
+    drawn = [b for b in next(behaviour.batches(0, content=(2, 48))) if b.distribution == "train"]
+    lengths = torch.cat([(b.tokens != task.PAD).sum(1) for b in drawn])
+    assert len(lengths) == 120
+    assert lengths.min() >= 4
+    assert 40 < lengths.max() <= 50
+    labels = task.label(drawn[0].tokens)
+    assert torch.equal(drawn[0].labels["depth"], labels.depth)
 
 
 def lively(seeds):
@@ -110,16 +184,40 @@ def test_bar_b_refuses_nonsense():
 
 
 def test_decoys():
-    params = lively([0])
-    w = behaviour.averaged_depth(params)["unembed_depth"]
+    model = fold(lively([0]))
+    averaged = behaviour.averaged_depth(model)
+    w = averaged["unembed_depth"]
     assert torch.equal(w[..., 0], w[..., 1])
     assert torch.equal(w[..., 6], w[..., 7])
-    assert torch.equal(w[..., 8], params["unembed_depth"][..., 8])
-    assert torch.allclose(w.sum(-1), params["unembed_depth"].sum(-1), atol=1e-5)
-    swapped = behaviour.swapped_layers(params)
-    assert torch.equal(swapped["w_q_1"], params["w_q_0"])
+    assert torch.equal(w[..., 8], model["unembed_depth"][..., 8])
+    assert torch.allclose(w.sum(-1), model["unembed_depth"].sum(-1), atol=1e-5)
+    swapped = behaviour.swapped_layers(model)
+    assert torch.equal(swapped["w_q_1"], model["w_q_0"])
     twice = behaviour.swapped_layers(swapped)
-    assert all(torch.equal(twice[n], params[n]) for n in params)
+    assert all(torch.equal(twice[n], x) for n, x in model.items())
+    assert all(torch.equal(swapped[n], model[n]) for n in ("embed", "position", "unembed_token"))
+
+
+def test_every_bar_looks_at_what_folded_gives(monkeypatch, tmp_path):
+    """A cohort whose parameters are one model twice, and whose `folded` says otherwise."""
+    monkeypatch.setattr(behaviour, "INPUTS", 20)
+    monkeypatch.setattr(kept, "FEW_POSITIONS", 100)
+    params = lively([0])
+    stranger = fold(lively([1]))
+
+    class Other(ToyCohort):
+        def folded(self, model):
+            return stranger if model else super().folded(model)
+
+    cohort = Other("toy_a", (0, 1), {n: torch.cat([p, p]) for n, p in params.items()}, ["seen"])
+    runtime = Runtime(Store(tmp_path))
+    found = kept.behaviours(runtime, cohort, 100)
+    assert found.mean[0] != pytest.approx(float(found.mean[1]), rel=1e-3)
+    spec = kept.decoys(runtime, cohort).specification.mean
+    assert spec[0] < 1e-9 < 1e-2 < spec[1]
+    siblings, anchor = kept.siblings_and_anchor(cohort)
+    assert torch.equal(siblings["w_q_0"], stranger["w_q_0"])
+    assert torch.equal(anchor["w_q_0"], fold(params)["w_q_0"])
 
 
 def test_components_follow_the_alignment():
@@ -172,6 +270,7 @@ def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     monkeypatch.setattr(kept, "FEW_POSITIONS", 100)
     monkeypatch.setattr(kept, "STARTS", 1)
+    monkeypatch.setattr(kept, "COPIES", 1)
     monkeypatch.setattr(kept, "STEPS", 2)
     monkeypatch.setattr(causal, "SEQUENCES", 2)
     _in_few_steps(monkeypatch)
@@ -187,22 +286,25 @@ def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
         assert a.values.tolist() == b.values.tolist()
         assert a.beside == b.beside
         assert a.labels == b.labels
+        assert a.intervals == b.intervals
+        assert a.ceilings == b.ceilings
 
 
 def _everything(runtime, cohort):
     seeds = kept.behaviours(runtime, cohort, 100)
+    readings = {"2-62": seeds, "2-48": kept.behaviours(runtime, cohort, 100, (2, 48))}
     decoys = kept.decoys(runtime, cohort)
     aligned = kept.alignments(runtime, cohort)
     jointly: Joint = kept.joint_alignments(runtime, cohort, aligned)
     effects = kept.effects(runtime, cohort, aligned)
     across = bars.causal_across(effects, cohort)
     return [
-        bars.bar_b(seeds, cohort),
-        bars.first(bars.bar_b(seeds, cohort)),
-        bars.depth_share(seeds, cohort),
+        bars.bar_b(readings, cohort),
+        bars.anchors_bar_b(readings, cohort),
+        bars.depth_share(readings, cohort),
         bars.own_specification(decoys, cohort),
         bars.decoy_ratio(decoys, seeds),
-        bars.bar_p(aligned, cohort),
+        bars.bar_p(aligned, cohort).below(float(kept.self_alignment(runtime, cohort).max())),
         bars.joint_figure(jointly, cohort),
         bars.basins(jointly, cohort),
         bars.causal_within(effects, cohort),

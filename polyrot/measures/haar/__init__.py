@@ -1,0 +1,1 @@
+"""What the claims of section 5 measure: the rotations of a cohort against Haar measure."""
