@@ -182,12 +182,20 @@ class Steering:
         by_pair = ratio.transpose(0, 2, 1).reshape(-1, len(self.pairs))
         return self._measured(by_pair, labels, {}, "positive")
 
-    def against_random(self) -> Measured:
+    def against_random(self, alike: Steering) -> Measured:
         """KL in siblings over the mean KL of random directions of equal norm, every direction,
-        mean over pairs and the paper's doses."""
-        ratio = (self.beside_random / self.random_kl).mean(2)
-        spread = float((self.random_sd / self.random_kl).mean())
-        return self._measured(ratio, self.contrasts, {"random_relative_sd": spread}, "positive")
+        mean over pairs and the paper's doses.
+
+        alike: the same of a copy of the anchor in its own basis, recorded beside. It is no ceiling:
+        what is read out more in a sibling than in the anchor lies above it.
+        """
+        ratio, same = ((s.beside_random / s.random_kl).mean(2) for s in (self, alike))
+        beside = {"random_relative_sd": float((self.random_sd / self.random_kl).mean())}
+        beside |= {
+            f"in_the_anchor_{name}": float(row.mean())
+            for name, row in zip(self.contrasts, same, strict=True)
+        }
+        return self._measured(ratio, self.contrasts, beside, "positive")
 
     def dose_ratio(self, contrast: str, reference: float = 1.0) -> Measured:
         """Dose at which the siblings' mean curve reaches the anchor's effect at `reference`, over

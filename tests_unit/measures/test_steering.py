@@ -57,7 +57,7 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: steering.Steering) -
     assert ratios.values[4 * i + 3] == pytest.approx(
         curves.naive.kl[i, 0, 3] / curves.within.kl[i, 0, 3]
     )
-    against = curves.against_random().values[i]
+    against = curves.against_random(curves).values[i]
     assert against == pytest.approx((curves.beside_random[i, 0] / curves.random_kl[i, 0]).mean())
     needed = dose_needed(curves.doses, curves.naive.gain[i, 0], curves.within.gain[i, 0, 1])
     found = curves.dose_ratio("depth")

@@ -1,0 +1,84 @@
+"""What blocks of sequences say of attribution: each left out in turn, and intervals from that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+
+from polyrot.maps.correlation import Correlation
+from polyrot.measures import component_effects
+from polyrot.measures.attribution import Table
+from polyrot.measures.component_effects import (
+    integrated_gradients,
+    loss_along_path,
+    mean_ablation_by_block,
+    mean_ablation_effects,
+)
+from tests_unit.measures.test_attribution import COMPONENTS, TOKENS, Planted
+
+
+def test_without_a_block_is_the_batch_without_its_sequences() -> None:
+    cohort = Planted(lambda s: s.sin())
+    blocks = mean_ablation_by_block(cohort, 0, TOKENS)
+    assert len(blocks.values) >= component_effects.BLOCKS
+    torch.testing.assert_close(blocks.mean, mean_ablation_effects(cohort, 0, TOKENS))
+    size = len(TOKENS) // component_effects.BLOCKS
+    rest = torch.cat([TOKENS[:size], TOKENS[2 * size :]])
+    wanted = mean_ablation_effects(cohort, 0, rest)
+    torch.testing.assert_close(blocks.without_each()[1], wanted, atol=1e-6, rtol=1e-6)
+    ig = integrated_gradients(cohort, 0, TOKENS, 4)
+    again = integrated_gradients(cohort, 0, rest, 4)
+    torch.testing.assert_close(ig.without[1, 0], again.effects, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(ig.without[1, 1], again.measured, atol=1e-6, rtol=1e-6)
+    path, without = loss_along_path(cohort, 0, TOKENS)
+    alone, _ = loss_along_path(cohort, 0, rest)
+    assert path.orders().shape == (len(COMPONENTS),)
+    torch.testing.assert_close(without.orders()[1], alone.orders(), atol=1e-6, rtol=1e-6)
+
+
+def planted_table(r: Sequence[float], without: np.ndarray) -> Table:
+    """A table whose correlations, and those without each block, are given."""
+    found = tuple(Correlation(x, 10, (-1.0, 1.0), (-1.0, 1.0)) for x in r)
+    n, orders = len(r), np.tile([2.0, 2.1, 2.2], (len(r), 1))
+    rest = np.stack([orders - 0.1, orders + 0.1] * 4, 1)
+    return Table(
+        tuple(range(n)),
+        ("a", "b", "c"),
+        orders,
+        orders,
+        found,
+        found,
+        (),
+        orders,
+        without,
+        without,
+        rest,
+    )
+
+
+def test_intervals_come_of_the_blocks() -> None:
+    r = [-0.8, -0.1, 0.1, 0.9]
+    wide = np.array([0.02, -0.02] * 4)
+    table = planted_table(r, np.array(r)[:, None] + wide)
+    share = table.anticorrelating()
+    # Of four, two are negative; those near 0 may have either sign.
+    assert share.values[0] == 0.5
+    assert share.interval(0) == (0.25, 0.75, "sequences")
+    found = table.uncorrelated()
+    assert found.values.tolist() == pytest.approx(np.abs(r))
+    ends = found.interval(1)
+    assert ends is not None
+    assert ends.low == 0, "|r| has no negative end"
+    last = found.interval(0)
+    assert last is not None
+    assert 0.5 < last.low < 0.8 < last.high < 0.95
+    order = table.order_of_error().interval(0)
+    error = (7 / 8 * 8 * 0.1**2) ** 0.5
+    assert order is not None
+    assert order.high == pytest.approx(2.1 + scipy.stats.t.ppf(0.975, 7) * error)
+    sure = planted_table(r, np.repeat(np.array(r)[:, None], 8, 1)).anticorrelating()
+    assert sure.interval(0) == (0.5, 0.5, "sequences")
