@@ -154,7 +154,7 @@ def test_what_is_not_determined_is_not_in_the_error() -> None:
     cohort = PlantedCohort({"s": torch.stack([codes @ into, codes @ other])})
     found = fit_all(cohort)
     assert found.matched["s"][0].rank == 2
-    assert measured.distance_errors(cohort, found)[0, 0] < 0.2, "R is redrawn with each block"
+    assert measured.distance_errors(cohort, found)[0, 0] < 1e-6, "only the solver differs"
 
 
 # ---- the published spectrum
