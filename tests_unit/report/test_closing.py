@@ -96,23 +96,24 @@ def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None
 
 def test_a_measure_before_its_amendment_is_judged_by_the_old_over_and_marked(suite: Any) -> None:
     registration = suite.claims / "preregistration.toml"
-    claim = registration.read_text().split("[[claim]]")[1].replace("f.one", "haar.battery")
-    made = AMENDMENT.replace("f.one", "haar.battery").replace(
+    id = "triplet.cosine_hides_failure"  # of MEASURED_AS_BEFORE
+    claim = registration.read_text().split("[[claim]]")[1].replace("f.one", id)
+    made = AMENDMENT.replace("f.one", id).replace(
         "bar = { at_least = 0.65 }", 'over = "pairs x identified sites"'
     )
     registration.write_text(registration.read_text() + f"\n[[claim]]{claim}" + made)
-    suite.write(haar__battery='verdict(0.9, over="pairs")')
+    suite.write(triplet__cosine_hides_failure='verdict(0.9, over="pairs")')
     result = suite.run("--report=out")
     result.stdout.fnmatch_lines(
         [
-            "*battery †*toy_a*held",
+            "*cosine_hides_failure †*toy_a*held",
             "† amended, and still judged by the measure before the amendment",
             "1 amendment of what is measured, over what,*",
         ]
     )
     text = (suite.pytester.path / "out" / "verdicts.md").read_text()
-    assert "`haar.battery` †, 2026-12-01: over: pairs x identified sites (was: pairs)." in text
-    suite.write(haar__battery='verdict(0.9, over="pairs x identified sites")')
+    assert f"`{id}` †, 2026-12-01: over: pairs x identified sites (was: pairs)." in text
+    suite.write(triplet__cosine_hides_failure='verdict(0.9, over="pairs x identified sites")')
     suite.run().stdout.fnmatch_lines(["*but registered is over='pairs'*"])
 
 

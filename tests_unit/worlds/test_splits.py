@@ -12,6 +12,7 @@ from torch import Tensor
 from polyrot.cohorts.cohort import SPLITS
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.dictionaries import collection
+from polyrot.dictionaries.collection import Choice
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.explained_variance import explained_variance
@@ -226,10 +227,11 @@ def test_columns_are_matched_among_those_alive_in_their_own_dictionary(
         (2, SITE): pair(r @ third, r @ shared, first=True),
     }
     again = {SITE: pair(shared, third, first=True)}
-    found = cosine.universality(apart, saes, again, fits, [SITE]).beside
+    choices = {SITE: Choice(l1=1e-3, l0=1.0, ev=0.95, admissible=True)}
+    found = cosine.universality(apart, saes, again, fits, choices).beside
     assert found[f"two_starts_{SITE}"] == 1
     # Sibling 1 has the shared column alive; sibling 2, whose map is another, has it dead.
-    by_sibling = cosine.universality(apart, saes, again, fits, [SITE]).values[:, 0]
+    by_sibling = cosine.universality(apart, saes, again, fits, choices).values[:, 0]
     assert by_sibling[0] > 0.5 > by_sibling[1]
     raw = {**saes, (1, SITE): pair(shared, third, True), (2, SITE): pair(third, shared, True)}
     live = cosine.agreement(apart, raw, [SITE]).live_fraction.values[:, 0]

@@ -65,10 +65,13 @@ def test_the_noise_is_isotropic_and_a_tenth_of_the_variance() -> None:
 
 
 def test_only_identified_sites_are_looked_at_and_without_any_it_says_nothing() -> None:
-    cohort = anchors(1.0, 32)
-    low = fits(haar(1), low=SITES[:1])
-    found = measured.same_model_rejections(cohort, low, None)
-    assert found.beside["sites_not_identified"] == 1
+    loud, even = (anchors(size, 32).activations("fit", SITES[0]) for size in (1e5, 1.0))
+    cohort = PlantedCohort(dict(zip(SITES, (loud, even), strict=True)))
+    for low, share in ((SITES[:1], 1.0), (SITES[1:], 0.0), ((), 0.5)):
+        found = measured.same_model_rejections(cohort, fits(haar(1), low=low), None)
+        assert found.values.tolist() == [share]
+        assert found.beside["sites_not_identified"] == len(low)
+        assert not found.unmet
     found = measured.same_model_rejections(cohort, fits(haar(1), low=SITES), None)
     assert found.unmet.startswith("no site at which R is determined")
 

@@ -150,8 +150,9 @@ def test_a_distance_is_that_of_a_copy_where_nothing_is_wrong() -> None:
 def test_what_is_not_determined_is_not_in_the_error() -> None:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randn(400, 2, generator=generator, dtype=torch.float64)
-    into, other = torch.randn(2, 2, 6, generator=generator, dtype=torch.float64)
-    cohort = PlantedCohort({"s": torch.stack([codes @ into, codes @ other])})
+    into = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+    turned = into @ torch.from_numpy(sample_haar(6, 1, np.random.default_rng(2))[0])
+    cohort = PlantedCohort({"s": torch.stack([codes @ into, codes @ turned])})
     found = fit_all(cohort)
     assert found.matched["s"][0].rank == 2
     assert measured.distance_errors(cohort, found)[0, 0] < 1e-6, "only the solver differs"
