@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ from polyrot.maps.procrustes import (
     principal_basis,
     restricted_distance,
 )
-from polyrot.measured import Measured, PairSite
+from polyrot.measured import Interval, Measured, PairSite
 from polyrot.measures.fits import NULL_DRAWS_SEED
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact
@@ -69,13 +70,14 @@ class Drift:
         Haar draw."""
         i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
         value = self.distance[i, -1, j] / (2 * self.width) ** 0.5
-        unmet = self._undetermined({self.middle: self.rank[i, -1, j]})
-        return self._measured(value, early_step=float(self.steps[i])).unless(unmet)
+        span = self._distances(self.closest[i, -1, j], self.rank[i, -1, j])
+        known = None if span is None else tuple(end / (2 * self.width) ** 0.5 for end in span)
+        return self._measured(value, known, early_step=float(self.steps[i]))
 
     def toward_output(self, restricted: bool = False) -> Measured:
         """Spearman correlation of a site's depth with the distance from the half-way checkpoint to
-        the last, out of reach where R is not determined at every site; `restricted`, with the
-        distance per identifiable dimension."""
+        the last; `restricted`, with the distance per identifiable dimension. Where R is not
+        determined at some sites, its interval is what any completion could give."""
         i = nearest(self.steps, 0.5)
         row = (self.restricted if restricted else self.distance)[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
@@ -90,14 +92,13 @@ class Drift:
                 for site, n in zip(self.sites, self.dimensions[i], strict=True)
             }
         value = _spearman(np.arange(len(row)), row)
-        ranks = {} if restricted else dict(zip(self.sites, self.rank[i, -1], strict=True))
-        made = self._measured(value, half_way_step=float(self.steps[i]), **by_site)
-        return made.unless(self._undetermined(ranks))
+        known = None if restricted else self._orders(row, self.closest[i, -1], self.rank[i, -1])
+        return self._measured(value, known, half_way_step=float(self.steps[i]), **by_site)
 
     def monotone(self) -> Measured:
         """Spearman correlation of the step gap with the distance, middle site; favourable reading
         of all pairs of checkpoints and of distances to the last one, both recorded. (A rank
-        correlation does not see the logarithm.) Out of reach where R is not determined there.
+        correlation does not see the logarithm.) Where R is not determined there, it may be any.
 
         Raises ValueError for fewer than five checkpoints.
         """
@@ -115,21 +116,49 @@ class Drift:
         }
         reading = max(readings, key=lambda name: readings[name])
         used = slice(None) if reading == "all_pairs" else last
-        lowest = self.rank[first, second, middle][used].min()
-        made = self._measured(readings[reading], **readings, **found).also(reading=reading)
-        return made.unless(self._undetermined({self.middle: lowest}))
+        determined = self.rank[first, second, middle][used].min() == self.width
+        known = None if determined else (-1.0, 1.0)
+        return self._measured(readings[reading], known, **readings, **found).also(reading=reading)
 
-    def _undetermined(self, ranks: Mapping[str, int]) -> str:
-        """In words, at which of `ranks` (by site) a part of R is not determined; empty if none."""
-        low = [
-            f"rank {rank} of {self.width} at {s}" for s, rank in ranks.items() if rank < self.width
+    def _distances(self, closest: float, rank: int) -> tuple[float, float] | None:
+        """From the least to the largest distance that R has with any block on its null space (2
+        sqrt(d) bounds that of every orthogonal matrix); None where it has none."""
+        return None if rank == self.width else (float(closest), 2 * self.width**0.5)
+
+    def _orders(
+        self, distance: np.ndarray, closest: np.ndarray, rank: np.ndarray
+    ) -> tuple[float, float] | None:
+        """Least and largest correlation with depth, each site's distance being any that some block
+        on its null space gives; None where every R is determined. All by site. Of more than two
+        sites that are not, nothing is worked out: it may be any."""
+        spans = [self._distances(c, r) for c, r in zip(closest, rank, strict=True)]
+        low = sum(span is not None for span in spans)
+        if not low or low > 2:
+            return (-1.0, 1.0) if low else None
+        # Only the order counts: it is enough to try the ends, and a little beside every other site.
+        beside = {x + step for x in distance for step in (-2e-9, -1e-9, 1e-9, 2e-9)}
+        choices = [
+            [x] if span is None else [*span, *(b for b in beside if span[0] < b < span[1])]
+            for x, span in zip(distance.tolist(), spans, strict=True)
         ]
-        return f"R is not determined: {', '.join(low)}" if low else ""
+        depth = np.arange(len(distance))
+        found = [_spearman(depth, np.array(tried)) for tried in product(*choices)]
+        return min(found), max(found)
 
-    def _measured(self, value: float, **beside: float) -> Measured:
+    def _measured(
+        self, value: float, known: tuple[float, float] | None = None, **beside: float
+    ) -> Measured:
+        """known: between which ends the value lies, whatever R is where it is not determined."""
         counts = {"checkpoints": len(self.steps), "tokens": self.tokens}
+        interval = None if known is None else Interval(*known, "Monte Carlo")
         return Measured(
-            np.array([float(value)]), ("",), None, beside, {"steps": list(self.steps)}, counts
+            np.array([float(value)]),
+            ("",),
+            None,
+            beside,
+            {"steps": list(self.steps)},
+            counts,
+            () if interval is None else (interval,),
         )
 
 

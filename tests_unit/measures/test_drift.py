@@ -86,13 +86,16 @@ def test_curves_of_a_steady_turn() -> None:
     assert grows.toward_output().values[0] == pytest.approx(1)
 
 
-def planted_drift(distance: np.ndarray, rank: np.ndarray) -> Drift:
-    """distance, rank: [steps, steps, sites] of a run of width 8."""
+def planted_drift(
+    distance: np.ndarray, rank: np.ndarray, closest: np.ndarray | None = None
+) -> Drift:
+    """distance, rank, closest: [steps, steps, sites] of a run of width 8."""
     steps, sites = len(distance), distance.shape[2]
     names = tuple(f"site_{k}" for k in range(sites))
     whole = np.full((steps, sites), 8)
     seen = tuple(2**k for k in range(steps))
-    return Drift(seen, names, names[0], 8, distance, distance, whole, distance, rank, 9)
+    least = distance if closest is None else closest
+    return Drift(seen, names, names[0], 8, distance, distance, whole, least, rank, 9)
 
 
 def test_the_reading_that_favours_the_paper_and_both_recorded() -> None:
@@ -113,23 +116,37 @@ def test_the_reading_that_favours_the_paper_and_both_recorded() -> None:
     # A pair that is not looked at may have any rank.
     early = np.full((6, 6, 1), 8)
     early[0, 1] = early[1, 0] = 7
-    assert not planted_drift(distance, early).monotone().unmet
-    assert "rank 7 of 8" in planted_drift(other, early).monotone().unmet
+    assert planted_drift(distance, early).monotone().interval(0) is None
+    assert planted_drift(other, early).monotone().interval(0) == (-1, 1, "Monte Carlo")
 
 
-def test_where_r_is_not_determined_nothing_is_said() -> None:
-    distance, rank = np.ones((6, 6, 2)) * np.arange(2), np.full((6, 6, 2), 8)
-    whole = planted_drift(distance, rank)
-    for found in (whole.haar_share(), whole.toward_output()):
-        assert not found.unmet
-    rank[..., 1] = 5
-    elsewhere = planted_drift(distance, rank)
-    assert not elsewhere.haar_share().unmet, "it is about the middle site"
-    assert elsewhere.toward_output().unmet == "R is not determined: rank 5 of 8 at site_1"
-    assert not elsewhere.toward_output(restricted=True).unmet
-    rank[..., 0] = 7
-    low = planted_drift(distance, rank)
-    assert low.haar_share().unmet == "R is not determined: rank 7 of 8 at site_0"
+def by_site(*values: float) -> np.ndarray:
+    return np.ones((6, 6, len(values))) * np.array(values)
+
+
+def test_where_r_is_not_determined_the_interval_is_what_any_completion_gives() -> None:
+    whole = planted_drift(by_site(3, 2, 1), np.full((6, 6, 3), 8))
+    assert whole.haar_share().interval(0) is None
+    assert whole.toward_output().interval(0) is None
+    # The second site may be nearer than the third, but no further off than 2 sqrt(8) = 5.7.
+    low = by_site(8, 5, 8).astype(int)
+    part = planted_drift(by_site(3, 2, 1), low, closest=by_site(3, 0.5, 1))
+    assert part.haar_share().interval(0) is None, "it is about the first site"
+    assert part.toward_output().interval(0) == (-1, -0.5, "Monte Carlo")
+    assert part.toward_output(restricted=True).interval(0) is None
+    # A site that is far off whatever the completion leaves the order as it is.
+    sure = planted_drift(by_site(3, 2, 1), by_site(5, 8, 8).astype(int), closest=by_site(2.5, 2, 1))
+    assert sure.toward_output().interval(0) == (-1, -1, "Monte Carlo")
+    first = planted_drift(by_site(3, 2, 1), by_site(7, 8, 8).astype(int), closest=by_site(1, 2, 1))
+    assert first.haar_share().interval(0) == (0.25, pytest.approx(2**0.5), "Monte Carlo")
+    nothing = planted_drift(by_site(3, 2, 1), by_site(7, 7, 7).astype(int))
+    assert nothing.toward_output().interval(0) == (-1, 1, "Monte Carlo")
+
+
+def test_both_orders_of_two_undetermined_sites_are_tried() -> None:
+    low = by_site(5, 5, 8, 8).astype(int)
+    found = planted_drift(by_site(4, 3, 2, 1), low, closest=by_site(0.2, 0.1, 2, 1))
+    assert found.toward_output().interval(0) == (-1, pytest.approx(0.8), "Monte Carlo")
 
 
 def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
