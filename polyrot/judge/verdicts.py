@@ -256,7 +256,11 @@ class Conclusion:
     @property
     def why(self) -> str:
         """The finding's reason; where it held, also the controls that take that from it, and those
-        that were not run."""
+        that were not run; of a control that cannot come out otherwise, that it is a demonstration.
+        """
+        shown = self.finding.beside.get("demonstration")
+        if shown is not None:
+            return f"{self.finding.why}; a demonstration, not a test: {shown}"
         if self.finding.outcome is not Verdict.HELD:
             return self.finding.why
         said = [

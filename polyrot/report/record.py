@@ -148,7 +148,9 @@ def markdown(
 
 def _explained(conclusions: Sequence[Conclusion]) -> list[str]:
     """Why each verdict that value and bar alone do not explain."""
-    found = [c for c in conclusions if c.verdict in EXPLAINED]
+    found = [
+        c for c in conclusions if c.verdict in EXPLAINED or "demonstration" in c.finding.beside
+    ]
     if not found:
         return []
     return ["", "## Why", ""] + [

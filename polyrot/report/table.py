@@ -203,7 +203,7 @@ def _unwritten(members: Sequence[Conclusion]) -> list[str]:
 def _notes(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
     texts = []
     for conclusion in conclusions:
-        if conclusion.verdict in EXPLAINED:
+        if conclusion.verdict in EXPLAINED or "demonstration" in conclusion.finding.beside:
             name = f"{conclusion.verdict.value}: {conclusion.finding.name}"
             texts += wrapped(f"{name}: {conclusion.why}", indent="")
     if any(control.from_ledger for c in conclusions for control in c.controls):

@@ -160,6 +160,16 @@ def test_a_control_that_was_not_run_is_named() -> None:
     assert conclusion.why == "0.9, bar ≥ 0.5; not run: the control g.control[toy_a]"
 
 
+def test_a_demonstration_says_so_wherever_its_verdict_is_explained() -> None:
+    made = Measured.of(0.1).also(demonstration="a model is its own specification")
+    found = judge(REGISTRATION.claim("g.control"), "toy_a", made)
+    conclusions = conclude([found], REGISTRATION)
+    text = "a demonstration, not a test: a model is its own specification"
+    assert conclusions[0].why.endswith(text)
+    lines = " ".join("".join(t for t, _ in line) for line in render(conclusions, REGISTRATION))
+    assert text in " ".join(lines.split())
+
+
 @pytest.mark.parametrize("outcome", list(NOT_HELD))
 def test_each_outcome_that_is_not_held_has_an_exception_of_its_own(outcome: Verdict) -> None:
     assert issubclass(NOT_HELD[outcome], ClaimNotHeld)
