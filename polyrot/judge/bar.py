@@ -62,6 +62,24 @@ class Bar:
             and (self.below is None or x < self.below)
         )
 
+    def reached(self, ceiling: float) -> bool:
+        """Whether what a perfect sibling gives meets the bar on the side of likeness: its only
+        limit, or of two the lower one, as likeness raises what they bound.
+
+        >>> Bar(at_least=0.8, at_most=1.25).reached(1.3), Bar(at_least=0.8).reached(0.7)
+        (True, False)
+        """
+        if self.equals is not None or not self._two_sided:
+            return self.satisfied(ceiling)
+        if self.at_least is not None:
+            return ceiling >= self.at_least
+        return self.above is not None and ceiling > self.above
+
+    @property
+    def _two_sided(self) -> bool:
+        low, high = {"at_least", "above"}, {"at_most", "below"}
+        return bool(low & self._limits().keys()) and bool(high & self._limits().keys())
+
     def missed_by_all(self, low: float, high: float) -> bool:
         """Whether every number from `low` to `high` lies beyond one and the same limit.
 

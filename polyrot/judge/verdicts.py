@@ -159,7 +159,7 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
     beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
     met = [i for i, (low, high) in enumerate(ends) if bar.met_by_all(low, high)]
     unclear = [i for i in range(len(values)) if i not in beyond and i not in met]
-    low = [i for i, ceiling in enumerate(measured.ceilings) if not bar.satisfied(ceiling)]
+    low = [i for i, ceiling in enumerate(measured.ceilings) if not bar.reached(ceiling)]
     if measured.unmet or low:
         outcome, deciding = Verdict.OUT_OF_REACH, low or list(range(len(values)))
         ranked = list(measured.ceilings) if low else values
@@ -195,7 +195,9 @@ def _why(
 ) -> str:
     """The value that decides with its interval and ceiling, the bar, and how many are like it."""
     total, interval = len(measured.values), measured.interval(worst)
-    text = f"{'worst ' if total > 1 else ''}{bar.show(float(measured.values[worst]))}"
+    by_ceiling = outcome is Verdict.OUT_OF_REACH and not measured.unmet
+    text = f"{'worst ' if total > 1 and not by_ceiling else ''}"
+    text += bar.show(float(measured.values[worst]))
     if measured.labels[worst]:
         text += f" at {measured.labels[worst]}"
     if interval is not None:

@@ -257,9 +257,6 @@ def pair_moments(
     return accumulator.moments()
 
 
-__all__ = ["MomentAccumulator", "Moments", "adds_up", "pair_moments"]
-
-
 def check_fit(moments: Moments, where: str, sides: tuple[str, str] = ("first", "second")) -> None:
     """Whether these moments determine a map; `sides` names the sibling's and the anchor's rows.
 
@@ -270,3 +267,43 @@ def check_fit(moments: Moments, where: str, sides: tuple[str, str] = ("first", "
         sides, (moments.var_a, moments.var_b), (moments.mean_a, moments.mean_b), strict=True
     ):
         check_not_constant(variance, mean, moments.eps, f"{where}, {side}")
+
+
+BLOCKS = 16
+"""Of sequences, each left out once, for the jackknife of what is fitted to moments."""
+
+
+def blocks_of(x: Tensor, sequence: Tensor) -> list[Tensor]:
+    """The rows of x [.., tokens, d] in BLOCKS parts, each sequence whole in one of them.
+
+    sequence: int64 [tokens], which sequence each token is of.
+    """
+    return [x[..., sequence % BLOCKS == block, :] for block in range(BLOCKS)]
+
+
+def cross_without_each(blocks: Sequence[Moments]) -> list[Tensor]:
+    """The cross-covariance of all blocks' rows but one's, for each one: [d_a, d_b], float64."""
+    n = torch.tensor([block.tokens for block in blocks], dtype=torch.float64)
+    a, b = (
+        torch.stack([getattr(block, side) * block.tokens for block in blocks])
+        for side in ("mean_a", "mean_b")
+    )
+    products = torch.stack([m.tokens * torch.addr(m.cross, m.mean_a, m.mean_b) for m in blocks])
+    found = []
+    for i in range(len(blocks)):
+        rest, sum_a, sum_b = float(n.sum() - n[i]), a.sum(0) - a[i], b.sum(0) - b[i]
+        found.append(
+            torch.addr((products.sum(0) - products[i]) / rest, sum_a / rest, -sum_b / rest)
+        )
+    return found
+
+
+__all__ = [
+    "BLOCKS",
+    "MomentAccumulator",
+    "Moments",
+    "adds_up",
+    "blocks_of",
+    "cross_without_each",
+    "pair_moments",
+]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.maps.correlation import Correlation, fisher_interval, pearson, pearson_rows
-from polyrot.measured import Interval, Measured, interval_about
+from polyrot.measured import Interval, Measured, jackknifed
 from polyrot.measures.component_effects import (
     STEPS,
     Attribution,
@@ -101,10 +101,7 @@ class Table:
             medians,
             self._labels(),
             (),
-            [
-                interval_about(x, _error(row), "sequences", freedom=len(row) - 1)
-                for x, row in zip(medians, rest, strict=True)
-            ],
+            [jackknifed(x, row, "sequences") for x, row in zip(medians, rest, strict=True)],
             self.sequences[1],
             lowest=float(self.orders.min()),
             highest=float(self.orders.max()),
@@ -143,15 +140,9 @@ class Table:
         )
 
 
-def _error(without: np.ndarray) -> float:
-    """Standard error of a statistic from its values [blocks] without one block of sequences."""
-    n = len(without)
-    return float(((n - 1) / n * np.square(without - without.mean()).sum()) ** 0.5)
-
-
 def _around(r: float, without: np.ndarray) -> Interval:
     """The interval of a correlation whose components are given and whose sequences are a sample."""
-    return interval_about(r, _error(without), "sequences", "correlation", freedom=len(without) - 1)
+    return jackknifed(r, without, "sequences", "correlation")
 
 
 def tabulate(

@@ -7,40 +7,34 @@ siblings can be said of them. Throughout a is the earlier checkpoint and b the l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
-from typing import Literal
 
 import numpy as np
-import torch
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.cohorts.run import EARLY, nearest
-from polyrot.dictionaries.sae import Dictionary
-from polyrot.maps.bootstrap import SequenceSums, sequence_weights
-from polyrot.maps.explained_variance import explained_variance
-from polyrot.maps.moments import check_fit
-from polyrot.maps.null_space import nearest_to_identity
+from polyrot.maps.correlation import pearson_rows
+from polyrot.maps.moments import BLOCKS, blocks_of, check_fit, cross_without_each
+from polyrot.maps.null_space import nearest_completion, nearest_to_identity
 from polyrot.maps.procrustes import (
     fit_from_moments,
-    fit_rotation,
     frobenius_distance,
     pair_moments,
     principal_basis,
     restricted_distance,
 )
-from polyrot.measured import Interval, Measured, PairSite
+from polyrot.measured import Interval, Measured, jackknifed
 from polyrot.measures.fits import NULL_DRAWS_SEED
-from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Artifact
+from polyrot.runtime.seeding import numpy_generator, torch_generator
 
 SHARE = 0.999
 """Of the variance, held by the directions that a restricted distance is taken on."""
 DRAWS = 400
-"""Of sequences, for the interval of an explained variance."""
+"""Of sequences, for the interval of a rank correlation."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +45,9 @@ class Drift:
     restricted: the same on the principal directions of the earlier checkpoint that hold 99.9 % of
     its variance, per dimension. dimensions: [steps, sites], how many those are. closest: as
     `distance`, of the r nearest to the identity among all that fit as well, and rank: [steps,
-    steps, sites], of the fit; where it is full the two distances are one.
+    steps, sites], of the fit; where it is full the two distances are one. distance_without,
+    restricted_without: [blocks, steps, steps, sites], without one block of sequences in turn;
+    NaN for what is not asked, pairs without the last checkpoint at sites but the middle one.
     """
 
     steps: tuple[int, ...]
@@ -63,37 +59,51 @@ class Drift:
     dimensions: np.ndarray
     closest: np.ndarray
     rank: np.ndarray
+    distance_without: np.ndarray
+    restricted_without: np.ndarray
     tokens: int
+    sequences: int
 
     def haar_share(self) -> Measured:
         """||r - I||_F / sqrt(2 d), early checkpoint to the last, middle site: 1 is expected of a
         Haar draw."""
         i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
-        value = self.distance[i, -1, j] / (2 * self.width) ** 0.5
-        span = self._distances(self.closest[i, -1, j], self.rank[i, -1, j])
-        known = None if span is None else tuple(end / (2 * self.width) ** 0.5 for end in span)
-        return self._measured(value, known, early_step=float(self.steps[i]))
+        haar = (2 * self.width) ** 0.5
+        value = self.distance[i, -1, j] / haar
+        made = jackknifed(value, self.distance_without[:, i, -1, j] / haar, "sequences", "positive")
+        span = self._span(self.closest[i, -1, j], self.rank[i, -1, j])
+        ends = made[:2] if span is None else (*made[:2], *(end / haar for end in span))
+        return self._measured(value, ends, early_step=float(self.steps[i]))
 
     def toward_output(self, restricted: bool = False) -> Measured:
         """Spearman correlation of a site's depth with the distance from the half-way checkpoint to
-        the last; `restricted`, with the distance per identifiable dimension. Where R is not
-        determined at some sites, its interval is what any completion could give."""
+        the last; `restricted`, with the distance per identifiable dimension.
+
+        Its interval is of sequences, and where R is not determined at some sites, also of any
+        completion there.
+        """
         i = nearest(self.steps, 0.5)
-        row = (self.restricted if restricted else self.distance)[i, -1]
+        table = self.restricted if restricted else self.distance
+        without = self.restricted_without if restricted else self.distance_without
+        row, closest, rank = table[i, -1], self.closest[i, -1], self.rank[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
         if not restricted:
-            closest = self.closest[i, -1]
             by_site["with_the_closest_fits"] = _spearman(np.arange(len(row)), closest)
-            for site, d, r in zip(self.sites, closest, self.rank[i, -1], strict=True):
+            for site, d, r in zip(self.sites, closest, rank, strict=True):
                 by_site |= {f"closest_{site}": float(d), f"rank_{site}": float(r)}
         else:
             by_site |= {
                 f"dimensions_{site}": float(n)
                 for site, n in zip(self.sites, self.dimensions[i], strict=True)
             }
+        spans = [
+            None if restricted else self._span(c, r) for c, r in zip(closest, rank, strict=True)
+        ]
+        drawn = _drawn(row, without[:, i, -1])
+        each = np.array([_orders(x, spans) for x in drawn])
+        ends = np.quantile(each[:, 0], 0.025), np.quantile(each[:, 1], 0.975)
         value = _spearman(np.arange(len(row)), row)
-        known = None if restricted else self._orders(row, self.closest[i, -1], self.rank[i, -1])
-        return self._measured(value, known, half_way_step=float(self.steps[i]), **by_site)
+        return self._measured(value, ends, half_way_step=float(self.steps[i]), **by_site)
 
     def monotone(self) -> Measured:
         """Spearman correlation of the step gap with the distance, middle site; favourable reading
@@ -115,51 +125,62 @@ class Drift:
             "to_the_last_only": _spearman(gaps[last], by_site[last, middle]),
         }
         reading = max(readings, key=lambda name: readings[name])
-        used = slice(None) if reading == "all_pairs" else last
-        determined = self.rank[first, second, middle][used].min() == self.width
-        known = None if determined else (-1.0, 1.0)
-        return self._measured(readings[reading], known, **readings, **found).also(reading=reading)
+        used = np.ones_like(last) if reading == "all_pairs" else last
+        drawn = _drawn(
+            by_site[used, middle], self.distance_without[:, first, second, middle][:, used]
+        )
+        ends = np.quantile([_spearman(gaps[used], x) for x in drawn], [0.025, 0.975])
+        if self.rank[first, second, middle][used].min() < self.width:
+            ends = np.array([-1.0, 1.0])
+        return self._measured(readings[reading], ends, **readings, **found).also(reading=reading)
 
-    def _distances(self, closest: float, rank: int) -> tuple[float, float] | None:
+    def _span(self, closest: float, rank: int) -> tuple[float, float] | None:
         """From the least to the largest distance that R has with any block on its null space (2
         sqrt(d) bounds that of every orthogonal matrix); None where it has none."""
         return None if rank == self.width else (float(closest), 2 * self.width**0.5)
 
-    def _orders(
-        self, distance: np.ndarray, closest: np.ndarray, rank: np.ndarray
-    ) -> tuple[float, float] | None:
-        """Least and largest correlation with depth, each site's distance being any that some block
-        on its null space gives; None where every R is determined. All by site. Of more than two
-        sites that are not, nothing is worked out: it may be any."""
-        spans = [self._distances(c, r) for c, r in zip(closest, rank, strict=True)]
-        low = sum(span is not None for span in spans)
-        if not low or low > 2:
-            return (-1.0, 1.0) if low else None
-        # Only the order counts: it is enough to try the ends, and a little beside every other site.
-        beside = {x + step for x in distance for step in (-2e-9, -1e-9, 1e-9, 2e-9)}
-        choices = [
-            [x] if span is None else [*span, *(b for b in beside if span[0] < b < span[1])]
-            for x, span in zip(distance.tolist(), spans, strict=True)
-        ]
-        depth = np.arange(len(distance))
-        found = [_spearman(depth, np.array(tried)) for tried in product(*choices)]
-        return min(found), max(found)
-
     def _measured(
-        self, value: float, known: tuple[float, float] | None = None, **beside: float
+        self, value: float, ends: Sequence[float] | np.ndarray, **beside: float
     ) -> Measured:
-        """known: between which ends the value lies, whatever R is where it is not determined."""
-        counts = {"checkpoints": len(self.steps), "tokens": self.tokens}
-        interval = None if known is None else Interval(*known, "Monte Carlo")
+        """ends: of the interval, among which the value itself counts."""
+        known = [float(value), *map(float, ends)]
         return Measured(
             np.array([float(value)]),
             ("",),
             None,
             beside,
             {"steps": list(self.steps)},
-            counts,
-            () if interval is None else (interval,),
+            {"checkpoints": len(self.steps), "tokens": self.tokens, "sequences": self.sequences},
+            (Interval(min(known), max(known), "sequences"),),
         )
+
+
+def _drawn(values: np.ndarray, without: np.ndarray) -> np.ndarray:
+    """[draws, n]: normal draws about `values` [n] with the jackknife's covariance, from what they
+    are `without` [blocks, n] each block of sequences."""
+    blocks = len(without)
+    z = numpy_generator(NULL_DRAWS_SEED, "drift, sequences").standard_normal((DRAWS, blocks))
+    return values + (1 - 1 / blocks) ** 0.5 * z @ (without - without.mean(0))
+
+
+def _orders(
+    distance: np.ndarray, spans: Sequence[tuple[float, float] | None]
+) -> tuple[float, float]:
+    """Least and largest rank correlation of `distance` [sites] with depth, where the distance of a
+    site with a span is any within it. Of more than two such sites nothing is worked out: -1, 1."""
+    low = sum(span is not None for span in spans)
+    if low > 2:
+        return -1.0, 1.0
+    # Only the order counts: it is enough to try the ends, and a little beside every other site.
+    beside = {x + step for x in distance.tolist() for step in (-2e-9, -1e-9, 1e-9, 2e-9)}
+    choices = [
+        [x] if span is None else [*span, *(b for b in beside if span[0] < b < span[1])]
+        for x, span in zip(distance.tolist(), spans, strict=True)
+    ]
+    tried = np.array(list(product(*choices)))
+    depth = np.broadcast_to(np.arange(len(distance)), tried.shape)
+    found = pearson_rows(rankdata(tried, axis=1), depth)
+    return round(float(found.min()), 12), round(float(found.max()), 12)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -178,6 +199,9 @@ def measure_drift(checkpoints: Cohort) -> Drift:
     sites = tuple(checkpoints.sites)
     distance = np.zeros((len(steps), len(steps), len(sites)))
     restricted, closest = np.zeros_like(distance), np.zeros_like(distance)
+    without = np.full((BLOCKS, *distance.shape), np.nan)
+    restricted_without = without.copy()
+    sequence = checkpoints.sequences("fit")
     rank, dimensions = np.zeros(distance.shape, int), np.zeros((len(steps), len(sites)), int)
     tokens = 0
     for j, site in enumerate(sites):
@@ -193,6 +217,11 @@ def measure_drift(checkpoints: Cohort) -> Drift:
                 for step in steps[:late]
             ]
             fits = fit_from_moments(moments, generators=null)
+            asked = site == checkpoints.middle or late == len(steps) - 1
+            blocks = [
+                pair_moments(list(part[:late]), part[late], where=f"drift at {site}, a block")
+                for part in (blocks_of(x, sequence) if asked else ())
+            ]
             for early, (m, fit) in enumerate(zip(moments, fits, strict=True)):
                 assert m.auto_a is not None
                 basis = principal_basis(m.auto_a, SHARE)
@@ -204,6 +233,15 @@ def measure_drift(checkpoints: Cohort) -> Drift:
                     (rank, fit.rank),
                 ):
                     table[early, late, j] = table[late, early, j] = value
+                of_pair = [block[early] for block in blocks]
+                for k, cross in enumerate(cross_without_each(of_pair) if asked else ()):
+                    # What is not determined is not drawn anew: what is nearest to the whole R.
+                    r = nearest_completion(cross, fit.rank, fit.r)
+                    for tables, value in (
+                        (without, frobenius_distance(r)),
+                        (restricted_without, restricted_distance(r, basis)),
+                    ):
+                        tables[k, early, late, j] = tables[k, late, early, j] = value
     return Drift(
         steps,
         sites,
@@ -214,115 +252,13 @@ def measure_drift(checkpoints: Cohort) -> Drift:
         dimensions,
         closest,
         rank,
+        without,
+        restricted_without,
         tokens,
+        int(sequence.max()) + 1,
     )
 
 
 def _covariance(x: Tensor) -> Tensor:
     centred = x.double() - x.double().mean(0)
     return centred.T @ centred / len(x)
-
-
-@dataclass(frozen=True)
-class Reconstructions:
-    """Earlier checkpoints' dictionaries on later ones, explained variances on the score split.
-
-    Each [steps, steps, sites], earlier by later; NaN where the first has no dictionary or is not
-    earlier. naive: on the later as it is. rotated: centred, rotated back by what was fitted on the
-    fit split, with the earlier's mean. own: [steps, sites], on the earlier itself. draws: "naive"
-    and "rotated" -> [draws], of the early checkpoint's at the middle site on the last, on sequences
-    drawn with replacement; empty in tables kept before they were taken, which have no interval.
-    """
-
-    steps: tuple[int, ...]
-    sites: tuple[str, ...]
-    middle: str
-    own: np.ndarray
-    naive: np.ndarray
-    rotated: np.ndarray
-    draws: Mapping[str, np.ndarray] = field(default_factory=dict)
-
-    def to_artifact(self) -> Artifact:
-        """Plain tensors and values, for the store."""
-        tables = {"own": self.own, "naive": self.naive, "rotated": self.rotated}
-        tables |= {f"draws.{name}": drawn for name, drawn in self.draws.items()}
-        meta = {"steps": list(self.steps), "sites": list(self.sites)}
-        return Artifact({n: torch.from_numpy(t) for n, t in tables.items()}, meta)
-
-    @classmethod
-    def from_artifact(cls, artifact: Artifact, middle: str) -> Reconstructions:
-        """What `to_artifact` wrote."""
-        found = {name: tensor.numpy() for name, tensor in artifact.tensors.items()}
-        tables = {name: found[name] for name in ("own", "naive", "rotated")}
-        draws = {name.removeprefix("draws."): x for name, x in found.items() if name not in tables}
-        steps, sites = (tuple(artifact.meta[name]) for name in ("steps", "sites"))
-        return cls(steps, sites, middle, **tables, draws=draws)
-
-    def early(self, which: Literal["naive", "rotated"]) -> Measured:
-        """The early checkpoint's dictionary on the last checkpoint, middle site. What it scores at
-        home is the ceiling of what it scores rotated: a rotated copy of the early checkpoint is,
-        rotated back, that checkpoint."""
-        i, site = nearest(self.steps, EARLY), self.middle
-        j = self.sites.index(site)
-        beside: dict[str, float | str] = {
-            "self_ev": float(self.own[i, j]),
-            "naive_ev": float(self.naive[i, -1, j]),
-            "rotated_ev": float(self.rotated[i, -1, j]),
-            "early_step": float(self.steps[i]),
-            "site": site,
-        }
-        value, drawn = getattr(self, which)[i, -1, j], self.draws.get(which)
-        found = PairSite(
-            np.array([[value]]),
-            ("early to last",),
-            (site,),
-            beside,
-            unit="ev",
-            resamples=None if drawn is None else drawn[:, None, None],
-        ).each()
-        return found.below(float(self.own[i, j])) if which == "rotated" else found
-
-    def half_way(self) -> dict[str, float]:
-        """Scores of the half-way checkpoint's dictionaries on the last, by site."""
-        i = nearest(self.steps, 0.5)
-        return {
-            f"{name}_ev_{site}": float(row[j])
-            for name, row in (
-                ("self", self.own[i]),
-                ("naive", self.naive[i, -1]),
-                ("rotated", self.rotated[i, -1]),
-            )
-            for j, site in enumerate(self.sites)
-        }
-
-
-def reconstruct(
-    checkpoints: Cohort, dictionaries: Mapping[tuple[int, str], Dictionary]
-) -> Reconstructions:
-    """Score dictionaries, by checkpoint number and site, on their own and on later checkpoints."""
-    steps, sites = tuple(checkpoints.seeds), tuple(checkpoints.sites)
-    own = np.full((len(steps), len(sites)), np.nan)
-    naive = np.full((len(steps), len(steps), len(sites)), np.nan)
-    rotated, draws = naive.copy(), {}
-    asked = nearest(steps, EARLY), len(steps) - 1, checkpoints.middle
-    for (early, site), dictionary in dictionaries.items():
-        j = sites.index(site)
-        fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
-        own[early, j] = explained_variance(score[early], dictionary(score[early]))
-        for late in range(early + 1, len(steps)):
-            turned = fit_rotation(fit[late], fit[early]).apply(score[late])
-            naive[early, late, j] = explained_variance(score[late], dictionary(score[late]))
-            rotated[early, late, j] = explained_variance(turned, dictionary(turned))
-            if (early, late, site) == asked:
-                sequence = checkpoints.sequences("score")
-                for name, x in (("naive", score[late]), ("rotated", turned)):
-                    draws[name] = _drawn(x, dictionary(x), sequence)
-    return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated, draws)
-
-
-def _drawn(x: Tensor, x_hat: Tensor, sequence: Tensor) -> np.ndarray:
-    """Explained variance of x by x_hat on sequences drawn with replacement, [DRAWS]."""
-    sums = SequenceSums.of(x, x_hat, sequence)
-    generator = torch_generator(NULL_DRAWS_SEED, "drift, sequences", device=x.device)
-    drawn = sums.scores(sequence_weights(len(sums.tokens), DRAWS, generator))
-    return np.asarray(drawn.cpu())

@@ -224,12 +224,3 @@ def mean_over_pairs(by_pair: np.ndarray, unit: Unit = "real") -> tuple[Interval 
         interval_about(float(value), float(error), "pairs", unit, freedom=n - 1)
         for value, error in zip(values, errors, strict=True)
     )
-
-
-def jackknifed(value: float, without: np.ndarray, unit: Unit) -> Interval:
-    """The interval of a statistic of all pairs, from its values `without` each pair in turn, [n];
-    never narrower than rounding (Efron and Tibshirani 1993, chapter 11)."""
-    n = len(without)
-    error = ((n - 1) / n * np.square(without - without.mean()).sum()) ** 0.5
-    error = float(np.hypot(error, ROUNDING * abs(value)))
-    return interval_about(value, error, "pairs", unit, freedom=n - 1)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort
-from polyrot.measured import Measured
-from polyrot.measures.effects import N_SEQUENCES, ROUNDING, jackknifed, parts
+from polyrot.measured import Measured, jackknifed
+from polyrot.measures.effects import N_SEQUENCES, ROUNDING, parts
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Overlaps:
                     _rank_correlation(self.overlap, np.delete(self.transfer, k, axis=1).mean(1))
                     for k in range(len(self.pairs))
                 ]
-                interval = jackknifed(value, np.array(rest), "correlation")
+                interval = jackknifed(
+                    value, np.array(rest), "pairs", "correlation", ROUNDING * abs(value)
+                )
         return Measured(
             np.array([value]),
             ("",),

@@ -17,18 +17,18 @@ from polyrot.cohorts.cohort import pair_labels
 from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.maps.procrustes import Rotation, fit_rotation
-from polyrot.measured import Interval, Measured, Unit
+from polyrot.measured import Interval, Measured, Unit, jackknifed
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
     N_RANDOM,
     N_SEQUENCES,
     RANDOM_SEED,
+    ROUNDING,
     TARGETS,
     DoseNeeded,
     Effects,
     dose_needed,
-    jackknifed,
     mean_over_pairs,
     random_directions,
     rotated_direction,
@@ -219,7 +219,8 @@ class Steering:
         if needed.censored:
             beside["bound"] = f"at least {value:g}: never reached"
         elif rest:
-            interval = jackknifed(value, np.array([d.dose for d in rest]) / reference, "positive")
+            doses = np.array([d.dose for d in rest]) / reference
+            interval = jackknifed(value, doses, "pairs", "positive", ROUNDING * value)
             beside["without_one_pair_never_reached"] = float(sum(d.censored for d in rest))
         return self._given(np.array([value]), [contrast], (interval,), "positive", beside)
 

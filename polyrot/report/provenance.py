@@ -31,7 +31,8 @@ def device_name(device: str) -> str:
 
     if device == "cuda":
         return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
+    n = torch.get_num_threads()
+    return f"{platform.machine()}, {n} thread{'' if n == 1 else 's'}"
 
 
 def commit(root: Path) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.verdicts import (
     NOT_HELD,
@@ -122,6 +124,26 @@ def test_a_ceiling_that_misses_the_bar_is_out_of_reach() -> None:
     assert finding("f.held", "toy_a", 0.3, ceiling=0.6).outcome is Verdict.REFUTED
     assert finding("f.held", "toy_a", 0.6, ceiling=0.4).outcome is Verdict.OUT_OF_REACH
     assert finding("f.held", "toy_a", 0.5, half=0.1, ceiling=0.4).outcome is Verdict.OUT_OF_REACH
+
+
+def test_of_two_limits_a_ceiling_is_held_against_that_of_likeness() -> None:
+    bar = Bar(at_least=0.8, at_most=1.25)
+    claim = replace(REGISTRATION.claim("f.held"), bar=bar)
+    for ceiling, expected in ((1.3, Verdict.HELD), (0.7, Verdict.OUT_OF_REACH)):
+        found = judge(claim, "toy_a", Measured.of(1.0).below(ceiling))
+        assert found.outcome is expected
+    assert not Bar(at_most=0.1).reached(0.2)
+    assert Bar(at_most=0.1).reached(0.1)
+    assert not Bar(above=0.1, below=0.3).reached(0.1)
+    assert not Bar(equals=1).reached(0.9)
+
+
+def test_the_value_at_the_worst_ceiling_is_not_called_the_worst() -> None:
+    made = Measured.of({"a": 0.1, "b": 0.2}).below([0.45, 0.4])
+    found = judge(REGISTRATION.claim("f.held"), "toy_a", made)
+    assert (
+        found.why == "0.2 at b, bar ≥ 0.5, where a perfect sibling gives 0.4, as for 2 of 2 values"
+    )
 
 
 def test_a_precondition_that_is_unmet_goes_before_every_value() -> None:

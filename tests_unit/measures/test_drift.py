@@ -14,8 +14,10 @@ from torch import Tensor
 from polyrot.cohorts import run
 from polyrot.cohorts.cohort import CohortDefaults
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.measured import Measured
 from polyrot.measures import drift
 from polyrot.measures.drift import Drift
+from polyrot.measures.reconstructions import Reconstructions, reconstruct
 from polyrot.toy import transformer
 from polyrot.toy.checkpoints import checkpoints
 from polyrot.toy.cohort import ToyCohort
@@ -87,15 +89,23 @@ def test_curves_of_a_steady_turn() -> None:
 
 
 def planted_drift(
-    distance: np.ndarray, rank: np.ndarray, closest: np.ndarray | None = None
+    distance: np.ndarray,
+    rank: np.ndarray,
+    closest: np.ndarray | None = None,
+    error: float | np.ndarray = 0.0,
 ) -> Drift:
-    """distance, rank, closest: [steps, steps, sites] of a run of width 8."""
+    """distance, rank, closest: [steps, steps, sites] of a run of width 8. error: standard errors of
+    the distances, those of different sites and steps independent."""
     steps, sites = len(distance), distance.shape[2]
     names = tuple(f"site_{k}" for k in range(sites))
     whole = np.full((steps, sites), 8)
     seen = tuple(2**k for k in range(steps))
     least = distance if closest is None else closest
-    return Drift(seen, names, names[0], 8, distance, distance, whole, least, rank, 9)
+    noise = np.random.default_rng(0).standard_normal((100, *distance.shape))
+    without = distance + error * noise / np.sqrt(99 * (1 - 1 / 100))
+    return Drift(
+        seen, names, names[0], 8, distance, distance, whole, least, rank, without, without, 9, 100
+    )
 
 
 def test_the_reading_that_favours_the_paper_and_both_recorded() -> None:
@@ -116,8 +126,15 @@ def test_the_reading_that_favours_the_paper_and_both_recorded() -> None:
     # A pair that is not looked at may have any rank.
     early = np.full((6, 6, 1), 8)
     early[0, 1] = early[1, 0] = 7
-    assert planted_drift(distance, early).monotone().interval(0) is None
-    assert planted_drift(other, early).monotone().interval(0) == (-1, 1, "Monte Carlo")
+    assert planted_drift(distance, early).monotone().interval(0) == (1, 1, "sequences")
+    assert planted_drift(other, early).monotone().interval(0) == (-1, 1, "sequences")
+
+
+def ends(measured: Measured) -> tuple[float, float]:
+    found = measured.interval(0)
+    assert found is not None
+    assert found.of == "sequences"
+    return found.low, found.high
 
 
 def by_site(*values: float) -> np.ndarray:
@@ -126,27 +143,69 @@ def by_site(*values: float) -> np.ndarray:
 
 def test_where_r_is_not_determined_the_interval_is_what_any_completion_gives() -> None:
     whole = planted_drift(by_site(3, 2, 1), np.full((6, 6, 3), 8))
-    assert whole.haar_share().interval(0) is None
-    assert whole.toward_output().interval(0) is None
+    assert ends(whole.haar_share()) == pytest.approx((0.75, 0.75))
+    assert whole.toward_output().interval(0) == (-1, -1, "sequences")
     # The second site may be nearer than the third, but no further off than 2 sqrt(8) = 5.7.
     low = by_site(8, 5, 8).astype(int)
     part = planted_drift(by_site(3, 2, 1), low, closest=by_site(3, 0.5, 1))
-    assert part.haar_share().interval(0) is None, "it is about the first site"
-    assert part.toward_output().interval(0) == (-1, -0.5, "Monte Carlo")
-    assert part.toward_output(restricted=True).interval(0) is None
+    assert ends(part.haar_share()) == pytest.approx((0.75, 0.75)), "of the first site"
+    assert part.toward_output().interval(0) == (-1, -0.5, "sequences")
+    assert part.toward_output(restricted=True).interval(0) == (-1, -1, "sequences")
     # A site that is far off whatever the completion leaves the order as it is.
     sure = planted_drift(by_site(3, 2, 1), by_site(5, 8, 8).astype(int), closest=by_site(2.5, 2, 1))
-    assert sure.toward_output().interval(0) == (-1, -1, "Monte Carlo")
+    assert sure.toward_output().interval(0) == (-1, -1, "sequences")
     first = planted_drift(by_site(3, 2, 1), by_site(7, 8, 8).astype(int), closest=by_site(1, 2, 1))
-    assert first.haar_share().interval(0) == (0.25, pytest.approx(2**0.5), "Monte Carlo")
+    assert ends(first.haar_share()) == pytest.approx((0.25, 2**0.5))
     nothing = planted_drift(by_site(3, 2, 1), by_site(7, 7, 7).astype(int))
-    assert nothing.toward_output().interval(0) == (-1, 1, "Monte Carlo")
+    assert nothing.toward_output().interval(0) == (-1, 1, "sequences")
 
 
 def test_both_orders_of_two_undetermined_sites_are_tried() -> None:
     low = by_site(5, 5, 8, 8).astype(int)
     found = planted_drift(by_site(4, 3, 2, 1), low, closest=by_site(0.2, 0.1, 2, 1))
-    assert found.toward_output().interval(0) == (-1, pytest.approx(0.8), "Monte Carlo")
+    assert found.toward_output().interval(0) == (-1, pytest.approx(0.8), "sequences")
+
+
+def test_the_interval_of_a_distance_and_of_an_order_is_of_sequences() -> None:
+    full = np.full((6, 6, 3), 8)
+    share = planted_drift(by_site(2, 1, 0.5), full, error=0.1).haar_share().interval(0)
+    assert share is not None
+    assert share[:2] == pytest.approx((0.5 - 0.049, 0.5 + 0.055), abs=0.012)
+    apart = planted_drift(by_site(3, 2, 1), full, error=0.1).toward_output()
+    assert apart.interval(0) == (-1, -1, "sequences")
+    near = planted_drift(by_site(3, 1.1, 1), full, error=0.2).toward_output()
+    assert near.interval(0) == (-1, -0.5, "sequences"), "the last two may be the other way about"
+    steps = np.arange(6.0)
+    curve = np.abs(steps[:, None] - steps)[:, :, None]
+    sure, open_ = (
+        planted_drift(curve, full[..., :1], error=error).monotone().interval(0)
+        for error in (0.01, 2.0)
+    )
+    assert sure is not None
+    assert open_ is not None
+    assert sure.low > 0.95
+    assert open_.low < 0.9
+
+
+def test_without_a_block_the_fit_is_that_of_the_other_sequences() -> None:
+    """Each block's own turn is planted: left out, the distance is that of the others."""
+
+    class Blocks(Turning):
+        def sequences(self, split):
+            return torch.arange(super().activations(split, "site_0").shape[1]) // 25
+
+        def activations(self, split, site):
+            x = super().activations(split, site).clone()
+            last = self.sequences(split) % drift.BLOCKS == 3
+            turned = x[1, last] - x[1].mean(0)
+            x[1, last] = turned @ plane_rotation(2.0).to(x) + x[1].mean(0)
+            return x
+
+    found = drift.measure_drift(Blocks((1, 2), (0.3,)))
+    whole, without = found.distance[0, 1, 0], found.distance_without[:, 0, 1, 0]
+    plain = 2 * math.sqrt(2) * math.sin(0.15)
+    assert abs(without[3] - plain) < 0.1 * abs(whole - plain)
+    assert np.abs(np.delete(without, 3) - whole).max() < abs(without[3] - whole)
 
 
 def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
@@ -169,13 +228,13 @@ def test_rotation_restores_an_early_dictionary() -> None:
     cohort = Turning((0, 1), (2.5,), axes=(0, 7))
     mean = cohort.activations("fit", "site_0")[0].mean(0)
     sae = Dictionary(keep.T.contiguous(), torch.zeros(len(keep)).double(), keep, mean, mean)
-    found = drift.reconstruct(cohort, {(0, "site_0"): sae})
+    found = reconstruct(cohort, {(0, "site_0"): sae})
     assert found.own[0, 0] > 0.999
     assert found.rotated[0, 1, 0] > 0.999
     assert found.naive[0, 1, 0] < found.rotated[0, 1, 0] - 0.1
     assert np.isnan(found.naive[1, 0, 0])
     assert np.isnan(found.own[1, 0])
-    again = drift.Reconstructions.from_artifact(found.to_artifact(), "site_0")
+    again = Reconstructions.from_artifact(found.to_artifact(), "site_0")
     np.testing.assert_array_equal(again.rotated, found.rotated)
     assert again.steps == (0, 1)
     rotated, naive = again.early("rotated"), again.early("naive")
@@ -187,9 +246,7 @@ def test_rotation_restores_an_early_dictionary() -> None:
         assert ends is not None
         assert ends.of == "sequences"
         assert ends.low < one.values[0] < ends.high
-    older = drift.Reconstructions(
-        (0, 1), ("site_0",), "site_0", found.own, found.naive, found.naive
-    )
+    older = Reconstructions((0, 1), ("site_0",), "site_0", found.own, found.naive, found.naive)
     assert older.early("naive").interval(0) is None
     assert again.half_way()["naive_ev_site_0"] == found.naive[0, 1, 0]
 
@@ -222,4 +279,4 @@ def test_bad_input_is_named() -> None:
             drift.measure_drift(Turning(steps, (0.1,)))
     few = np.zeros((3, 3, 1))
     with pytest.raises(ValueError, match="needs 5 checkpoints, not 3"):
-        Drift((1, 2, 3), ("a",), "a", 2, few, few, np.zeros((3, 1)), few, few, 9).monotone()
+        planted_drift(few, few.astype(int)).monotone()

@@ -13,6 +13,7 @@ from polyrot.language.cohort import LanguageCohort
 from polyrot.measures import component_effects, drift, editing, transfer
 from polyrot.measures.attribution import tabulate
 from polyrot.measures.fits import Fits, fit_all
+from polyrot.measures.reconstructions import reconstruct
 from polyrot.measures.steering import measure_steering
 from tests_unit.language.tiny_language import WIDTH, rotated, rotation, tiny, tiny_cohort
 
@@ -151,7 +152,7 @@ def test_checkpoints_are_a_cohort_of_the_steps_in_their_order(cohort: LanguageCo
     planted = float((rotation().T - torch.eye(WIDTH).double()).norm())
     np.testing.assert_allclose(found.distance[0, 2], planted, atol=0.02)
     early = axes_dictionary(made.activations("fit", "resid_post_1")[0])
-    turned = drift.reconstruct(made, {(0, "resid_post_1"): early})
+    turned = reconstruct(made, {(0, "resid_post_1"): early})
     j = made.sites.index("resid_post_1")
     own = turned.own[0, j]
     assert turned.rotated[0, 2, j] == pytest.approx(own, abs=1e-4)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from polyrot.cohorts.interventions import Target
+from polyrot.measured import jackknifed
 from polyrot.measures import effects, overlaps, steering
 from polyrot.measures.effects import (
     dose_needed,
@@ -233,7 +234,10 @@ def test_the_dose_of_the_mean_curve_has_an_interval_of_its_own() -> None:
     found = planted_curves(slopes[:, None] * DOSES, DOSES).dose_ratio("a")
     assert found.values[0] == pytest.approx(2)  # 1 / 0.5, not the mean of 1 / slope
     rest = np.array([3 / (slopes.sum() - s) for s in slopes])
-    wide, wanted = found.interval(0), effects.jackknifed(2.0, rest, "positive")
+    wide, wanted = (
+        found.interval(0),
+        jackknifed(2.0, rest, "pairs", "positive", 2 * effects.ROUNDING),
+    )
     assert wide is not None
     assert (wide.low, wide.high) == pytest.approx((wanted.low, wanted.high))
     assert found.n == 4
@@ -248,7 +252,7 @@ def test_the_jackknife_of_a_mean_is_students_interval() -> None:
     x = np.array([1.0, 1.5, 0.2, 0.9, 1.1])
     without = (x.sum() - x) / 4
     (wanted,) = effects.mean_over_pairs(x[None])
-    found = effects.jackknifed(float(x.mean()), without, "real")
+    found = jackknifed(float(x.mean()), without, "pairs")
     assert wanted is not None
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
     plain = scipy.stats.t.interval(0.95, 4, x.mean(), scipy.stats.sem(x))

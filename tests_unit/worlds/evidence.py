@@ -14,11 +14,12 @@ from polyrot.measures import overlaps as pinned
 from polyrot.measures import steering as dose_curves
 from polyrot.measures import transfer as transfers
 from polyrot.measures.attribution import Table, tabulate
-from polyrot.measures.drift import Drift, Reconstructions
+from polyrot.measures.drift import Drift
 from polyrot.measures.editing import Edits
 from polyrot.measures.fits import Fits
 from polyrot.measures.frontier import Frontier
 from polyrot.measures.overlaps import Overlaps
+from polyrot.measures.reconstructions import Reconstructions, reconstruct
 from polyrot.measures.steering import Perfect, Steering
 from polyrot.measures.transfer import Transfer
 from tests_unit.worlds.losses import LOSSES
@@ -123,7 +124,7 @@ class Drifts:
 
     @cached_property
     def reconstructions(self) -> Reconstructions:
-        return drift.reconstruct(self.run, self.run.dictionaries())
+        return reconstruct(self.run, self.run.dictionaries())
 
 
 Measurable = Evidence | Attributions | Drifts

@@ -25,6 +25,7 @@ from polyrot.measures.editing import key_moments
 from polyrot.measures.effects import DOSES
 from polyrot.measures.fits import Fits
 from polyrot.measures.haar.calibrated import named_directions
+from polyrot.measures.reconstructions import reconstruct
 from polyrot.measures.transfer import Transfer
 from polyrot.runtime.seeding import derive
 from polyrot.toy import task
@@ -280,7 +281,7 @@ def test_a_run_is_fitted_and_scored_apart(apart: Apart) -> None:
     covariance = torch.cov(run.activations("fit", SITE)[0].T.double(), correction=0)
     assert drifted.dimensions[0, 1] == principal_basis(covariance, drift.SHARE).shape[1]
     run.read()
-    found = drift.reconstruct(run, {(0, SITE): sae})
+    found = reconstruct(run, {(0, SITE): sae})
     assert run.read() == {"fit", "score"}
     fit, score = run.activations("fit", SITE), run.activations("score", SITE)
     turned = fit_rotation(fit[2], fit[0]).apply(score[2])

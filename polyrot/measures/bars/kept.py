@@ -122,17 +122,7 @@ def alignments(runtime: Runtime, cohort: ToyCohort) -> Alignment:
 
     def build(_: Checkpoint) -> Artifact:
         siblings, anchor = siblings_and_anchor(cohort)
-        runtime.progress("alignment", 0, 1)
-        found = alignment.align(
-            siblings,
-            anchor,
-            torch_generator(ALIGNMENT_SEED, "head permutations"),
-            starts=STARTS,
-            rounds=ROUNDS,
-            steps=STEPS,
-            rate=RATE,
-        )
-        runtime.progress("alignment", 1, 1)
+        found = _aligned(runtime, "alignment", siblings, anchor)
         tensors = {n: getattr(found, n) for n in _FIGURES}
         # Permutations as int64 and scales are a few hundred KiB; the rest of an element is small.
         tensors |= {f"element.{n}": getattr(found.element, n) for n in symmetry.PARTS}
@@ -151,23 +141,25 @@ def self_alignment(runtime: Runtime, cohort: ToyCohort) -> Tensor:
         anchor = models(cohort).select([0])
         device = anchor.position.device
         drawn = symmetry.random(COPIES, torch_generator(ALIGNMENT_SEED, "copies")).to(device)
-        runtime.progress("alignment with itself", 0, 1)
-        found = alignment.align(
-            symmetry.act(drawn, anchor.select([0] * COPIES)),
-            anchor,
-            torch_generator(ALIGNMENT_SEED, "head permutations"),
-            starts=STARTS,
-            rounds=ROUNDS,
-            steps=STEPS,
-            rate=RATE,
-        )
-        runtime.progress("alignment with itself", 1, 1)
+        moved = symmetry.act(drawn, anchor.select([0] * COPIES))
+        found = _aligned(runtime, "alignment with itself", moved, anchor)
         return Artifact({"mse": found.mse}, {})
 
     recipe = {"copies": COPIES, **_search()}
     return (
         _stored(runtime.store, cohort, "toy-self-alignment", recipe, build).tensors["mse"].amax(1)
     )
+
+
+def _aligned(runtime: Runtime, stage: str, moved: Folded, anchor: Folded) -> Alignment:
+    """The best alignment found of `moved` with the anchor, as `_search` says."""
+    runtime.progress(stage, 0, 1)
+    drawn = torch_generator(ALIGNMENT_SEED, "head permutations")
+    found = alignment.align(
+        moved, anchor, drawn, starts=STARTS, rounds=ROUNDS, steps=STEPS, rate=RATE
+    )
+    runtime.progress(stage, 1, 1)
+    return found
 
 
 def _search() -> dict[str, object]:

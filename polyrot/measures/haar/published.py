@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.haar.nulls import Store
@@ -22,7 +20,7 @@ from polyrot.haar.published import (
     reference_phases,
 )
 from polyrot.haar.spectrum import Coset, fold, sample_angles
-from polyrot.maps.moments import Moments, pair_moments
+from polyrot.maps.moments import BLOCKS, blocks_of, cross_without_each, pair_moments
 from polyrot.maps.null_space import nearest_completion
 from polyrot.maps.procrustes import frobenius_distance, split_half_share
 from polyrot.measured import Measured, PairSite, interval_about
@@ -37,7 +35,6 @@ from polyrot.measures.haar.rotations import (
 )
 from polyrot.runtime.seeding import numpy_generator
 
-BLOCKS = 16
 """Of sequences, each left out in turn for the error of one pair's distance."""
 SETS_OF_PHASES = 31
 """Haar spectra are compared with the published test in so many sets, each as large as the data's:
@@ -90,32 +87,15 @@ def distance_errors(cohort: Cohort, fits: Fits) -> FloatArray:
         x = cohort.activations("fit", site)
         blocks = [
             pair_moments(list(part[1:]), part[0], where=f"{cohort.scale}, {site}, a block")
-            for part in (x[:, sequences % BLOCKS == block] for block in range(BLOCKS))
+            for part in blocks_of(x, sequences)
         ]
         for i, whole in enumerate(fits.matched[site]):
             without = [
                 frobenius_distance(nearest_completion(cross, whole.rank, whole.r))
-                for cross in _cross_without_each([block[i] for block in blocks])
+                for cross in cross_without_each([block[i] for block in blocks])
             ]
             errors[i, j] = float(np.sqrt(BLOCKS - 1) * np.std(without))
     return errors
-
-
-def _cross_without_each(blocks: list[Moments]) -> list[Tensor]:
-    """The cross-covariance of all blocks but one, for each one."""
-    n = torch.tensor([block.tokens for block in blocks], dtype=torch.float64)
-    a, b = (
-        torch.stack([getattr(block, side) * block.tokens for block in blocks])
-        for side in ("mean_a", "mean_b")
-    )
-    products = torch.stack([m.tokens * torch.addr(m.cross, m.mean_a, m.mean_b) for m in blocks])
-    found = []
-    for i in range(len(blocks)):
-        rest, sum_a, sum_b = float(n.sum() - n[i]), a.sum(0) - a[i], b.sum(0) - b[i]
-        found.append(
-            torch.addr((products.sum(0) - products[i]) / rest, sum_a / rest, -sum_b / rest)
-        )
-    return found
 
 
 def mean_ratio(fits: Fits) -> Measured:
@@ -182,6 +162,10 @@ def pooled_mean_cosine(fits: Fits, store: Store | None) -> Measured:
     return measured.below(copies).unless(without_map(fits))
 
 
+EXCHANGES = 9_999
+"""Monte-Carlo draws of the test of the nearest permutations."""
+
+
 def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
     """Two-sided Monte-Carlo p-value of the mean distance to the closest signed permutation under
     Haar, a pair's sites counting as one draw, whose spread is at most that of a single matrix: too
@@ -190,7 +174,7 @@ def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
     Beside it the p-value that takes all matrices as independent.
     """
 
-    def tested(each: Fits, per_draw: int, exchanges: int = 9_999) -> MeanTest:
+    def tested(each: Fits, per_draw: int, exchanges: int = EXCHANGES) -> MeanTest:
         rng, rs = numpy_generator(NULL_DRAWS_SEED, "permutations"), rotation_stack(each)
         return mean_permutation_test(
             rs, rng, store=store, n_permutations=exchanges, per_draw=per_draw
@@ -208,6 +192,7 @@ def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
             **not_identified(fits),
         },
         seeds={"null": NULL_DRAWS_SEED},
+        counts={"draws": EXCHANGES},
         intervals=(interval_about(own.p_value, own.p_error, "Monte Carlo", "fraction"),),
         unit="fraction",
     )

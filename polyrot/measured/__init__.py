@@ -1,0 +1,16 @@
+"""What a claim test hands to ``verdict``: values, with the interval and the ceiling of each."""
+
+from polyrot.measured.intervals import Interval, Source, Unit, interval_about, jackknifed
+from polyrot.measured.values import Figure, Measured, PairSite, Seeds
+
+__all__ = [
+    "Figure",
+    "Interval",
+    "Measured",
+    "PairSite",
+    "Seeds",
+    "Source",
+    "Unit",
+    "interval_about",
+    "jackknifed",
+]
