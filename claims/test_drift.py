@@ -1,7 +1,7 @@
 """Section 7: how far one training run turns its own basis.
 
-Formulas: polyrot/measures/drift.py, polyrot/measures/reconstructions.py, polyrot/maps/procrustes.py,
-polyrot/maps/null_space.py.
+Formulas: polyrot/measures/drift.py, polyrot/measures/reconstructions.py,
+polyrot/maps/procrustes.py, polyrot/maps/null_space.py.
 """
 
 import pytest
