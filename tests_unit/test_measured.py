@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polyrot.measured import Interval, Measured, PairSite, Unit, interval_about
+from polyrot.measured import Interval, Measured, PairSite, Unit, interval_about, jackknifed
 
 VALUES = np.array([[0.9, 0.8], [0.7, 0.4], [0.6, 0.5]])
 PAIRS, SITES = ("0-1", "0-2", "0-3"), ("mid", "post")
@@ -91,6 +91,14 @@ def test_the_interval_covers_as_often_as_it_says(unit: Unit) -> None:
 def test_a_value_at_the_end_of_its_range_or_without_spread_has_no_width() -> None:
     assert interval_about(1.0, 0.1, "pairs", "fraction")[:2] == (1.0, 1.0)
     assert interval_about(0.7, 0.0, "pairs", "correlation")[:2] == (0.7, 0.7)
+
+
+def test_a_jackknife_is_no_narrower_than_the_least_error() -> None:
+    same = np.full(4, 2.0)
+    assert jackknifed(2.0, same, "pairs")[:2] == (2.0, 2.0)
+    low, high, of = jackknifed(2.0, same, "pairs", least=0.1)
+    half = stats.t.ppf(0.975, 3) * 0.1
+    assert (low, high, of) == pytest.approx((2 - half, 2 + half, "pairs"))
 
 
 def test_no_interval_from_one_pair() -> None:

@@ -76,6 +76,14 @@ def test_intervals_come_of_the_blocks() -> None:
     last = found.interval(0)
     assert last is not None
     assert 0.5 < last.low < 0.8 < last.high < 0.95
+    # On Fisher's scale, on which a correlation of 0.999 is as uncertain as one of 0.
+    z = np.arctanh(0.999) + np.array([0.1, -0.1] * 4)
+    high = planted_table([0.999], np.tanh(z)[None]).uncorrelated().interval(0)
+    half = scipy.stats.t.ppf(0.975, 7) * (7 / 8 * 8 * 0.1**2) ** 0.5
+    assert high is not None
+    assert (high.low, high.high) == pytest.approx(
+        np.tanh(np.arctanh(0.999) + half * np.array([-1, 1]))
+    )
     order = table.order_of_error().interval(0)
     error = (7 / 8 * 8 * 0.1**2) ** 0.5
     assert order is not None
