@@ -270,19 +270,24 @@ def check_fit(moments: Moments, where: str, sides: tuple[str, str] = ("first", "
 
 
 BLOCKS = 16
-"""Of sequences, each left out once, for the jackknife of what is fitted to moments."""
+"""Of sequences at most, each left out once, for the jackknife of what is fitted to moments."""
 
 
 def blocks_of(x: Tensor, sequence: Tensor) -> list[Tensor]:
-    """The rows of x [.., tokens, d] in BLOCKS parts, each sequence whole in one of them.
+    """The rows of x [.., tokens, d] in BLOCKS parts, or one for each sequence where there are
+    fewer, each sequence whole in one of them.
 
-    sequence: int64 [tokens], which sequence each token is of.
+    sequence: int64 [tokens], which sequence each token is of, 0 on.
     """
-    return [x[..., sequence % BLOCKS == block, :] for block in range(BLOCKS)]
+    n = min(BLOCKS, int(sequence.max()) + 1)
+    return [x[..., sequence % n == block, :] for block in range(n)]
 
 
 def cross_without_each(blocks: Sequence[Moments]) -> list[Tensor]:
-    """The cross-covariance of all blocks' rows but one's, for each one: [d_a, d_b], float64."""
+    """The cross-covariance of all blocks' rows but one's, for each one: [d_a, d_b], float64; of a
+    single block none."""
+    if len(blocks) < 2:
+        return []
     n = torch.tensor([block.tokens for block in blocks], dtype=torch.float64)
     a, b = (
         torch.stack([getattr(block, side) * block.tokens for block in blocks])

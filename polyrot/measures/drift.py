@@ -46,8 +46,9 @@ class Drift:
     its variance, per dimension. dimensions: [steps, sites], how many those are. closest: as
     `distance`, of the r nearest to the identity among all that fit as well, and rank: [steps,
     steps, sites], of the fit; where it is full the two distances are one. distance_without,
-    restricted_without: [blocks, steps, steps, sites], without one block of sequences in turn;
-    NaN for what is not asked, pairs without the last checkpoint at sites but the middle one.
+    restricted_without: [blocks, steps, steps, sites], without one block of sequences in turn (no
+    blocks of a single sequence); NaN for what is not asked, pairs without the last checkpoint at
+    sites but the middle one.
     """
 
     steps: tuple[int, ...]
@@ -70,9 +71,11 @@ class Drift:
         i, j = nearest(self.steps, EARLY), self.sites.index(self.middle)
         haar = (2 * self.width) ** 0.5
         value = self.distance[i, -1, j] / haar
-        made = jackknifed(value, self.distance_without[:, i, -1, j] / haar, "sequences", "positive")
+        without = self.distance_without[:, i, -1, j] / haar
         span = self._span(self.closest[i, -1, j], self.rank[i, -1, j])
-        ends = made[:2] if span is None else (*made[:2], *(end / haar for end in span))
+        ends = [] if span is None else [end / haar for end in span]
+        if len(without):
+            ends += jackknifed(value, without, "sequences", "positive")[:2]
         return self._measured(value, ends, early_step=float(self.steps[i]))
 
     def toward_output(self, restricted: bool = False) -> Measured:
@@ -101,7 +104,9 @@ class Drift:
         ]
         drawn = _drawn(row, without[:, i, -1])
         each = np.array([_orders(x, spans) for x in drawn])
-        ends = np.quantile(each[:, 0], 0.025), np.quantile(each[:, 1], 0.975)
+        ends = [np.quantile(each[:, 0], 0.025), np.quantile(each[:, 1], 0.975)]
+        if not len(without) and not any(spans):
+            ends = []
         value = _spearman(np.arange(len(row)), row)
         return self._measured(value, ends, half_way_step=float(self.steps[i]), **by_site)
 
@@ -129,9 +134,11 @@ class Drift:
         drawn = _drawn(
             by_site[used, middle], self.distance_without[:, first, second, middle][:, used]
         )
-        ends = np.quantile([_spearman(gaps[used], x) for x in drawn], [0.025, 0.975])
+        ends = np.quantile([_spearman(gaps[used], x) for x in drawn], [0.025, 0.975]).tolist()
         if self.rank[first, second, middle][used].min() < self.width:
-            ends = np.array([-1.0, 1.0])
+            ends = [-1.0, 1.0]
+        elif not len(self.distance_without):
+            ends = []
         return self._measured(readings[reading], ends, **readings, **found).also(reading=reading)
 
     def _span(self, closest: float, rank: int) -> tuple[float, float] | None:
@@ -139,11 +146,11 @@ class Drift:
         sqrt(d) bounds that of every orthogonal matrix); None where it has none."""
         return None if rank == self.width else (float(closest), 2 * self.width**0.5)
 
-    def _measured(
-        self, value: float, ends: Sequence[float] | np.ndarray, **beside: float
-    ) -> Measured:
-        """ends: of the interval, among which the value itself counts."""
+    def _measured(self, value: float, ends: Sequence[float], **beside: float) -> Measured:
+        """ends: of the interval, among which the value itself counts; none of a single sequence
+        where every R is determined."""
         known = [float(value), *map(float, ends)]
+        interval = Interval(min(known), max(known), "sequences") if len(ends) else None
         return Measured(
             np.array([float(value)]),
             ("",),
@@ -151,14 +158,16 @@ class Drift:
             beside,
             {"steps": list(self.steps)},
             {"checkpoints": len(self.steps), "tokens": self.tokens, "sequences": self.sequences},
-            (Interval(min(known), max(known), "sequences"),),
+            (interval,),
         )
 
 
 def _drawn(values: np.ndarray, without: np.ndarray) -> np.ndarray:
     """[draws, n]: normal draws about `values` [n] with the jackknife's covariance, from what they
-    are `without` [blocks, n] each block of sequences."""
+    are `without` [blocks, n] each block of sequences; of no blocks, the values themselves."""
     blocks = len(without)
+    if not blocks:
+        return values[None]
     z = numpy_generator(NULL_DRAWS_SEED, "drift, sequences").standard_normal((DRAWS, blocks))
     return values + (1 - 1 / blocks) ** 0.5 * z @ (without - without.mean(0))
 
@@ -199,9 +208,11 @@ def measure_drift(checkpoints: Cohort) -> Drift:
     sites = tuple(checkpoints.sites)
     distance = np.zeros((len(steps), len(steps), len(sites)))
     restricted, closest = np.zeros_like(distance), np.zeros_like(distance)
-    without = np.full((BLOCKS, *distance.shape), np.nan)
-    restricted_without = without.copy()
     sequence = checkpoints.sequences("fit")
+    sequences = int(sequence.max()) + 1
+    n_blocks = min(BLOCKS, sequences) if sequences > 1 else 0
+    without = np.full((n_blocks, *distance.shape), np.nan)
+    restricted_without = without.copy()
     rank, dimensions = np.zeros(distance.shape, int), np.zeros((len(steps), len(sites)), int)
     tokens = 0
     for j, site in enumerate(sites):
@@ -255,7 +266,7 @@ def measure_drift(checkpoints: Cohort) -> Drift:
         without,
         restricted_without,
         tokens,
-        int(sequence.max()) + 1,
+        sequences,
     )
 
 

@@ -208,6 +208,18 @@ def test_without_a_block_the_fit_is_that_of_the_other_sequences() -> None:
     assert np.abs(np.delete(without, 3) - whole).max() < abs(without[3] - whole)
 
 
+@pytest.mark.parametrize(("length", "blocks"), [(600, 0), (200, 3), (20, drift.BLOCKS)])
+def test_few_sequences_make_few_blocks_and_one_none(length: int, blocks: int) -> None:
+    class Few(Turning):
+        def sequences(self, split):
+            return torch.arange(600) // length
+
+    found = drift.measure_drift(Few((1, 2, 4, 8, 16), (0.05, 0.03)))
+    assert len(found.distance_without) == len(found.restricted_without) == blocks
+    for measured in (found.haar_share(), found.toward_output(), found.monotone()):
+        assert (measured.interval(0) is None) == (blocks == 0)
+
+
 def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
     cohort = Turning((1, 2), (0.1,) * 7)
     assert cohort.middle == drift.measure_drift(cohort).middle == "site_3"

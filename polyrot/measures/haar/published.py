@@ -20,7 +20,7 @@ from polyrot.haar.published import (
     reference_phases,
 )
 from polyrot.haar.spectrum import Coset, fold, sample_angles
-from polyrot.maps.moments import BLOCKS, blocks_of, cross_without_each, pair_moments
+from polyrot.maps.moments import blocks_of, cross_without_each, pair_moments
 from polyrot.maps.null_space import nearest_completion
 from polyrot.maps.procrustes import frobenius_distance, split_half_share
 from polyrot.measured import Measured, PairSite, interval_about
@@ -55,20 +55,22 @@ def distances(fits: Fits) -> PairSite:
 def distance_of_each(cohort: Cohort, fits: Fits) -> Measured:
     """||R - I||_F of every pair at every site, each with its error over sequences.
 
-    The error is a jackknife's over BLOCKS blocks of the fit split's sequences, R being refitted
-    without each. The ceiling is the distance of an exact copy.
+    The error is a jackknife's over blocks of the fit split's sequences, R being refitted without
+    each; there is none of a single sequence. The ceiling is the distance of an exact copy.
     """
     table = distances(fits)
     plain, errors = table.each(), distance_errors(cohort, fits)
     intervals = [
-        interval_about(float(value), float(error), "sequences", "positive")
+        None
+        if np.isnan(error)
+        else interval_about(float(value), float(error), "sequences", "positive")
         for value, error in zip(plain.values, errors.ravel(), strict=True)
     ]
     found = Measured(
         plain.values,
         plain.labels,
         seeds=plain.seeds,
-        counts={**plain.counts, "blocks of sequences": BLOCKS},
+        counts={**plain.counts, "sequences": int(cohort.sequences("fit").max()) + 1},
         intervals=tuple(intervals),
         unit="positive",
     )
@@ -77,11 +79,12 @@ def distance_of_each(cohort: Cohort, fits: Fits) -> Measured:
 
 
 def distance_errors(cohort: Cohort, fits: Fits) -> FloatArray:
-    """Jackknife standard errors of `distances` over blocks of sequences, [pairs, sites].
+    """Jackknife standard errors of `distances` over blocks of sequences, [pairs, sites]; NaN
+    of a single sequence.
 
     What is not determined is not drawn anew: without a block, R is what is nearest to the whole R.
     """
-    errors = np.zeros((len(fits.pairs), len(fits.sites)))
+    errors = np.full((len(fits.pairs), len(fits.sites)), np.nan)
     sequences = cohort.sequences("fit")
     for j, site in enumerate(fits.sites):
         x = cohort.activations("fit", site)
@@ -94,7 +97,8 @@ def distance_errors(cohort: Cohort, fits: Fits) -> FloatArray:
                 frobenius_distance(nearest_completion(cross, whole.rank, whole.r))
                 for cross in cross_without_each([block[i] for block in blocks])
             ]
-            errors[i, j] = float(np.sqrt(BLOCKS - 1) * np.std(without))
+            if without:
+                errors[i, j] = float(np.sqrt(len(without) - 1) * np.std(without))
     return errors
 
 
