@@ -1,12 +1,13 @@
 """Section 2 and the TL;DR: what the models are, and whether they compute the same function.
 
 Formulas: polyrot/toy/transformer.py, polyrot/language/architecture.py, polyrot/cohorts/cohort.py,
-polyrot/toy/cohort.py, polyrot/language/cohort.py.
+polyrot/toy/cohort.py, polyrot/language/cohort.py, polyrot/measures/architecture.py.
 """
 
 import pytest
 
 from polyrot.language.architecture import pythia_70m_parameters
+from polyrot.measures.architecture import depth_beyond
 from polyrot.toy.transformer import n_parameters
 
 
@@ -28,3 +29,13 @@ def test_seeds_compute_the_same_function(cohort, verdict):
 @pytest.mark.claim("architecture.seeds_are_distinct")
 def test_checkpoints_are_different_models(cohort, verdict):
     verdict(cohort.distinct_fraction())
+
+
+@pytest.mark.claim("architecture.untrained_agreement_control")
+def test_untrained_seeds_do_not_agree(untrained_agreement, verdict):
+    verdict(untrained_agreement, over="pairs")
+
+
+@pytest.mark.claim("architecture.length_extrapolation")
+def test_depth_drops_beyond_the_lengths_of_training(extrapolation, verdict):
+    verdict(depth_beyond(extrapolation))

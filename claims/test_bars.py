@@ -1,12 +1,15 @@
 """Section 10 and Methods: the four bars, within and across seeds.
 
 Formulas: polyrot/measures/bars/bars.py, polyrot/measures/bars/behaviour.py,
-polyrot/measures/bars/alignment.py, polyrot/measures/bars/joint.py, polyrot/measures/bars/causal.py.
+polyrot/measures/bars/across.py, polyrot/measures/bars/alignment.py,
+polyrot/measures/bars/published_search.py, polyrot/measures/bars/parametric.py,
+polyrot/measures/bars/joint.py, polyrot/measures/bars/causal.py.
 """
 
 import pytest
 
-from polyrot.measures.bars import bars
+from polyrot.measures.bars import across as between_seeds
+from polyrot.measures.bars import bars, parametric
 
 
 @pytest.mark.claim("bars.behavioural")
@@ -50,18 +53,21 @@ def test_every_weighting_worsens_both_errors(joint, toy_cohort, verdict):
 
 
 @pytest.mark.claim("bars.causal_within")
-def test_effects_are_predicted_within_a_seed(causal, toy_cohort, verdict):
-    verdict(bars.causal_within(causal, toy_cohort), over="seeds")
+def test_effects_are_predicted_within_a_seed(causal, toy_cohort, gradients_at_clean_end, verdict):
+    verdict(bars.causal_within(causal, toy_cohort, gradients_at_clean_end), over="seeds")
 
 
 @pytest.mark.claim("bars.causal_across")
-def test_effects_are_predicted_across_seeds(causal, toy_cohort, verdict):
-    verdict(bars.causal_across(causal, toy_cohort), over="pairs")
+def test_effects_are_predicted_across_seeds(causal, toy_cohort, gradients_at_clean_end, verdict):
+    verdict(bars.causal_across(causal, toy_cohort, gradients_at_clean_end), over="pairs")
 
 
 @pytest.mark.claim("bars.causal_across_fails_as_published")
-def test_prediction_across_seeds_fails_as_published(causal, toy_cohort, verdict):
-    verdict(bars.mean_over_pairs(bars.causal_across(causal, toy_cohort)), over="mean over pairs")
+def test_prediction_across_seeds_fails_as_published(
+    causal, toy_cohort, gradients_at_clean_end, verdict
+):
+    by_pair = bars.causal_across(causal, toy_cohort, gradients_at_clean_end)
+    verdict(bars.mean_over_pairs(by_pair), over="mean over pairs")
 
 
 @pytest.mark.claim("bars.decoy_rejected")
@@ -72,3 +78,36 @@ def test_decoy_is_told_apart(decoys, behaviour, verdict):
 @pytest.mark.claim("bars.independent_cohort_holds_equally")
 def test_independent_cohort_holds_equally(toy_scores, toy_cohort, verdict):
     verdict(bars.independent_minus_shared(toy_scores["toy_a"], toy_scores["toy_b"]))
+
+
+@pytest.mark.claim("bars.behavioural_across")
+def test_most_pairs_pass_the_behavioural_bar(across, toy_cohort, verdict):
+    verdict(between_seeds.passing(across, toy_cohort))
+
+
+@pytest.mark.claim("bars.decoy_across_control")
+def test_decoy_does_not_pass_between_seeds(across, toy_cohort, verdict):
+    verdict(between_seeds.decoys_divergence(across, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.parametric_before_refinement")
+def test_parametric_bar_before_refinement(alignment, published_search, toy_cohort, verdict):
+    verdict(parametric.before_refinement(alignment, published_search, toy_cohort), over="pairs")
+
+
+@pytest.mark.claim("bars.parametric_worse_when_independent")
+def test_alignment_is_worse_when_nothing_is_shared(
+    shared_searches, alignment, published_search, toy_cohort, verdict
+):
+    independent = alignment, published_search
+    verdict(parametric.independent_over_shared(shared_searches, independent, toy_cohort))
+
+
+@pytest.mark.claim("bars.self_alignment_control")
+def test_search_undoes_the_anchors_own_symmetries(self_alignments, toy_cohort, verdict):
+    verdict(parametric.by_element(self_alignments, toy_cohort), over="8 random elements")
+
+
+@pytest.mark.claim("bars.error_sits_in_the_second_mlp")
+def test_error_sits_in_the_second_mlp(alignment, toy_cohort, verdict):
+    verdict(parametric.in_second_mlp(alignment, toy_cohort))

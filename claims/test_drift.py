@@ -35,3 +35,13 @@ def test_drift_shrinks_on_directions_that_vary(drifts, verdict):
 @pytest.mark.claim("drift.monotone_curve")
 def test_drift_grows_with_the_step_gap(drifts, verdict):
     verdict(drifts.monotone())
+
+
+@pytest.mark.claim("drift.toy_naive_transfers")
+def test_dictionary_from_half_way_still_works(half_way, verdict):
+    verdict(half_way["naive"].each(), over="sites")
+
+
+@pytest.mark.claim("drift.toy_rotation_recovers")
+def test_rotated_it_is_as_good_as_at_home(half_way, verdict):
+    verdict(half_way["rotated"].each(), over="sites")

@@ -1,13 +1,14 @@
 """Section 5: is R a Haar draw, and would that mean anything?
 
 Formulas: polyrot/measures/haar/rotations.py, polyrot/measures/haar/published.py,
-polyrot/measures/haar/calibrated.py, polyrot/measures/haar/controls.py, polyrot/haar/published.py,
+polyrot/measures/haar/calibrated.py, polyrot/measures/haar/free.py,
+polyrot/measures/haar/privileged.py, polyrot/measures/haar/controls.py, polyrot/haar/published.py,
 polyrot/haar/battery.py, polyrot/haar/frames.py.
 """
 
 import pytest
 
-from polyrot.measures.haar import calibrated, controls, published
+from polyrot.measures.haar import calibrated, controls, free, privileged, published
 
 
 @pytest.mark.claim("haar.frobenius_language_model")
@@ -46,6 +47,11 @@ def test_rotation_passes_the_battery(cohort, fits, store, verdict):
     verdict(calibrated.battery(cohort, fits, store), over="pairs x identified sites")
 
 
+@pytest.mark.claim("haar.battery_on_free_directions")
+def test_rotation_of_free_directions_passes_the_battery(free_directions, verdict):
+    verdict(free.battery_on_free_directions(free_directions), over="pairs x identified sites")
+
+
 @pytest.mark.claim("haar.relative_rotations")
 def test_rotations_between_siblings_are_haar(cohort, fits, store, verdict):
     verdict(calibrated.relative(cohort, fits, store), over="chain x identified sites")
@@ -69,6 +75,11 @@ def test_whitened_maps_are_not_haar_and_shuffled_ones_are(cohort, store, verdict
     verdict(controls.shared_features(cohort, store, cohort.internal))
 
 
+@pytest.mark.claim("haar.basis_is_not_privileged")
+def test_activations_are_no_heavier_along_the_basis(tails, verdict):
+    verdict(privileged.basis_over_random(tails), over="internal sites")
+
+
 @pytest.mark.claim("haar.published_test_rejects")
 def test_published_criterion_rejects_what_is_not_haar(verdict):
     verdict(controls.alternatives_that_fail())
@@ -87,3 +98,18 @@ def test_rotations_of_shuffled_tokens_fail(fits, verdict):
 @pytest.mark.claim("haar.same_model_control")
 def test_a_model_against_itself_is_not_haar(cohort, fits, store, verdict):
     verdict(controls.same_model_rejections(cohort, fits, store))
+
+
+@pytest.mark.claim("haar.free_directions_control")
+def test_battery_on_free_directions_sees_a_block_rotation(free_directions, verdict):
+    verdict(free.planted_rejections(free_directions))
+
+
+@pytest.mark.claim("haar.shuffled_frobenius_control")
+def test_distances_of_shuffled_tokens_lie_outside_the_published_range(cohort, fits, verdict):
+    verdict(controls.shuffled_outside_range(fits.at(cohort.internal)))
+
+
+@pytest.mark.claim("haar.untrained_features_control")
+def test_whitened_maps_of_untrained_siblings_are_haar(whitened, untrained_whitened, verdict):
+    verdict(controls.rejected_beyond_untrained(whitened, untrained_whitened))

@@ -2,7 +2,8 @@
 
 Formulas: polyrot/measures/lenses/lenses.py, polyrot/measures/lenses/circuits.py,
 polyrot/measures/lenses/patching.py, polyrot/measures/lenses/regions.py,
-polyrot/measures/lenses/specification.py, polyrot/measures/lenses/transcoders.py.
+polyrot/measures/lenses/specification.py, polyrot/measures/lenses/transcoders.py,
+polyrot/measures/lenses/graph.py, polyrot/measures/lenses/neurons.py.
 """
 
 import pytest
@@ -38,3 +39,18 @@ def test_high_norm_does_not_imply_use(lenses, verdict):
 @pytest.mark.claim("lenses.regions_are_affine")
 def test_each_region_is_affine(lenses, verdict):
     verdict(lens.region_errors(lenses))
+
+
+@pytest.mark.claim("lenses.heads_kept")
+def test_pruning_keeps_most_heads(lenses, verdict):
+    verdict(lens.heads_kept(lenses))
+
+
+@pytest.mark.claim("lenses.vestigial_heads")
+def test_some_heads_cost_nothing(attributions, verdict):
+    verdict(lens.vestigial_heads(attributions))
+
+
+@pytest.mark.claim("lenses.all_neurons_alive")
+def test_every_neuron_is_in_use(neurons, verdict):
+    verdict(lens.neurons_alive(neurons))

@@ -1,6 +1,7 @@
 """Section 3: the anchor's SAE on a sibling's activations, untouched.
 
-Formulas: polyrot/measures/transfer.py, polyrot/maps/explained_variance.py.
+Formulas: polyrot/measures/transfer.py, polyrot/measures/published_scores.py,
+polyrot/maps/explained_variance.py.
 """
 
 import pytest
@@ -40,6 +41,22 @@ def test_language_model_sites_fail(cohort, transfer, verdict):
     )
 
 
+@pytest.mark.claim("naive.internal_sites_fail_as_published")
+def test_internal_sites_fail_as_published(cohort, scores_as_published, verdict):
+    verdict(
+        scores_as_published.naive(cohort.internal),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("naive.language_model_sites_fail_as_published")
+def test_language_model_sites_fail_as_published(cohort, scores_as_published, verdict):
+    verdict(
+        scores_as_published.naive(cohort.from_second_block),
+        over="sites from the second block's output onward, mean over pairs",
+    )
+
+
 @pytest.mark.claim("naive.noise_beats_sibling")
 def test_noise_is_reconstructed_better_than_a_sibling(cohort, transfer, verdict):
     verdict(
@@ -69,3 +86,8 @@ def test_untrained_siblings_do_not_fail(cohort, untrained_transfer, verdict):
         untrained_transfer.naive_ev.at(cohort.internal).mean_over_pairs(),
         over="internal sites",
     )
+
+
+@pytest.mark.claim("naive.untrained_noise_control")
+def test_noise_does_not_beat_an_untrained_sibling(cohort, untrained_transfer, verdict):
+    verdict(untrained_transfer.noise_beyond_sibling(cohort.internal), over="internal sites")

@@ -1,7 +1,8 @@
 """Section 4: one orthogonal rotation repairs what naive transfer broke, and what else would.
 
-Formulas: polyrot/measures/transfer.py, polyrot/measures/fits.py, polyrot/maps/procrustes.py,
-polyrot/maps/explained_variance.py.
+Formulas: polyrot/measures/transfer.py, polyrot/measures/published_scores.py,
+polyrot/measures/scaled.py, polyrot/measures/chain.py, polyrot/measures/growth.py,
+polyrot/measures/fits.py, polyrot/maps/procrustes.py, polyrot/maps/explained_variance.py.
 """
 
 import pytest
@@ -22,6 +23,27 @@ def test_one_rotation_restores_reconstruction(cohort, transfer, verdict):
 @pytest.mark.claim("procrustes.recovers_language_model")
 def test_one_rotation_restores_reconstruction_in_a_language_model(transfer, verdict):
     verdict(transfer.rotated_ev.mean_over_pairs(), over="sites")
+
+
+@pytest.mark.claim("procrustes.recovers_as_published")
+def test_one_rotation_restores_as_published(cohort, scores_as_published, verdict):
+    verdict(
+        scores_as_published.rotated(cohort.internal),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("procrustes.recovers_language_model_as_published")
+def test_one_rotation_restores_a_language_model_as_published(cohort, scores_as_published, verdict):
+    verdict(scores_as_published.rotated(cohort.sites), over="sites, mean over pairs")
+
+
+@pytest.mark.claim("procrustes.near_ceiling_as_published")
+def test_rotated_score_is_near_the_anchors_own_as_published(cohort, scores_as_published, verdict):
+    verdict(
+        scores_as_published.short_of_own(cohort.internal),
+        over="internal sites, mean over pairs",
+    )
 
 
 @pytest.mark.claim("procrustes.near_ceiling")
@@ -46,6 +68,38 @@ def test_weakest_site_is_before_the_first_block(cohort, transfer, verdict):
 def test_affine_map_gains_little(cohort, transfer, verdict):
     verdict(
         (transfer.affine_ev - transfer.pointwise_ev).at(cohort.internal).mean_over_pairs(),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("procrustes.similarity_is_enough")
+def test_similarity_is_enough(cohort, transfer, scaled, verdict):
+    verdict(
+        scaled.gained_by_affine(transfer.affine_ev, cohort.internal),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("procrustes.recovers_with_scale")
+def test_one_rotation_recovers_with_scale(cohort, scaled, verdict):
+    verdict(
+        scaled.recovered(cohort.internal).mean_over_pairs(),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("procrustes.composes")
+def test_rotation_composes_by_way_of_the_anchor(cohort, chain, verdict):
+    verdict(
+        chain.lost_by_way_of_the_anchor(cohort.internal),
+        over="internal sites, mean over a chain of siblings",
+    )
+
+
+@pytest.mark.claim("procrustes.grows_with_training")
+def test_likeness_grows_with_training(cohort, growth, verdict):
+    verdict(
+        growth.trend(cohort.internal),
         over="internal sites, mean over pairs",
     )
 

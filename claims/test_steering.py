@@ -1,6 +1,7 @@
 """Section 6: what steers one seed, in its siblings: as it is, rotated, beside random vectors.
 
-Formulas: polyrot/measures/steering.py, polyrot/measures/effects.py, polyrot/measures/overlaps.py.
+Formulas: polyrot/measures/steering.py, polyrot/measures/effects.py, polyrot/measures/overlaps.py,
+polyrot/measures/steering_arms.py, polyrot/measures/published_steering.py.
 """
 
 import pytest
@@ -52,3 +53,45 @@ def test_rotated_direction_steers_as_in_the_anchor(steering, perfect_steering, v
         steering.signed_ratios("rotated", doses=[1.0]).below(ceiling.values),
         over="directions, mean over pairs, dose 1",
     )
+
+
+@pytest.mark.claim("steering.reaches_own")
+def test_rotated_direction_does_what_the_siblings_own_does(steering_arms, verdict):
+    verdict(steering_arms.reaches_own(), over="directions, mean over pairs")
+
+
+@pytest.mark.claim("steering.covariance_only_control")
+def test_second_moments_alone_do_not_steer(steering_arms, verdict):
+    verdict(steering_arms.beyond("principal"), over="directions, mean over pairs")
+
+
+@pytest.mark.claim("steering.shuffled_tokens_control")
+def test_a_rotation_of_shuffled_tokens_does_not_steer(steering_arms, verdict):
+    verdict(steering_arms.beyond("shuffled"), over="directions, mean over pairs")
+
+
+@pytest.mark.claim("steering.naive_is_not_enough")
+def test_the_untouched_direction_does_less(steering_arms, verdict):
+    verdict(steering_arms.beyond("naive"), over="directions, mean over pairs")
+
+
+@pytest.mark.claim("steering.depth_transfers_as_published")
+def test_depth_direction_costs_every_seed_the_same_accuracy(published_steering, verdict):
+    verdict(published_steering.depth_ratio())
+
+
+@pytest.mark.claim("steering.depth_direction_control")
+def test_random_directions_cost_siblings_less(published_steering, verdict):
+    verdict(published_steering.random_over_depth())
+
+
+@pytest.mark.claim("steering.sticky_needs_dose_as_published")
+def test_sticky_invalid_is_halved_at_a_larger_dose(published_steering, verdict):
+    verdict(published_steering.siblings.halving_dose_ratio())
+
+
+@pytest.mark.claim("steering.closer_disturbs_siblings_more")
+def test_closer_direction_costs_siblings_what_it_does_not_cost_the_anchor(
+    published_steering, verdict
+):
+    verdict(published_steering.siblings.closer_costs_more())

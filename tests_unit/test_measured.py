@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from polyrot.measured import Interval, Measured, PairSite, Unit, interval_about, jackknifed
+from polyrot.measured import (
+    Interval,
+    Measured,
+    PairSite,
+    Unit,
+    favourable,
+    interval_about,
+    jackknifed,
+)
 
 VALUES = np.array([[0.9, 0.8], [0.7, 0.4], [0.6, 0.5]])
 PAIRS, SITES = ("0-1", "0-2", "0-3"), ("mid", "post")
@@ -178,3 +186,17 @@ def test_what_was_measured_does_not_change_afterwards() -> None:
     assert table.values[0, 0] == 0.9
     with pytest.raises(ValueError, match="read-only"):
         table.values[0, 0] = 0.0
+
+
+def test_the_favourable_reading_is_the_one_whose_worst_value_is_best() -> None:
+    both = {
+        "early": Measured(np.array([0.9, 0.6]), ("a", "b")),
+        "late": Measured(np.array([0.8, 0.7]), ("a", "b")),
+    }
+    high, low = favourable(both, "high"), favourable(both, "low")
+    assert high.values.tolist() == [0.8, 0.7], "one reading for all values: the least decides"
+    assert high.beside["reading"] == "late"
+    assert high.beside["a early"] == 0.9
+    assert low.beside["reading"] == "late", "below a bar the largest decides"
+    with pytest.raises(ValueError, match="none"):
+        favourable({}, "high")

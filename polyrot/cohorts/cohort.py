@@ -37,7 +37,9 @@ class ScaleFacts:
     trains them, and on noise from it.
     wide: the anchor has wide dictionaries too.
     drift: one run's checkpoints have dictionaries.
+    drift_l1: the sparsity of those, where it is another; None where it is not.
     from_paper: the paper's own models: their dictionaries keep the paper's protocol.
+    firing_sites: those at which the paper reports firing patterns; none where it does at every one.
     """
 
     language: bool = True
@@ -47,7 +49,9 @@ class ScaleFacts:
     shared_start: bool = True
     wide: bool = False
     drift: bool = False
+    drift_l1: float | None = None
     from_paper: bool = False
+    firing_sites: tuple[str, ...] = ()
 
 
 class NotOffered(RuntimeError):

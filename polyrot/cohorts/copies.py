@@ -33,6 +33,15 @@ class TurnedRun:
         """See `CleanRun.loss`: the writes are turned back."""
         return self._run.loss(components, writes @ self._q.to(writes).T)
 
+    def site(self, name: str) -> Tensor:
+        """See `OpenRun.site`: the anchor's, turned."""
+        x = self._run.site(name)
+        return x @ self._q.to(x)
+
+    def answers(self) -> Mapping[str, Tensor]:
+        """See `OpenRun.answers`: the anchor's."""
+        return self._run.answers()
+
     def outputs(self, site: str, shift: Tensor) -> Outputs:
         """See `CleanRun.outputs`: the shift is turned back."""
         return self._run.outputs(site, shift @ self._q.to(shift).T)
@@ -98,6 +107,11 @@ class RotatedCopy(CohortDefaults):
     def further_contrasts(self) -> tuple[str, ...]:
         """See `InterventionCohort`."""
         return self.cohort.further_contrasts
+
+    @property
+    def published_contrasts(self) -> tuple[str, ...]:
+        """See `InterventionCohort`."""
+        return self.cohort.published_contrasts
 
     @property
     def steering_site(self) -> str:

@@ -20,16 +20,37 @@ Outputs = Mapping[str, Tensor]
 """Logits by output head, [variants, batch, position, classes]."""
 
 
-class CleanRun(Protocol):
-    """One model on one batch, untouched, ready to be intervened on.
+class OpenRun(Protocol):
+    """One model on one batch, untouched, whose stream can be looked at and changed at every site.
 
-    Positions at the end that are padding in every sequence may be left out, of a run and of a
-    `Target` alike. kept: bool [batch, position], False at padding. writes: [components, batch,
-    position, width], what each component adds to the residual stream (for a component that is the
-    stream itself: its value).
+    Positions at the end that are padding in every sequence may be left out. kept: bool [batch,
+    position], False at padding and where nothing is to be predicted.
     """
 
     kept: Tensor
+
+    def site(self, name: str) -> Tensor:
+        """The stream at a site, [batch, position, width]. Raises KeyError: unknown site."""
+        ...
+
+    def outputs(self, site: str, shift: Tensor) -> Outputs:
+        """Logits with `shift` added at `site`; shift broadcasts to [variants, batch, position,
+        width] and has that many dimensions."""
+        ...
+
+    def answers(self) -> Mapping[str, Tensor]:
+        """What each head is to put out, int64 [batch, position]; without meaning where not kept."""
+        ...
+
+
+class CleanRun(OpenRun, Protocol):
+    """An open run whose components can be intervened on, too.
+
+    What is left out of a run is left out of a `Target`. writes: [components, batch, position,
+    width], what each component adds to the residual stream (for a component that is the stream
+    itself: its value).
+    """
+
     writes: Tensor
 
     def loss(self, components: Sequence[int], writes: Tensor) -> Tensor:
@@ -38,11 +59,6 @@ class CleanRun(Protocol):
         Variant i has component components[i] writing writes[i] ([variants, batch, position, width])
         and everything after it recomputed. Differentiable in `writes`.
         """
-        ...
-
-    def outputs(self, site: str, shift: Tensor) -> Outputs:
-        """Logits with `shift` added at `site`; shift broadcasts to [variants, batch, position,
-        width] and has that many dimensions."""
         ...
 
     def keys(self, mlp: str) -> Tensor:
@@ -71,7 +87,19 @@ class Target:
             )
 
 
-class InterventionCohort(Cohort, Protocol):
+class OpenCohort(Cohort, Protocol):
+    """A cohort whose models can be run, and run on from any site with another stream."""
+
+    def tokens(self, split: Split) -> Tensor:
+        """The split's sequences, int64 [sequences, position]."""
+        ...
+
+    def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> OpenRun:
+        """Run model number `model` (0 is the anchor) on tokens [batch, position]."""
+        ...
+
+
+class InterventionCohort(OpenCohort, Protocol):
     """A cohort whose models can be steered, edited and attributed."""
 
     @property
@@ -95,20 +123,21 @@ class InterventionCohort(Cohort, Protocol):
         ...
 
     @property
+    def published_contrasts(self) -> tuple[str, ...]:
+        """Names of those on the populations of the paper's pipeline; none where it has no such."""
+        ...
+
+    @property
     def steering_site(self) -> str:
         """Where directions are taken and added."""
         ...
 
     def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> CleanRun:
-        """Run model number `model` (0 is the anchor) on tokens [batch, position]."""
+        """See `OpenCohort`."""
         ...
 
     def mean_writes(self, model: int) -> Tensor:
         """[components, width]: each component's mean write over the fit split, padding left out."""
-        ...
-
-    def tokens(self, split: Split) -> Tensor:
-        """The split's sequences, int64 [sequences, position]."""
         ...
 
     def intervention_tokens(self, n: int) -> Tensor:
@@ -118,7 +147,8 @@ class InterventionCohort(Cohort, Protocol):
     def direction(self, contrast: str, site: str | None = None) -> Tensor:
         """[models, width]: each model's own difference of means at `site` (default: the steering
         site), with the sign in which it is added, from matched populations that are not in the
-        score split. Raises KeyError for an unknown contrast or site."""
+        score split; those of `published_contrasts` from the score split itself, as in the paper.
+        Raises KeyError for an unknown contrast or site."""
         ...
 
     def target(self, contrast: str, tokens: Tensor) -> Target:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any, Literal
 
@@ -21,7 +21,6 @@ from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
 from polyrot.dictionaries.training import Schedule, train
 from polyrot.maps.null_space import haar_block
 from polyrot.runtime.device import FLOAT32, memory_for
-from polyrot.runtime.progress import Progress
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.store.resuming import resume
@@ -66,6 +65,25 @@ class Group:
     schedule: Schedule
     expansion: int = EXPANSION
     data: Data = "activations"
+
+    def after(self, steps: int) -> Group:
+        """The same trained for so many steps: a state on the way of a longer training."""
+        return replace(self, schedule=replace(self.schedule, steps=steps))
+
+
+READINGS = (2 / 3, 1.0)
+"""Shares of a toy's schedule at which the paper's two scripts stop: 4,000 and 6,000 steps."""
+
+
+def readings(cohort: Cohort, schedule: Schedule) -> tuple[int, ...]:
+    """Steps at which dictionaries that the paper trains are read: of the toy both that it names, of
+    language models the end, and so of dictionaries that depart from the paper's protocol."""
+    departs = cohort.facts.language or schedule.departures()
+    return _steps((1.0,) if departs else READINGS, schedule)
+
+
+def _steps(shares: Sequence[float], schedule: Schedule) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(max(1, round(share * schedule.steps)) for share in shares))
 
 
 def own_start(model: int) -> int:
@@ -119,13 +137,25 @@ DRIFT = "drift"
 def drift(checkpoints: Cohort, schedule: Schedule) -> Group:
     """Of one run's checkpoints: every one but the last at every site; or the early one at the
     middle site, as the paper trains it of a language model."""
-    l1 = checkpoints.facts.published_l1
+    l1 = checkpoints.facts.drift_l1 or checkpoints.facts.published_l1
     if not checkpoints.facts.every_site:
         early = (nearest(checkpoints.seeds, EARLY), checkpoints.middle)
         return Group(DRIFT, (Spec(*early, SHARED_START, l1),), schedule)
     models = range(len(checkpoints.seeds) - 1)
     specs = tuple(Spec(m, s, SHARED_START, l1) for m in models for s in checkpoints.sites)
     return Group(DRIFT, specs, schedule)
+
+
+def half_way(checkpoints: Cohort, schedule: Schedule) -> Group:
+    """Of one run's checkpoints: the one nearest to half of its steps, at every site, which the
+    paper puts on the last.
+
+    In float32 on every device: what a CPU without bf16 instructions trains as fast.
+    """
+    middle = nearest(checkpoints.seeds, 0.5)
+    l1 = checkpoints.facts.published_l1
+    specs = tuple(Spec(middle, site, SHARED_START, l1) for site in checkpoints.sites)
+    return Group(DRIFT, specs, replace(schedule, precision=FLOAT32))
 
 
 L1_GRID = tuple(2e-3 * 2**i for i in range(9))  # to 0.512
@@ -240,6 +270,12 @@ def choose_l1(
     return min(found)[-1]
 
 
+BY_PROTOCOL: tuple[Callable[..., Group], ...] = (anchor, published, noise, turned)
+"""Of trained models: what the paper trains, and what that is held against from the same start.
+These keep the paper's batch and precision; the others may be of smaller batches (at 6,000 steps
+their EV differs by 0.003)."""
+
+
 def isotropic_noise(x: Tensor, generator: torch.Generator) -> Tensor:
     """Gaussian noise shaped like x [models, tokens, d]: mean 0, each model's mean variance per
     dimension, nothing else of it."""
@@ -295,26 +331,53 @@ def trained(
     *,
     at_once: int | None = None,
     compiled: bool = False,
+    states: Sequence[int] = (),
 ) -> dict[Spec, Dictionary]:
     """The dictionaries of a group: shipped, cached, or trained now.
 
     at_once: how many are trained as one program (default: see AT_ONCE). The progress is saved after
     each such slice, and resumed on the same kind of device alone, as random numbers are drawn
-    there; a StoreWarning says where it is not.
+    there; a StoreWarning says where it is not. states: steps on the way after which the
+    dictionaries are kept too, where they are trained now (see `along`).
     Raises torch.OutOfMemoryError saying what to lower.
     """
 
     def build(checkpoint: Checkpoint) -> Artifact:
-        return _build(cohort, group, checkpoint, at_once, compiled, runtime.progress)
+        return _build(runtime, cohort, group, checkpoint, at_once, compiled, states)
 
-    untrained = "" if cohort.trained else "-untrained"
-    artifact = runtime.store.get_or_build(
-        KIND,
-        recipe(cohort, group),
-        build,
-        name=f"{cohort.scale}{untrained}-{group.name}",
-    )
+    artifact = _stored(runtime, cohort, group, build)
     return dict(zip(group.specs, unstack(artifact.tensors), strict=True))
+
+
+def along(
+    runtime: Runtime,
+    cohort: Cohort,
+    group: Group,
+    steps: Sequence[int],
+    *,
+    at_once: int | None = None,
+    compiled: bool = False,
+) -> dict[int, dict[Spec, Dictionary]]:
+    """A group's dictionaries after each of these steps of one training.
+
+    A state on the way is the very artifact that a training of so many steps makes (start and order
+    of the batches hang on neither), and is found as such. What is missing is trained once, to the
+    last of the missing steps. Otherwise as `trained`.
+    """
+    store = runtime.store
+    absent = sorted(s for s in steps if not store.has(KIND, recipe(cohort, group.after(s))))
+    how: dict[str, Any] = {"at_once": at_once, "compiled": compiled}
+    if absent:
+        trained(runtime, cohort, group.after(absent[-1]), states=absent[:-1], **how)
+    return {s: trained(runtime, cohort, group.after(s), **how) for s in steps}
+
+
+def _stored(
+    runtime: Runtime, cohort: Cohort, group: Group, build: Callable[[Checkpoint], Artifact]
+) -> Artifact:
+    untrained = "" if cohort.trained else "-untrained"
+    name = f"{cohort.scale}{untrained}-{group.name}"
+    return runtime.store.get_or_build(KIND, recipe(cohort, group), build, name=name)
 
 
 def training_data(cohort: Cohort, group: Group, specs: Sequence[Spec]) -> tuple[Tensor, list[int]]:
@@ -330,24 +393,28 @@ def training_data(cohort: Cohort, group: Group, specs: Sequence[Spec]) -> tuple[
 
 
 def _build(
+    runtime: Runtime,
     cohort: Cohort,
     group: Group,
     checkpoint: Checkpoint,
     at_once: int | None,
     compiled: bool,
-    progress: Progress,
+    states: Sequence[int],
 ) -> Artifact:
-    done: list[Dictionary] = []
-    meta: dict[str, Any] = {"early_losses": [], "quality": [], "seconds": 0.0, "device": ""}
+    end, last = len(group.specs), group.schedule.steps
+    done: dict[int, list[Dictionary]] = {step: [] for step in (*states, last)}
+    meta: dict[str, Any] = {"early_losses": [], "seconds": 0.0}
     device = cohort.activations("dictionary", cohort.sites[0]).device
-    meta["device"] = device.type
-    saved = resume(checkpoint, device=device.type)
+    # Progress that kept other states is of another making.
+    made_with = {"device": device.type, "states": ", ".join(map(str, done))}
+    saved = resume(checkpoint, **made_with)
     if saved is not None:
-        done, meta = unstack(saved.tensors), {**meta, **saved.meta}
+        done = {step: unstack(_of(saved.tensors, step)) for step in done}
+        meta = {**meta, **saved.meta}
     step = at_once or AT_ONCE[device.type]
-    while len(done) < len(group.specs):
-        started = time.monotonic()
-        specs = group.specs[len(done) : len(done) + step]
+    while len(done[last]) < end:
+        started, had = time.monotonic(), len(done[last])
+        specs = group.specs[had : had + step]
         what = f"training {len(specs)} dictionaries at once"
         with memory_for(what, device, DICTIONARY_MEMORY_REMEDY):
             x, source = training_data(cohort, group, specs)
@@ -358,20 +425,50 @@ def _build(
                 [s.l1 for s in specs],
                 group.expansion * cohort.width,
                 group.schedule,
-                progress=progress,
-                stage=f"{cohort.scale} {group.name} {len(done) + 1}-{len(done) + len(specs)}"
-                f"/{len(group.specs)}",
+                progress=runtime.progress,
+                stage=f"{cohort.scale} {group.name} {had + 1}-{had + len(specs)}/{end}",
                 compiled=compiled,
+                states={at: done[at] for at in states},
             )
-        done += more
+        done[last] += more
         meta["early_losses"] += [list(row) for row in zip(*losses, strict=True)]
         meta["seconds"] += time.monotonic() - started
-        if len(done) < len(group.specs):
-            checkpoint.save(Artifact(stack(done), meta))
-    for spec, dictionary in zip(group.specs, done, strict=True):
+        if len(done[last]) < end:
+            tensors = {
+                f"{at}/{name}": tensor
+                for at, found in done.items()
+                for name, tensor in stack(found).items()
+            }
+            checkpoint.save(Artifact(tensors, {**meta, **made_with}))
+    meta["device"] = device.type
+    for at in states:
+        shorter = group.after(at)
+        # The same hours made all of them: each says the share that it would have taken alone.
+        of_it = {**meta, "seconds": meta["seconds"] * at / last}
+        made = _judged(cohort, shorter, done[at], of_it)
+        _stored(runtime, cohort, shorter, lambda _, made=made: made)  # type: ignore[misc]
+    return _judged(cohort, group, done[last], meta)
+
+
+def _of(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
+    """Those of the state after `step`, of a saved progress."""
+    prefix = f"{step}/"
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _judged(
+    cohort: Cohort, group: Group, dictionaries: Sequence[Dictionary], meta: Mapping[str, Any]
+) -> Artifact:
+    """A group's artifact, with what its dictionaries reach on the fit split."""
+    found = []
+    for spec, dictionary in zip(group.specs, dictionaries, strict=True):
         x = cohort.activations("fit", spec.site)[spec.model]
         if group.data == "activations, turned":
             x = seen(x, group, spec.model, spec.site)
-        q = quality(dictionary.to(device), x)
-        meta["quality"].append({"ev": q.ev, "l0": q.l0, "dead": q.dead})
-    return Artifact(stack(done), meta)
+        q = quality(dictionary.to(x.device), x)
+        found.append({"ev": q.ev, "l0": q.l0, "dead": q.dead})
+    return Artifact(stack(dictionaries), {**meta, "quality": found})

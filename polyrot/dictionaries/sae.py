@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -111,7 +111,7 @@ def quality(
     return Quality(ev, float(active.sum()) / len(x), 1 - float(live.double().mean()), live)
 
 
-def stack(dictionaries: list[Dictionary]) -> dict[str, Tensor]:
+def stack(dictionaries: Sequence[Dictionary]) -> dict[str, Tensor]:
     """Equal-shaped dictionaries as tensors with a leading dimension, for the store."""
     names = [f.name for f in fields(Dictionary)]
     return {n: torch.stack([getattr(d, n) for d in dictionaries]) for n in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -129,12 +129,14 @@ def train(
     stage: str = "dictionaries",
     compiled: bool = False,
     stop_after: int | None = None,
+    states: Mapping[int, list[Dictionary]] | None = None,
 ) -> tuple[list[Dictionary], list[list[float]]]:
     """Train len(starts) dictionaries as one batched program.
 
     x: activations [m, tokens, d_in]; dictionary i is trained on x[source[i]] from the start seed
     starts[i], which also orders its batches, with sparsity l1[i].
     target: [m, tokens, d_out] for transcoders; default x.
+    states: by step, a list to which the dictionaries are added as they are after so many steps.
     Returns the dictionaries and the losses of the first steps [step][dictionary].
     Raises ValueError for activations that are not finite.
     """
@@ -176,22 +178,29 @@ def train(
             renormalise(weights)
         if step < N_EARLY:
             early.append(losses.tolist())
+        if states is not None and step + 1 in states:
+            states[step + 1].extend(_dictionaries(weights))
         if (step + 1) % 100 == 0 or step + 1 == end:
             mean = float(losses.detach().mean())
             if mean != mean:
                 raise FloatingPointError(f"{stage}: the loss is NaN at step {step}: lower the rate")
             progress(stage, step + 1, end, f"loss {mean:.5f}")
-    final = {n: w.detach().cpu() for n, w in weights.items()}
+    return _dictionaries(weights), early
+
+
+def _dictionaries(weights: Weights) -> list[Dictionary]:
+    """The dictionaries that these weights are at this moment, on the CPU."""
+    now = {n: w.detach().cpu().clone() for n, w in weights.items()}
     return [
         Dictionary(
-            final["w_enc"][i],
-            final["b_enc"][i],
-            final["w_dec"][i],
-            final["b_in"][i],
-            final.get("b_out", final["b_in"])[i],
+            now["w_enc"][i],
+            now["b_enc"][i],
+            now["w_dec"][i],
+            now["b_in"][i],
+            now.get("b_out", now["b_in"])[i],
         )
-        for i in range(len(starts))
-    ], early
+        for i in range(len(now["w_enc"]))
+    ]
 
 
 N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared

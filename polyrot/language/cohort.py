@@ -103,6 +103,7 @@ class LanguageCohort(TextCohort):
         self._phrases = dict(phrases or {})
         self.contrasts = tuple(self._phrases)
         self.further_contrasts: tuple[str, ...] = ()
+        self.published_contrasts: tuple[str, ...] = ()
         self._positions = positions_per_sequence
         longest = int(anchor.config.max_position_embeddings)
         for split, ids in tokens.items():

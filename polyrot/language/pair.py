@@ -26,6 +26,7 @@ from polyrot.cohorts.cohort import (
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.language import loading
 from polyrot.language.activations import TextCohort, digest
+from polyrot.language.run import AnyModelRun
 from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.measured import Measured
 from polyrot.runtime.progress import Progress, silent
@@ -154,10 +155,24 @@ class PairCohort(TextCohort):
         share, n = hits.sum(1) / tokens.numel(), tokens.numel()
         return agreement_by_pair(share, error, pair_labels(self), len(tokens), n)
 
+    def clean_run(
+        self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32
+    ) -> AnyModelRun:
+        """See `OpenCohort`, of A (0) or B (1). Raises ValueError for another dtype than that of
+        the weights."""
+        chosen = self.models[model]
+        if dtype != (own := next(chosen.parameters()).dtype):
+            raise ValueError(f"{self._called(model)} is run in {own}, not in {dtype}")
+        return AnyModelRun(chosen, tokens)
+
     def distinct_fraction(self) -> float:
         """1.0 where the weights of the two differ by more than 1 % in norm, else 0.0."""
+        return float(self.differ_by(0.01))
+
+    def differ_by(self, share: float) -> bool:
+        """Whether the weights of the two differ by more than `share` of A's in norm."""
         a, b = (model.state_dict() for model in self.models)
-        return float(weights_differ(a, b))
+        return weights_differ(a, b, share)
 
     def _called(self, number: int) -> str:
         return f"{LETTERS[number]} ({self.names[number]})"

@@ -29,7 +29,7 @@ from polyrot.language.loading import Unusable, WeightsMissing
 from polyrot.runtime.progress import Progress, silent
 
 SCALE = "pythia"
-FACTS = ScaleFacts(drift=True, from_paper=True)
+FACTS = ScaleFacts(drift=True, drift_l1=1e-3, from_paper=True)
 LOWER_TOKENS = "--tokens"
 """The option that decides how much memory its activations take."""
 SEEDS = tuple(range(1, 10))

@@ -1,8 +1,10 @@
-"""One GPT-NeoX model on one batch: a `polyrot.cohorts.interventions.CleanRun`.
+"""One language model on one batch: a GPT-NeoX as a `polyrot.cohorts.interventions.CleanRun`, any
+other as an `OpenRun`.
 
 The components are the residual stream itself at each block's output (protocol, section 9). A
 variant differs from the clean run only after the site of the intervention, so that it is computed
-from there on, by the model's own blocks.
+from there on, by the model's own blocks; of an architecture that is not known here it is computed
+from the start, and its stream exchanged at the site.
 """
 
 from __future__ import annotations
@@ -12,11 +14,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import GPTNeoXForCausalLM
 
-from polyrot.language.sites import blocks, site_names
+from polyrot.language.sites import blocks, capture, hooked, site_names
 
 HEAD = "next_token"
 LOGITS = 2**25
@@ -94,6 +96,10 @@ class LanguageRun:
         ]
         return {HEAD: torch.cat(parts) if len(parts) > 1 else parts[0]}
 
+    def answers(self) -> dict[str, Tensor]:
+        """See `OpenRun.answers`: the next token."""
+        return {HEAD: self.tokens.roll(-1, dims=1)}
+
     @torch.no_grad()
     def keys(self, mlp: str) -> Tensor:
         """See `CleanRun.keys`: the hidden activations, after the nonlinearity.
@@ -142,3 +148,32 @@ class LanguageRun:
         labels = self.tokens[:, 1:].expand(len(x), -1, -1)
         entropy = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none")
         return entropy.unflatten(0, (len(x), -1)).mean(1)
+
+
+class AnyModelRun:
+    """See `polyrot.cohorts.interventions.OpenRun`: any causal language model on tokens int64
+    [batch, position], in the dtype of its weights. `kept` is False at the last position, which
+    nothing follows.
+    """
+
+    def __init__(self, model: nn.Module, tokens: Tensor) -> None:
+        self._model, self.tokens = model, tokens
+        self.kept = torch.ones_like(tokens, dtype=torch.bool)
+        self.kept[:, -1] = False
+        self._stream = capture(model, tokens, site_names(len(blocks(model))))
+
+    def site(self, name: str) -> Tensor:
+        """See `OpenRun.site`."""
+        return self._stream[name]
+
+    def outputs(self, site: str, shift: Tensor) -> dict[str, Tensor]:
+        """See `OpenRun.outputs`: one head, "next_token"."""
+        found = []
+        for part in self.site(site) + shift.to(self.site(site)):
+            with hooked(self._model, {site: lambda _, x=part: x}):  # type: ignore[misc]
+                found.append(self._model(input_ids=self.tokens, use_cache=False).logits)
+        return {HEAD: torch.stack(found)}
+
+    def answers(self) -> dict[str, Tensor]:
+        """See `OpenRun.answers`: the next token."""
+        return {HEAD: self.tokens.roll(-1, dims=1)}

@@ -1,6 +1,7 @@
 """What a claim test hands to ``verdict``: values, with the interval and the ceiling of each."""
 
 from polyrot.measured.intervals import Interval, Source, Unit, interval_about, jackknifed
+from polyrot.measured.readings import Side, favourable, favoured
 from polyrot.measured.values import Figure, Measured, PairSite, Seeds
 
 __all__ = [
@@ -9,8 +10,11 @@ __all__ = [
     "Measured",
     "PairSite",
     "Seeds",
+    "Side",
     "Source",
     "Unit",
+    "favourable",
+    "favoured",
     "interval_about",
     "jackknifed",
 ]

@@ -17,7 +17,7 @@ Unit = Literal["real", "ev", "correlation", "positive", "fraction"]
 to 1; a ratio or distance that cannot be negative; a fraction, 0 to 1. It decides the scale on which
 intervals are taken: as it is, log(1 - x), artanh x (Fisher's z), log x, log(x / (1 - x))."""
 
-Source = Literal["pairs", "sequences", "Monte Carlo"]
+Source = Literal["pairs", "models", "sequences", "Monte Carlo"]
 
 
 class Interval(NamedTuple):

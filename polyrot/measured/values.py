@@ -6,6 +6,7 @@ its label: a NaN is a crash, and must never come out as a refuted claim.
 Uncertainty belongs to each value, at 95 %, and says of what it is:
 
 - *pairs*: the value is a mean over pairs of models; Student's t over the pairs.
+- *models*: the value is taken of all models alike, the anchor among them; a jackknife over them.
 - *sequences*: the value is one pair's; a bootstrap over sequences of tokens.
 - *Monte Carlo*: the value was estimated by drawing.
 - none: arithmetic, and fractions of a registered finite set, which are ranges where it is open

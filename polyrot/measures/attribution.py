@@ -3,24 +3,26 @@ ask for them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.maps.correlation import Correlation, fisher_interval, pearson, pearson_rows
+from polyrot.maps.correlation import Correlation, pearson, pearson_rows
 from polyrot.measured import Interval, Measured, jackknifed
 from polyrot.measures.component_effects import (
     STEPS,
     Attribution,
+    Points,
     integrated_gradients,
     loss_along_path,
     mean_ablation_by_block,
     patching_by_block,
 )
+from polyrot.measures.published_attribution import Signs
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import derive, numpy_generator
 from polyrot.store import Artifact, Runtime
@@ -38,10 +40,13 @@ class Table:
     """By model: what attribution patching and integrated gradients make of every component.
 
     patching, integrated: correlation with the measured effects, each on its own sequences.
-    orders: [models, components], order of attribution patching's error (2: quadratic).
+    gradients, clean_end: by model, integrated gradients at midpoints, which are judged, and at the
+    points of the paper's pipeline. orders: [models, components], order of attribution patching's
+    error (2: quadratic).
     patching_without, integrated_without: [models, blocks], the correlations without one block of
-    sequences; orders_without: [models, blocks, components]. Intervals come of them. sequences: how
-    many `patching` and, of the others, `integrated` and `orders` are taken on.
+    sequences; orders_without: [models, blocks, components]; effects_without: [models, blocks, 2,
+    components], predicted (by attribution patching) and measured. Intervals come of them.
+    sequences: how many `patching` and, of the others, `integrated` and `orders` are taken on.
     """
 
     seeds: tuple[int, ...]
@@ -55,18 +60,45 @@ class Table:
     patching_without: np.ndarray
     integrated_without: np.ndarray
     orders_without: np.ndarray
+    effects_without: np.ndarray
+    clean_end: tuple[Attribution, ...]
     sequences: tuple[int, int] = (N_SEQUENCES, N_PATH)
 
     def anticorrelating(self) -> Measured:
         """Fraction of models in which attribution patching correlates negatively: a range where
         some model's correlation may have either sign."""
-        r = np.array([c.r for c in self.patching])
+        signs = self.signs()
+        found, least, most = (
+            count / signs.models for count in (signs.negative, signs.surely, signs.perhaps)
+        )
+        between = Interval(least, most, "sequences")
+        return self._measured([found], [""], self.patching, [between], self.sequences[0])
+
+    def signs(self) -> Signs:
+        """In how many models attribution patching correlates negatively."""
+        r = [c.r for c in self.patching]
         ends = [_around(x, row) for x, row in zip(r, self.patching_without, strict=True)]
-        surely = float(np.mean([end.high < 0 for end in ends]))
-        perhaps = float(np.mean([end.low < 0 for end in ends]))
-        between = Interval(surely, perhaps, "sequences")
-        return self._measured(
-            [float((r < 0).mean())], [""], self.patching, [between], self.sequences[0]
+        return Signs(
+            len(r),
+            sum(x < 0 for x in r),
+            sum(end.high < 0 for end in ends),
+            sum(end.low < 0 for end in ends),
+            {f"r_{seed}": x for seed, x in zip(self.seeds, r, strict=True)},
+        )
+
+    def falls_short(self) -> Measured:
+        """|predicted| over |measured| of attribution patching, median over components, and of that
+        the median over models, which share their sequences and lose each block of them together.
+        """
+        each = np.median(_share(self.predicted, self.measured), axis=-1)
+        predicted, measured = np.moveaxis(self.effects_without, 2, 0)
+        without = np.median(np.median(_share(predicted, measured), axis=-1), axis=0)
+        value = float(np.median(each))
+        ends = jackknifed(value, without, "sequences", "positive")
+        beside = {f"median_{seed}": float(x) for seed, x in zip(self.seeds, each, strict=True)}
+        n = self.sequences[0]
+        return replace(
+            self._measured([value], [""], self.patching, [ends], n, **beside), unit="positive"
         )
 
     def uncorrelated(self) -> Measured:
@@ -77,14 +109,16 @@ class Table:
         return self._measured(r, self._labels(), self.patching, ends, self.sequences[0])
 
     def agreement(self) -> Measured:
-        """Pearson r of integrated gradients, by model."""
-        errors = [
-            float(g.completeness_error.max() / g.measured.abs().max()) for g in self.gradients
-        ]
+        """Pearson r of integrated gradients at midpoints, by model; beside it that at the points of
+        the paper's pipeline, and what either leaves out of an effect at most."""
         r = [c.r for c in self.integrated]
         ends = [_around(x, row) for x, row in zip(r, self.integrated_without, strict=True)]
         made = self._measured(r, self._labels(), self.integrated, ends, self.sequences[1])
-        return made.also(largest_completeness_error=max(errors), steps=float(STEPS))
+        return made.also(
+            largest_completeness_error=max(g.largest_error for g in self.gradients),
+            steps=float(STEPS),
+            **clean_end_beside(self.seeds, self.clean_end, [g.measured for g in self.clean_end]),
+        )
 
     def agreement_by_completeness(self) -> Measured:
         """`agreement` where nothing was learnt: a demonstration, as integrated gradients with
@@ -140,6 +174,27 @@ class Table:
         )
 
 
+def _share(predicted: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    """How much of each effect is predicted, whatever the signs: infinite where there is none."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(predicted) / np.abs(measured)
+
+
+def clean_end_beside(
+    seeds: Sequence[int], gradients: Sequence[Attribution], measured: Sequence[Tensor]
+) -> dict[str, float]:
+    """Figures of integrated gradients at the pipeline's points: r with what was measured, each
+    [components], by model, and what they leave out of an effect at most. None of none."""
+    found = {}
+    for seed, gradient, effects in zip(seeds, gradients, measured, strict=False):
+        x, y = (np.asarray(v.detach().cpu().double())[None] for v in (gradient.effects, effects))
+        found[f"r_clean_end_{seed}"] = float(pearson_rows(x, y)[0])
+    if found:
+        worst = max(gradient.largest_error for gradient in gradients)
+        found["largest_completeness_error_clean_end"] = worst
+    return found
+
+
 def _around(r: float, without: np.ndarray) -> Interval:
     """The interval of a correlation whose components are given and whose sequences are a sample."""
     return jackknifed(r, without, "sequences", "correlation")
@@ -166,26 +221,10 @@ def tabulate(
         "sequences": [N_SEQUENCES, N_PATH],
         "steps": STEPS,
     }
-    if runtime is None:
-        kept = build(None)
-    else:
-        state = "" if cohort.trained else "-untrained"
-        kept = runtime.store.get_or_build(
-            "attribution", recipe, build, name=f"{cohort.scale}{state}"
-        )
-    t = kept.tensors
-    patching, integrated, gradients, rest = [], [], [], []
-    for i, m in enumerate(chosen):
+    t = _kept(cohort, "attribution", recipe, build, runtime)
+    patching, integrated, gradients, rest = [], [], _gradients(cohort, t), []
+    for i, (m, gradient) in enumerate(zip(chosen, gradients, strict=True)):
         drawn = numpy_generator(BOOTSTRAP_SEED, cohort.seeds[m])
-        gradient = Attribution(
-            tuple(cohort.components),
-            t["ig_effects"][i],
-            t["ig_measured"][i],
-            t["ig_error"][i],
-            STEPS,
-            t["ig_curve"][i],
-            t["ig_without"][i],
-        )
         rest.append(
             [
                 pearson_rows(x[:, 0], x[:, 1])
@@ -194,7 +233,6 @@ def tabulate(
         )
         patching.append(pearson(t["predicted"][i], t["measured"][i], drawn))
         integrated.append(pearson(gradient.effects, gradient.measured, drawn))
-        gradients.append(gradient)
     return Table(
         tuple(cohort.seeds[m] for m in chosen),
         tuple(cohort.components),
@@ -202,12 +240,80 @@ def tabulate(
         t["predicted"].numpy(),
         tuple(patching),
         tuple(integrated),
-        tuple(gradients),
+        gradients,
         t["orders"].numpy(),
         np.array([p for p, _ in rest]),
         np.array([g for _, g in rest]),
         t["orders_without"].numpy(),
+        t["without"].numpy(),
+        at_clean_end(cohort, chosen, runtime),
         (len(cohort.intervention_tokens(N_SEQUENCES)), len(cohort.intervention_tokens(N_PATH))),
+    )
+
+
+def at_clean_end(
+    cohort: InterventionCohort,
+    models: Sequence[int] | None = None,
+    runtime: Runtime | None = None,
+) -> tuple[Attribution, ...]:
+    """Integrated gradients of `models` (numbers; default all) at the points of the paper's
+    pipeline, on the sequences of the others; from the store of a runtime."""
+    chosen = list(range(len(cohort.seeds)) if models is None else models)
+    points: Points = "clean end"
+
+    def build(_: object) -> Artifact:
+        tokens, found = cohort.intervention_tokens(N_PATH), []
+        for done, m in enumerate(chosen):
+            if runtime is not None:
+                runtime.progress("gradients to the clean end", done, len(chosen))
+            found.append(_tensors(integrated_gradients(cohort, m, tokens, points=points)))
+        if runtime is not None:
+            runtime.progress("gradients to the clean end", len(chosen), len(chosen))
+        return Artifact({name: torch.stack([row[name] for row in found]) for name in found[0]})
+
+    recipe = {
+        "version": RECIPE_VERSION,
+        "cohort": cohort.fingerprint,
+        "models": chosen,
+        "sequences": N_PATH,
+        "steps": STEPS,
+        "points": points,
+    }
+    return _gradients(cohort, _kept(cohort, "attribution-clean-end", recipe, build, runtime))
+
+
+def _kept(
+    cohort: InterventionCohort,
+    kind: str,
+    recipe: Mapping[str, object],
+    build: Callable[[object], Artifact],
+    runtime: Runtime | None,
+) -> Mapping[str, Tensor]:
+    """Tensors from the store of a runtime; without one, made now."""
+    if runtime is None:
+        return build(None).tensors
+    name = f"{cohort.scale}{'' if cohort.trained else '-untrained'}"
+    return runtime.store.get_or_build(kind, recipe, build, name=name).tensors
+
+
+def _tensors(gradient: Attribution) -> dict[str, Tensor]:
+    """What `_gradients` reads, of one model."""
+    found = {
+        "ig_effects": gradient.effects,
+        "ig_measured": gradient.measured,
+        "ig_error": gradient.completeness_error,
+        "ig_curve": gradient.curve,
+        "ig_without": gradient.without,
+    }
+    return {name: tensor.detach().cpu() for name, tensor in found.items()}
+
+
+def _gradients(cohort: InterventionCohort, t: Mapping[str, Tensor]) -> tuple[Attribution, ...]:
+    """By model, from tensors [models, ...]."""
+    names = ("ig_effects", "ig_measured", "ig_error", "ig_curve", "ig_without")
+    return tuple(
+        Attribution(tuple(cohort.components), effects, measured, error, STEPS, curve, without)
+        for effects, measured, error, curve, without in zip(*(t[n] for n in names), strict=True)
     )
 
 
@@ -225,14 +331,10 @@ def _effects(
         patched = patching_by_block(cohort, m, many, means=means)
         path, path_without = loss_along_path(cohort, m, few, means=means)
         row = {
+            **_tensors(gradient),
             "measured": ablated.mean,
             "predicted": patched.mean,
             "without": torch.stack([patched.without_each(), ablated.without_each()], 1),
-            "ig_effects": gradient.effects,
-            "ig_measured": gradient.measured,
-            "ig_error": gradient.completeness_error,
-            "ig_curve": gradient.curve,
-            "ig_without": gradient.without,
             "orders": path.orders(),
             "orders_without": path_without.orders(),
         }
@@ -240,41 +342,3 @@ def _effects(
             found.setdefault(name, []).append(value.detach().cpu())
     progress("attribution", len(models), len(models))
     return {name: torch.stack(values) for name, values in found.items()}
-
-
-PUBLISHED_BLOCKS = (
-    (6.04, 0.15, 5.87),
-    (6.02, 0.03, 5.97),
-    (5.10, 0.01, 5.01),
-    (5.37, 0.12, 5.27),
-    (5.56, 0.06, 5.31),
-    (5.52, 0.37, 5.36),
-)
-"""Post, section 8: per block of Pythia-70m measured, attribution patching, integrated gradients."""
-
-
-PUBLISHED_R = (0.05, 0.98)
-
-
-def published_correlations() -> tuple[float, float]:
-    """Pearson r of attribution patching and of integrated gradients with the measured effects,
-    recomputed from the six published rows."""
-    measured, patching, integrated = np.array(PUBLISHED_BLOCKS).T
-    both = pearson_rows(np.stack([patching, integrated]), np.stack([measured, measured]))
-    return float(both[0]), float(both[1])
-
-
-def published_deviation() -> dict[str, float]:
-    """|recomputed - published| correlation, of both predictions."""
-    names = ("attribution patching", "integrated gradients")
-    found = published_correlations()
-    return {n: abs(a - b) for n, a, b in zip(names, found, PUBLISHED_R, strict=True)}
-
-
-def published_interval_width() -> Measured:
-    """Width of the 95 % Fisher interval of r(AP) over the published rows. A demonstration: it
-    follows from r and from there being six."""
-    low, high = fisher_interval(published_correlations()[0], len(PUBLISHED_BLOCKS))
-    return Measured.of(high - low).also(
-        demonstration="arithmetic on the published r and n = 6: no model could change it"
-    )

@@ -91,7 +91,7 @@ class Drift:
         row, closest, rank = table[i, -1], self.closest[i, -1], self.rank[i, -1]
         by_site = dict(zip(self.sites, row.tolist(), strict=True))
         if not restricted:
-            by_site["with_the_closest_fits"] = _spearman(np.arange(len(row)), closest)
+            by_site["with_the_closest_fits"] = spearman(np.arange(len(row)), closest)
             for site, d, r in zip(self.sites, closest, rank, strict=True):
                 by_site |= {f"closest_{site}": float(d), f"rank_{site}": float(r)}
         else:
@@ -102,12 +102,12 @@ class Drift:
         spans = [
             None if restricted else self._span(c, r) for c, r in zip(closest, rank, strict=True)
         ]
-        drawn = _drawn(row, without[:, i, -1])
+        drawn = drawn_about(row, without[:, i, -1])
         each = np.array([_orders(x, spans) for x in drawn])
         ends = [np.quantile(each[:, 0], 0.025), np.quantile(each[:, 1], 0.975)]
         if not len(without) and not any(spans):
             ends = []
-        value = _spearman(np.arange(len(row)), row)
+        value = spearman(np.arange(len(row)), row)
         return self._measured(value, ends, half_way_step=float(self.steps[i]), **by_site)
 
     def monotone(self) -> Measured:
@@ -123,18 +123,18 @@ class Drift:
         steps = np.array(self.steps)
         gaps = np.log(steps[second] - steps[first])
         by_site = self.distance[first, second]
-        found = {site: _spearman(gaps, by_site[:, j]) for j, site in enumerate(self.sites)}
+        found = {site: spearman(gaps, by_site[:, j]) for j, site in enumerate(self.sites)}
         last, middle = second == len(steps) - 1, self.sites.index(self.middle)
         readings = {
             "all_pairs": found[self.middle],
-            "to_the_last_only": _spearman(gaps[last], by_site[last, middle]),
+            "to_the_last_only": spearman(gaps[last], by_site[last, middle]),
         }
         reading = max(readings, key=lambda name: readings[name])
         used = np.ones_like(last) if reading == "all_pairs" else last
-        drawn = _drawn(
+        drawn = drawn_about(
             by_site[used, middle], self.distance_without[:, first, second, middle][:, used]
         )
-        ends = np.quantile([_spearman(gaps[used], x) for x in drawn], [0.025, 0.975]).tolist()
+        ends = np.quantile([spearman(gaps[used], x) for x in drawn], [0.025, 0.975]).tolist()
         if self.rank[first, second, middle][used].min() < self.width:
             ends = [-1.0, 1.0]
         elif not len(self.distance_without):
@@ -162,7 +162,7 @@ class Drift:
         )
 
 
-def _drawn(values: np.ndarray, without: np.ndarray) -> np.ndarray:
+def drawn_about(values: np.ndarray, without: np.ndarray) -> np.ndarray:
     """[draws, n]: normal draws about `values` [n] with the jackknife's covariance, from what they
     are `without` [blocks, n] each block of sequences; of no blocks, the values themselves."""
     blocks = len(without)
@@ -192,7 +192,8 @@ def _orders(
     return round(float(found.min()), 12), round(float(found.max()), 12)
 
 
-def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's rank correlation, to 12 decimals."""
     # With five sites -0.9 is one of few possible values, and a bar: rounding must not decide it.
     return round(float(spearmanr(x, y).statistic), 12)
 

@@ -25,6 +25,7 @@ from polyrot.maps.procrustes import (
     fit_from_moments,
     pair_moments,
     principal_axes_from_moments,
+    scaled_from_moments,
 )
 from polyrot.runtime.seeding import derive, torch_generator
 
@@ -47,7 +48,8 @@ class Fits:
     apart by sequence order. shuffled: on token pairs shuffled anew for each fit. Where activations
     have less than full rank, all of these are completed by a Haar block of their own.
     principal: axes matched by rank of variance, signs drawn. affine: unconstrained least squares.
-    shift: the mean alone. Of copies these maps and the shuffled ones are not fitted (no site).
+    shift: the mean alone. scaled: matched, with the one scale that fits best. Of copies these maps
+    and the shuffled ones are not fitted (no site).
 
     identified: by site, whether each pair's R is determined: both models' centred activations are
     of full rank, above rounding. agreement: of the two halves, in the models' principal axes.
@@ -62,6 +64,7 @@ class Fits:
     principal: Mapping[str, tuple[Rotation, ...]]
     affine: Mapping[str, tuple[Affine, ...]]
     shift: Mapping[str, tuple[Shift, ...]]
+    scaled: Mapping[str, tuple[Affine, ...]]
     identified: Mapping[str, tuple[bool, ...]]
     agreement: Mapping[str, tuple[Agreement, ...]]
     make_copies: Callable[[], tuple[Fits, ...]] = field(repr=False)
@@ -109,7 +112,7 @@ def fit_all(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> Fits:
     `polyrot.maps.checks`): there must be twice as many tokens as dimensions, for the halves.
     """
     n = len(cohort.seeds) - 1
-    matched, halves, shuffled, principal, affine, shift = {}, {}, {}, {}, {}, {}
+    matched, halves, shuffled, principal, affine, shift, scaled = {}, {}, {}, {}, {}, {}, {}
     identified, agreements, anchors = {}, {}, {}
     for site in cohort.sites:
         x = cohort.activations("fit", site)
@@ -148,6 +151,7 @@ def fit_all(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> Fits:
         principal[site] = tuple(principal_axes_from_moments(m, signs) for m in moments)
         affine[site] = tuple(affine_from_moments(m) for m in moments)
         shift[site] = tuple(Shift(m.mean_a, m.mean_b) for m in moments)
+        scaled[site] = tuple(map(scaled_from_moments, matched[site], moments))
     return Fits(
         pair_labels(cohort),
         tuple(cohort.sites),
@@ -157,6 +161,7 @@ def fit_all(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> Fits:
         principal,
         affine,
         shift,
+        scaled,
         identified,
         agreements,
         cache(partial(_copies, pair_labels(cohort), anchors, seed)),
@@ -218,7 +223,18 @@ def _copies(
                 for a, b, q in zip(one, other, turns, strict=True)
             )
         return Fits(
-            pairs, tuple(anchors), matched, halves, {}, {}, {}, {}, identified, agreements, tuple
+            pairs,
+            tuple(anchors),
+            matched,
+            halves,
+            {},
+            {},
+            {},
+            {},
+            {},
+            identified,
+            agreements,
+            tuple,
         )
 
     return tuple(of_cohort(number) for number in range(COHORTS_OF_COPIES))

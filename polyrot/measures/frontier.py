@@ -35,6 +35,7 @@ def sibling_group(
 
 
 OF_R = ("magnitude", "split_half", "det", "ks_p")
+NAIVE_SERVES = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Frontier:
     At sites where A has a dictionary: the EVs of `Transfer`, and of the decoders the mean best
     cosine with B's own dictionary and the fraction matched. At all: magnitude ||R - I||_F /
     sqrt(2 d), split_half (the same between fits on two halves of the tokens), det (its sign), ks_p
-    (the published test of R's phases against Haar). gains: rotated EV - naive EV at the former
-    sites, with resamples of the score split. notes: what may be wrong with A's dictionary.
+    (the published test of R's phases against Haar), and what was measured elsewhere. gains: rotated
+    EV - naive EV at the former sites, with resamples of the score split. notes: what may be wrong
+    with A's dictionary.
     """
 
     by_site: Mapping[str, Mapping[str, float]]
@@ -59,6 +61,14 @@ class Frontier:
         each = self.gains.each()
         values = dict(zip(self.gains.sites, each.values.tolist(), strict=True))
         return self._measured(values, lambda name: name not in OF_R, each.intervals)
+
+    def nearly_one(self) -> str:
+        """Why the two are no independent siblings, as registered: naive EV is within NAIVE_SERVES
+        of self EV wherever A has a dictionary. Empty where it is not."""
+        gaps = [r["self_ev"] - r["naive_ev"] for r in self.by_site.values() if "naive_ev" in r]
+        if max(gaps) > NAIVE_SERVES:
+            return ""
+        return f"naive EV is within {NAIVE_SERVES} of self EV at every site"
 
     def magnitude(self) -> Measured:
         """||R - I||_F / sqrt(2 d) at every site, of the R that was fitted."""
@@ -136,12 +146,13 @@ def measure_frontier(
     saes: Mapping[str, Dictionary],
     others: Mapping[str, Dictionary],
     notes: Sequence[str] = (),
+    beside: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Frontier:
     """Everything of one pair.
 
     fits: every map from B to A, at every site. saes: A's dictionaries by site, at one site or more.
     others: B's own at the same sites. notes: see `notes_on`; one is added for every site at which
-    A's dictionary suits B better.
+    A's dictionary suits B better. beside: further figures by name and site, measured elsewhere.
     """
     at = [site for site in fits.sites if site in saes]
     transfer: Transfer = measure_transfer(cohort, fits.at(at), saes, copies=0)
@@ -164,6 +175,9 @@ def measure_frontier(
     for name, values in found.items():
         for site, value in zip(fits.sites, values, strict=True):
             rows[site][name] = float(value)
+    for name, by_site in (beside or {}).items():
+        for site, value in by_site.items():
+            rows[site][name] = value
     gains = transfer.rotated_ev - transfer.naive_ev
     counts = {"pairs": 1, **gains.counts}
     swapped = [

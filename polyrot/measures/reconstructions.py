@@ -125,6 +125,46 @@ def reconstruct(
     return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated, draws)
 
 
+def half_way_to_last(
+    checkpoints: Cohort, dictionaries: Mapping[tuple[int, str], Dictionary]
+) -> dict[str, PairSite]:
+    """Explained variances of the half-way checkpoint's dictionaries, by checkpoint number and site,
+    on the last: "naive", as it is; "rotated", centred, rotated back by what was fitted on the fit
+    split, with the half-way checkpoint's mean. On the score split, one "pair" of checkpoints.
+
+    What they score at home is the ceiling of both: of a last checkpoint that is the half-way one,
+    and of one that is a rotated copy of it.
+    """
+    half = nearest(checkpoints.seeds, 0.5)
+    steps, sites = (checkpoints.seeds[half], checkpoints.seeds[-1]), tuple(checkpoints.sites)
+    sequence = checkpoints.sequences("score")
+    own: list[float] = []
+    values: dict[str, list[float]] = {"naive": [], "rotated": []}
+    draws: dict[str, list[np.ndarray]] = {"naive": [], "rotated": []}
+    for site in sites:
+        dictionary = dictionaries[half, site]
+        fit, score = (checkpoints.activations(split, site) for split in ("fit", "score"))
+        turned = fit_rotation(fit[-1], fit[half]).apply(score[-1])
+        own.append(explained_variance(score[half], dictionary(score[half])))
+        for name, x in (("naive", score[-1]), ("rotated", turned)):
+            x_hat = dictionary(x)
+            values[name].append(explained_variance(x, x_hat))
+            draws[name].append(_drawn(x, x_hat, sequence))
+    return {
+        name: PairSite(
+            np.array([values[name]]),
+            (f"step {steps[0]} to {steps[1]}",),
+            sites,
+            {"half_way_step": float(steps[0]), "last_step": float(steps[1])},
+            counts={"sequences": int(sequence.max()) + 1, "tokens": len(sequence)},
+            unit="ev",
+            resamples=np.stack(draws[name], 1)[:, None],
+            ceiling=np.array(own),
+        )
+        for name in values
+    }
+
+
 def _drawn(x: Tensor, x_hat: Tensor, sequence: Tensor) -> np.ndarray:
     """Explained variance of x by x_hat on sequences drawn with replacement, [DRAWS]."""
     sums = SequenceSums.of(x, x_hat, sequence)

@@ -108,6 +108,12 @@ class Transfer:
         found = self.rotated_ev.at(sites) - untrained.rotated_ev.at(sites)
         return replace(found, ceiling=None)
 
+    def noise_beyond_sibling(self, sites: Sequence[str]) -> Measured:
+        """Noise EV less naive EV, mean over pairs; its ceiling has the anchor for a sibling."""
+        noise, own, naive = (t.at(sites) for t in (self.noise_ev, self.self_ev, self.naive_ev))
+        best = (noise - own).values[0]
+        return replace(noise - naive, ceiling=best).mean_over_pairs()
+
 
 @dataclass(frozen=True)
 class GaussianLaw:

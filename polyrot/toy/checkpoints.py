@@ -1,6 +1,9 @@
-"""One toy training run seen as a cohort: its checkpoints, earliest first, on the same sequences."""
+"""Checkpoints of toy trainings as cohorts, all on the same sequences: those of one run, earliest
+first, and the seeds of a scale at equal steps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -24,16 +27,44 @@ class Checkpoints(ToyCohort):
 def checkpoints(
     scale: str, run: Trained, made_by: str, device: str = "cpu", facts: ScaleFacts = SHARED_FACTS
 ) -> Checkpoints:
-    """The snapshots of `run`, its first model's. made_by: fingerprint of the training. facts: of
-    the scale.
+    """The snapshots of `run`, its first model's, up to the model that is analysed, which is the
+    last of them. made_by: fingerprint of the training. facts: of the scale.
 
     Raises ValueError if the run kept fewer than two.
     """
-    steps = tuple(sorted(run.snapshots))
+    end = run.chosen[0]
+    analysed = {name: p[:1] for name, p in run.params.items()}
+    kept = {end: analysed} | {s: params for s, params in run.snapshots.items() if s <= end}
+    steps = tuple(sorted(kept))
     if len(steps) < 2:
         raise ValueError(f"the run of seeds {run.seeds} kept {len(steps)} checkpoints, not two")
     params: Params = {
-        name: torch.cat([run.snapshots[step][name] for step in steps]).to(device)
-        for name in run.params
+        name: torch.cat([kept[step][name] for step in steps]).to(device) for name in run.params
     }
     return Checkpoints(scale, steps, params, [made_by, f"steps {list(steps)}"], facts=facts)
+
+
+def common_steps(runs: Sequence[Trained]) -> tuple[int, ...]:
+    """The steps at which each of these runs, of one seed each, kept its weights; none where a run
+    is of several seeds, of which it keeps the first alone."""
+    if not runs or any(len(run.seeds) > 1 for run in runs):
+        return ()
+    return tuple(sorted(set.intersection(*(set(run.snapshots) for run in runs))))
+
+
+def siblings_at(
+    scale: str,
+    step: int,
+    runs: Sequence[Trained],
+    made_by: Sequence[str],
+    device: str = "cpu",
+    facts: ScaleFacts = SHARED_FACTS,
+) -> ToyCohort:
+    """The seeds of these runs after `step` steps, one of their `common_steps`, the anchor first.
+    made_by: fingerprints of the trainings."""
+    params: Params = {
+        name: torch.cat([run.snapshots[step][name] for run in runs]).to(device)
+        for name in runs[0].params
+    }
+    numbers = tuple(run.seeds[0] for run in runs)
+    return ToyCohort(scale, numbers, params, [*made_by, f"step {step}"], facts=facts)

@@ -61,6 +61,7 @@ SHARED_FACTS = ScaleFacts(
     every_site=True,
     wide=True,
     drift=True,
+    firing_sites=("resid_mid_0", "resid_post_0", "resid_post_1"),
 )
 """Of seeds that share their embedding and unembeddings: the paper's own cohort."""
 INDEPENDENT_FACTS = replace(SHARED_FACTS, shared_start=False, wide=False, drift=False)
@@ -180,6 +181,7 @@ class ToyCohort(CohortDefaults):
     components = transformer.COMPONENTS
     contrasts = tuple(directions.PAPER)
     further_contrasts = tuple(directions.FURTHER)
+    published_contrasts = tuple(directions.PUBLISHED)
     steering_site = directions.STEERING_SITE
 
     def folded(self, model: int) -> Folded:
@@ -205,9 +207,17 @@ class ToyCohort(CohortDefaults):
 
     def direction(self, contrast: str, site: str | None = None) -> Tensor:
         """See `InterventionCohort`."""
-        known = directions.PAPER | directions.FURTHER
+        matched = directions.PAPER | directions.FURTHER
+        known = matched | directions.PUBLISHED
         if contrast not in known:
             raise KeyError(f"no contrast {contrast!r}; have {', '.join(known)}")
+        site = self.steering_site if site is None else site
+        if contrast not in matched:
+            features, x = (
+                directions.Features.of(self.tokens("score")),
+                self.activations("score", site),
+            )
+            return torch.einsum("t,mtd->md", known[contrast].row_weights(features).to(x), x)
         if self._population is None:
             more = self.tokens("dictionary")[:N_POPULATION]
             # Invalid sequences of depth 4 are rare: the fit split alone holds about twenty.
@@ -215,7 +225,6 @@ class ToyCohort(CohortDefaults):
             run, wanted = self._run(more), {self.steering_site, *self.mlps.values()}
             self._population = features, {site: x for site, x in run.items() if site in wanted}
         features, more_x = self._population
-        site = self.steering_site if site is None else site
         x = torch.cat([self.activations("fit", site), more_x[site]], dim=1)
         return torch.einsum("t,mtd->md", known[contrast].row_weights(features).to(x), x)
 

@@ -3,6 +3,8 @@
 A direction is the mean over strata of the difference between two populations' mean activations, so
 that both sides are matched in whatever the strata hold fixed. The three of the paper (section 6,
 protocol section 7) have a target; the further ones serve the claim that needs many directions.
+Those as published are the same three on the populations of the paper's pipeline, which are matched
+in nothing.
 """
 
 from __future__ import annotations
@@ -147,6 +149,15 @@ PAPER = {
 }
 """The paper's three, with the sign in which each is added."""
 
+PUBLISHED = {
+    "sticky_invalid_as_published": PAPER["sticky_invalid"],
+    "depth_as_published": Contrast(
+        lambda f: f.kept & (f.depth == DEPTH + 1), lambda f: f.kept & (f.depth == DEPTH)
+    ),
+    "closer_as_published": Contrast(lambda f: f.kept & f.closer, lambda f: f.kept & f.opener),
+}
+"""The same by plain masks, valid and invalid positions alike, as in the paper's pipeline."""
+
 _PAIRS = ((0, 1), (0, 2), (1, 2))
 FURTHER = {
     **{f"depth_{d + 1}_{d}": _depth_step(d) for d in range(task.MAX_DEPTH) if d != DEPTH},
@@ -178,28 +189,42 @@ FURTHER = {
 """Further directions, from the read-out's own to those only the inside of the model knows."""
 
 
+_THIRD = 1.0 / task.N_FAMILIES
+_AIMS: dict[str, tuple[str, dict[int, float]]] = {
+    "sticky_invalid": ("validity", {0: 1.0, 1: -1.0}),
+    "depth": ("depth", {DEPTH + 1: 1.0, DEPTH: -1.0}),
+    "closer": (
+        "token",
+        dict.fromkeys(task.OPENERS, -_THIRD) | {o + 1: _THIRD for o in task.OPENERS},
+    ),
+}
+TARGETS: dict[str, tuple[str, dict[int, float], Mask]] = {
+    "sticky_invalid": (*_AIMS["sticky_invalid"], lambda f: f.kept & f.invalid),
+    "depth": (*_AIMS["depth"], _at_depth(DEPTH)),
+    "closer": (*_AIMS["closer"], lambda f: _valid(f) & f.opener),
+    "sticky_invalid_as_published": (*_AIMS["sticky_invalid"], _invalid_at(DEPTH, True)),
+    "depth_as_published": (*_AIMS["depth"], lambda f: f.kept & (f.depth == DEPTH)),
+    "closer_as_published": (*_AIMS["closer"], lambda f: f.kept & f.closer),
+}
+"""By contrast: output head, weights of its classes, and the positions."""
+
+
 def target(name: str, tokens: Tensor) -> Target:
-    """What the paper's direction `name` aims at on tokens [batch, position], cropped as a run's.
+    """What the direction `name` aims at on tokens [batch, position], cropped as a run's.
 
     sticky_invalid: the logit of valid over invalid wherever the sequence is invalid. depth: 5 over
     4 where the depth is 4 and the sequence valid. closer: closing over opening tokens, mean over
-    families, where a token opens and the sequence is valid. Raises KeyError for other names.
+    families, where a token opens and the sequence is valid. Those as published: the same logits
+    where the pipeline counts accuracy: at invalid positions of depth 4; where the depth is 4; at
+    closing tokens. Raises KeyError for other names.
     """
     tokens = cropped(tokens)
     features = Features.of(tokens)
     labels = task.label(tokens)
-    if name == "sticky_invalid":
-        head, weights, where = "validity", {0: 1.0, 1: -1.0}, features.kept & features.invalid
-    elif name == "depth":
-        head, weights = "depth", {DEPTH + 1: 1.0, DEPTH: -1.0}
-        where = _valid(features) & (features.depth == DEPTH)
-    elif name == "closer":
-        head, third = "token", 1.0 / task.N_FAMILIES
-        weights = dict.fromkeys(task.OPENERS, -third) | {o + 1: third for o in task.OPENERS}
-        where = _valid(features) & features.opener
-    else:
-        raise KeyError(f"the contrast {name!r} has no target; those that do: {', '.join(PAPER)}")
+    if name not in TARGETS:
+        raise KeyError(f"the contrast {name!r} has no target; those that do: {', '.join(TARGETS)}")
+    head, weights, where = TARGETS[name]
     vector = torch.zeros(task.HEAD_CLASSES[head], device=tokens.device)
     for label, weight in weights.items():
         vector[label] = weight
-    return Target(head, vector, where, labels.head(head))
+    return Target(head, vector, where(features), labels.head(head))

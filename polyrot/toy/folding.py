@@ -97,6 +97,12 @@ class Folded:
         )
 
 
+def joined(each: Sequence[Folded]) -> Folded:
+    """Several folded models as one batch."""
+    params = {name: torch.cat([one.params[name] for one in each]) for name in each[0].params}
+    return Folded(params, torch.cat([one.position for one in each]))
+
+
 def fold(params: Mapping[str, Tensor]) -> Folded:
     """Multiply each gain into the rows of the weights that read it and set it to 1.
 

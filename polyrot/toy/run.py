@@ -79,8 +79,12 @@ class ToyRun:
         return self._keys[mlp]
 
     def site(self, name: str) -> Tensor:
-        """The clean residual stream, [batch, position, width]."""
+        """The clean residual stream, [batch, position, width]. Raises KeyError: unknown site."""
         return self._sites[name]
+
+    def answers(self) -> dict[str, Tensor]:
+        """See `OpenRun.answers`: the labels of the three heads."""
+        return {head: self.labels.head(head) for head in task.HEADS}
 
     def _loss(self, logits: Tensor) -> Tensor:
         total: Tensor | float = 0.0

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from polyrot.cohorts import departures
 from polyrot.runtime.device import BF16
-from polyrot.toy.task import Law
+from polyrot.toy.task import CONTENT_RANGE, Law
 
 ADDED = (
     "late_violations",
@@ -20,6 +20,7 @@ ADDED = (
     "cycle",
     "choose",
     "keep",
+    "lengths",
 )
 """Fields of a schedule that came after the shipped fingerprints."""
 
@@ -36,6 +37,7 @@ class Schedule:
     choose: which of a run's weights are its model: the "last", or the "best" of those that were
     evaluated, which have the highest lowest accuracy, and of equals the lowest loss.
     keep: steps whose weights are kept beside, of a training of one seed.
+    lengths: of the content of training sequences, least and most; evaluations keep theirs.
     precision: see `polyrot.runtime.device`.
     """
 
@@ -60,13 +62,15 @@ class Schedule:
     cycle: Schedule | None = None
     choose: Literal["last", "best"] = "last"
     keep: tuple[int, ...] = ()
+    lengths: tuple[int, int] = CONTENT_RANGE["train"]
 
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know; fields that came later only where they are used."""
         later = {f.name: f.default for f in fields(self) if f.name in ADDED}
         known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
         known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
-        lists: dict[str, Any] = {n: list(known[n]) for n in ("betas", "keep") if n in known}
+        listed = ("betas", "keep", "lengths")
+        lists: dict[str, Any] = {n: list(known[n]) for n in listed if n in known}
         return {**known, **lists}
 
     def departures(self, precision: str = "") -> tuple[str, ...]:
@@ -75,12 +79,15 @@ class Schedule:
         made: dict[str, object] = {name: getattr(self, name) for name in departures.TOYS}
         made["cycle"] = self.cycle.steps if self.cycle is not None else 0
         made["precision"] = precision or self.precision
-        return departures.departures("toys", departures.TOYS, made)
+        low, high = self.lengths
+        usual = self.lengths == CONTENT_RANGE["train"]
+        subject = "toys" if usual else f"toy on contents of {low} to {high}"
+        return departures.departures(subject, departures.TOYS, made)
 
     def law(self, begun: float) -> Law:
         """What the data are drawn from once the share `begun` of the steps is done."""
         late = self.late_violations if begun < self.late_violations_until else 0.0
-        return Law(late, self.hidden_closers, self.shallow_walks, self.full_context)
+        return Law(late, self.hidden_closers, self.shallow_walks, self.full_context, self.lengths)
 
     def rate(self, step: int) -> float:
         """Learning rate of the 0-based `step`: linear warm-up, cosine to `final_share`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from polyrot.cohorts.cohort import ScaleFacts
-from polyrot.runtime.device import BY_HARDWARE
+from polyrot.runtime.device import BY_HARDWARE, FLOAT32
 from polyrot.store import Artifact, Checkpoint, Runtime, fingerprint
 from polyrot.toy import task, training, transformer
 from polyrot.toy.cohort import INDEPENDENT_FACTS, SHARED_FACTS
@@ -53,6 +53,8 @@ PIPELINE = replace(
 """The same as its public pipeline runs it."""
 SHORT = Schedule(steps=18_000, batch=128, precision=BY_HARDWARE)
 """For two CPU cores: two hours for both cohorts."""
+SHORTER_CONTENT = replace(SHORT, precision=FLOAT32, lengths=(2, 48))
+"""The same on contents of length 2 to 48 alone, of which the paper asks what it does beyond."""
 LONG = Schedule(
     steps=96_000,
     batch=128,
@@ -143,8 +145,11 @@ class Training:
 
     @property
     def name(self) -> str:
-        """The first and last seed, and the cycle if there is one."""
-        return f"{self.seeds[0]}-{self.seeds[-1]}" + (f"-cycle-{self.cycle}" if self.cycle else "")
+        """The first and last seed, and the cycle and the lengths of content if they are others."""
+        found = f"{self.seeds[0]}-{self.seeds[-1]}" + (f"-cycle-{self.cycle}" if self.cycle else "")
+        low, high = self.schedule.lengths
+        usual = (low, high) == task.CONTENT_RANGE["train"]
+        return found if usual else f"{found}-lengths-{low}-{high}"
 
     @property
     def cycle(self) -> int:
@@ -158,6 +163,11 @@ class Training:
         return tuple(
             sorted({*self.schedule.keep, *(drift_steps(self.schedule.steps) if drift else ())})
         )
+
+
+def shorter_content(schedule: Schedule = SHORTER_CONTENT) -> Training:
+    """The training of one model on shorter contents, with a seed of its own."""
+    return Training((5,), schedule)
 
 
 def trainings(scale: str, schedule: Schedule) -> list[Training]:

@@ -214,13 +214,14 @@ class Law:
     probability 0.4: those of 0.55 have climbed by the end of the context, where compositional
     sequences are at depth 0. full_context: of the rows of a batch, those that pair one of the
     longest sequences with one of the shortest; one length in 61 fills the context, and
-    compositional sequences always do.
+    compositional sequences always do. lengths: the range of content lengths, both ends included.
     """
 
     late_violations: float = 0.0
     hidden_closers: float = 0.0
     shallow_walks: float = 0.0
     full_context: float = 0.0
+    lengths: tuple[int, int] = CONTENT_RANGE["train"]
 
 
 PAPERS = Law()
@@ -321,20 +322,18 @@ class Packed:
     labels: Labels
 
 
-PACKED_WIDTH = CONTEXT + 4  # content 2 to 62 plus BOS and EOS: lengths 4 to 64, paired to 68
-
-
 def packed_batch(n: int, generator: torch.Generator, law: Law = PAPERS) -> Packed:
     """`n` training sequences (even) as n / 2 rows without a single PAD.
 
-    Lengths are uniform on 4 to 64 including BOS and EOS, so l and 68 - l have the same law:
-    drawing a row's two lengths antithetically leaves every sequence's own law exactly that of
-    training and fills each row to 68 tokens. About half of a padded batch would be PAD.
+    Lengths are uniform, on 4 to 64 including BOS and EOS by the paper's law, so l and 68 - l have
+    the same law: drawing a row's two lengths antithetically leaves every sequence's own law exactly
+    that of training and fills each row to 68 tokens. About half of a padded batch would be PAD.
     """
     if n % 2:
         raise ValueError(f"a packed batch holds pairs of sequences: {n} is odd")
     rows, device = n // 2, generator.device
-    low, high = CONTENT_RANGE["train"]
+    low, high = law.lengths
+    width = low + high + 4  # two sequences with their BOS and EOS
     first = torch.randint(low, high + 1, (rows,), generator=generator, device=device)
     if law.full_context:
         longest = torch.rand(rows, generator=generator, device=device) < law.full_context
@@ -342,7 +341,7 @@ def packed_batch(n: int, generator: torch.Generator, law: Law = PAPERS) -> Packe
     lengths = torch.cat([first, low + high - first])
     padded = frame(content(n, generator, law), lengths)
     labels = label(padded)
-    position = torch.arange(PACKED_WIDTH, device=device)[None, :].expand(rows, -1)
+    position = torch.arange(width, device=device)[None, :].expand(rows, -1)
     split = (first + 2)[:, None]
     segment = (position >= split).long()
     positions = position - split * segment

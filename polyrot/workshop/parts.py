@@ -46,6 +46,12 @@ PARTS: dict[str, Part] = {
         Part("second-start", collection.second_start),
         Part("sparse", collection.sparse, l1="chosen", needs=("sparsity",)),
         Part("drift", collection.drift, models="checkpoints", wanted=lambda facts: facts.drift),
+        Part(
+            "half-way",
+            collection.half_way,
+            models="checkpoints",
+            wanted=lambda facts: facts.drift and facts.every_site,
+        ),
     )
 }
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries.collection import Group
-from polyrot.dictionaries.training import Schedule
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
@@ -44,7 +43,7 @@ def pieces(
         return []
     cohort, run = stand_ins(runtime, profile, width, scale)
     wanted = parts_of(cohort.facts, parts)
-    groups = planned(cohort, run, profile.dictionaries_of(cohort), wanted)
+    groups = planned(cohort, run, profile, wanted)
     return [*models, *by_shape(groups, cohort.width, runtime.device)]
 
 
@@ -60,24 +59,27 @@ def missing_models(runtime: Runtime, profile: Profile, width: int, scale: str) -
     return [estimate.language_models(absent, device)] if absent else []
 
 
-def planned(cohort: Cohort, run: Cohort, schedule: Schedule, parts: Sequence[Part]) -> list[Group]:
+def planned(cohort: Cohort, run: Cohort, profile: Profile, parts: Sequence[Part]) -> list[Group]:
     """The groups of dictionaries that `parts` train, of a cohort and of its first seed's
     `run`. An l1 that is still to be chosen is 0."""
     groups = []
     for part in parts:
         models = run if part.models == "checkpoints" else cohort
         l1 = [dict.fromkeys(models.internal, 0.0)] if part.l1 == "chosen" else []
+        trained = part.models != "untrained"
+        schedule = profile.dictionaries_of(models, part.group, trained)
         groups.append(part.group(models, schedule, *l1))
     return groups
 
 
 def by_shape(groups: Sequence[Group], width: int, device: str) -> list[Piece]:
-    """One piece for each expansion: dictionaries of one shape take the same time."""
+    """One piece for each expansion and schedule: dictionaries of one shape take the same time."""
     found = []
-    for expansion in sorted({group.expansion for group in groups}):
-        alike = [group for group in groups if group.expansion == expansion]
+    kinds = dict.fromkeys((group.expansion, group.schedule) for group in groups)
+    for expansion, schedule in sorted(kinds, key=lambda kind: kind[0]):
+        alike = [g for g in groups if (g.expansion, g.schedule) == (expansion, schedule)]
         specs = tuple(spec for group in alike for spec in group.specs)
-        whole = Group("all", specs, alike[0].schedule, expansion)
+        whole = Group("all", specs, schedule, expansion)
         at_once = max(len(group.specs) for group in alike)
         found.append(estimate.dictionaries(whole, width, device, at_once))
     return found

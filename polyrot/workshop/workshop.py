@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
@@ -19,6 +19,8 @@ from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.toy import seeds
 from polyrot.toy.checkpoints import checkpoints as toy_checkpoints
 from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.seeds import Training
+from polyrot.toy.trained import Trained
 from polyrot.toy.training import can_compile
 from polyrot.workshop import estimate, plan
 from polyrot.workshop.parts import Part
@@ -58,11 +60,13 @@ class Workshop:
         there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
         found = [
             *seeds.departures(profile.toy, there),
+            *profile.shorter_content.departures(),
             *profile.dictionaries.departures(),
-            *profile.dictionaries.departures(checkpoints=True),
+            *(profile.other_dictionaries or profile.dictionaries).departures(),
+            *(profile.other_dictionaries or profile.dictionaries).departures(checkpoints=True),
             *language_seeds.departures(profile.language, self.width),
             *profile.language_dictionaries.departures(language=True),
-            *profile.language_dictionaries.departures(
+            *(profile.other_language_dictionaries or profile.language_dictionaries).departures(
                 language=True, checkpoints=True, l1=neox.FACTS.published_l1
             ),
             *profile.pythia_dictionaries.departures(language=True),
@@ -86,6 +90,14 @@ class Workshop:
         made.departures = seeds.departures(self.profile.toy, [result for _, result in found])
         return made
 
+    def shorter_content(self) -> tuple[Training, Trained]:
+        """One toy that is trained on shorter contents, for what it does on longer ones."""
+        training = seeds.shorter_content(self.profile.shorter_content)
+        there = self.runtime.store.has(training.kind, training.recipe)
+        if not there and not self.is_silent:
+            self.announce(training.name, [estimate.toys(training, self.runtime.device)])
+        return training, seeds.trained(self.runtime, training)
+
     def checkpoints(self, scale: str) -> Cohort:
         """The first seed of a scale on its way; of a toy up to its first cycle, in which the rate
         begins anew. Raises NotOffered: not trained here."""
@@ -102,13 +114,23 @@ class Workshop:
 
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:
         """The dictionaries of a group, on the device."""
+        return self.along(cohort, group, [group.schedule.steps])[group.schedule.steps]
+
+    def along(
+        self, cohort: Cohort, group: Group, steps: Sequence[int]
+    ) -> dict[int, dict[Spec, Dictionary]]:
+        """The dictionaries of a group after each of these steps of one training, on the device."""
         store, device = self.runtime.store, self.runtime.device
         compiled = group.schedule.steps >= 500 and (device == "cuda" or can_compile())
         announced = self.is_silent or cohort.scale in self.announced
-        if not announced and not store.has(collection.KIND, collection.recipe(cohort, group)):
-            self.announce(cohort.scale, [estimate.dictionaries(group, cohort.width, device)])
-        found = collection.trained(self.runtime, cohort, group, compiled=compiled)
-        return {spec: dictionary.to(device) for spec, dictionary in found.items()}
+        last = group.after(max(steps))
+        if not announced and not store.has(collection.KIND, collection.recipe(cohort, last)):
+            self.announce(cohort.scale, [estimate.dictionaries(last, cohort.width, device)])
+        states = collection.along(self.runtime, cohort, group, steps, compiled=compiled)
+        return {
+            step: {spec: dictionary.to(device) for spec, dictionary in found.items()}
+            for step, found in states.items()
+        }
 
     def announce(self, scale: str, pieces: list[estimate.Piece]) -> None:
         """Say what these will cost, where that is worth saying."""
@@ -132,13 +154,14 @@ class Workshop:
         self, cohort: Cohort, make: Callable[..., Group], *more: object
     ) -> dict[Spec, Dictionary]:
         """A group of `polyrot.dictionaries.collection` by its function."""
-        return self.group(cohort, make(cohort, self.profile.dictionaries_of(cohort), *more))
+        return self.group(cohort, make(cohort, self.profile.dictionaries_of(cohort, make), *more))
 
     def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
         """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
-        grid = collection.sparse_grid(cohort, self.profile.dictionaries_of(cohort))
+        schedule = self.profile.dictionaries_of(cohort, collection.sparse_grid)
+        grid = collection.sparse_grid(cohort, schedule)
         wanted = collection.l0_range(cohort)
 
         def build(_: Checkpoint) -> Artifact:

@@ -17,7 +17,7 @@ from polyrot.dictionaries import collection
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
-from polyrot.measures.bars.kept import FEW_POSITIONS, POSITIONS
+from polyrot.measures.bars.kept import FEW_POSITIONS, LEAST_POSITIONS
 from polyrot.runtime.device import BF16, BY_HARDWARE, FLOAT32
 from polyrot.store import Runtime, Store
 from polyrot.toy import seeds
@@ -216,12 +216,19 @@ def test_a_claim_lists_what_its_fixtures_rest_on() -> None:
     usual = PROFILES["shipped"].language_dictionaries.departures(language=True)
     for name in of_tests.ON_DICTIONARIES:
         assert of_tests.of_test({**plain, name: object()}) == ("models: differ", *usual)
+    others = PROFILES["shipped"].other_language_dictionaries
+    assert others is not None
+    for name in of_tests.ON_OTHERS:
+        said = ("models: differ", *others.departures(language=True))
+        assert of_tests.of_test({**plain, name: object()}) == said
     run = {**plain, "checkpoints": cohort, "reconstructions": object()}
     *rest, last = of_tests.of_test(run)
     assert rest == ["models: differ", *usual]
     assert "of checkpoints: an l1" in last
-    assert of_tests.of_test({"positions": POSITIONS}) == (
+    assert of_tests.of_test({"positions": LEAST_POSITIONS}) == (
         "Bar B: 1,000,000 positions where the paper takes 10,000,000",
     )
     assert of_tests.of_test({"positions": 10_000_000}) == ()
+    of_pairs = of_tests.of_test({"across": object()})
+    assert of_pairs == ("Bar B: 500,000 positions where the paper takes 10,000,000",)
     assert of_tests.of_test({"decoys": object()}) == departures.of_bar_b(FEW_POSITIONS) != ()

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from polyrot.cohorts.cohort import CohortDefaults
+from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
 from polyrot.dictionaries import collection, sae, training
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.checks import BadActivations
 from polyrot.maps.matching import max_cosine
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, StoreWarning
 from polyrot.toy.cohort import SHARED_FACTS
 from polyrot.toy.seeds import TINY as TOY
 from polyrot.workshop.profiles import PROFILES
@@ -140,7 +140,7 @@ class OneSiteCohort(CohortDefaults):
 
 def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
     cohort, store = OneSiteCohort(), Store(tmp_path)
-    group = collection.published(cohort, TINY)
+    group = collection.own(cohort, TINY)
     assert [(s.model, s.site) for s in group.specs] == [(1, s) for s in cohort.sites]
     trained, calls = training.train, []
 
@@ -159,6 +159,66 @@ def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
     assert len(calls) == 3
     for spec in group.specs:
         assert torch.equal(first[spec].w_enc, again[spec].w_enc)
+
+
+def test_states_of_one_training_are_the_shorter_trainings(tmp_path, monkeypatch):
+    cohort, steps = OneSiteCohort(), (3, 7, 10)
+    group = collection.own(cohort, replace(TINY, steps=10))
+    alone = {
+        s: collection.trained(Runtime(Store(tmp_path / f"{s}")), cohort, group.after(s))
+        for s in steps
+    }
+    trained, calls = training.train, []
+
+    def counted(*arguments, **more):
+        calls.append(more["stage"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(*arguments, **more)
+
+    monkeypatch.setattr(collection, "train", counted)
+    runtime = Runtime(Store(tmp_path / "together"))
+    with pytest.raises(KeyboardInterrupt):
+        collection.along(runtime, cohort, group, steps)
+    together = collection.along(runtime, cohort, group, steps)
+    assert len(calls) == 3, "one training of two dictionaries, resumed after the first"
+    for step in steps:
+        for spec in group.specs:
+            assert torch.equal(together[step][spec].w_enc, alone[step][spec].w_enc), step
+    assert not torch.equal(together[3][group.specs[0]].w_enc, together[7][group.specs[0]].w_enc)
+    # What is missing is trained to the last missing step and no further.
+    monkeypatch.setattr(collection, "train", lambda *a, **m: calls.append(a[5]) or trained(*a, **m))
+    again = Runtime(Store(tmp_path / "7"))
+    collection.along(again, cohort, group, (3, 7))
+    assert [each.steps for each in calls[3:]] == [3, 3]
+
+
+def test_progress_that_kept_other_states_is_not_resumed(tmp_path, monkeypatch):
+    cohort, group = OneSiteCohort(), collection.own(OneSiteCohort(), replace(TINY, steps=10))
+    trained, calls = training.train, []
+
+    def dies_at_the_second(*arguments, **more):
+        calls.append(more["stage"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return trained(*arguments, **more)
+
+    monkeypatch.setattr(collection, "train", dies_at_the_second)
+    runtime = Runtime(Store(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        collection.trained(runtime, cohort, group)
+    with pytest.warns(StoreWarning, match="states"):
+        found = collection.along(runtime, cohort, group, (3, 10))
+    assert len(calls) == 4
+    assert set(found) == {3, 10}
+
+
+def test_readings_are_the_papers_where_the_protocol_is():
+    toy, language = OneSiteCohort(), OneSiteCohort()
+    language.facts = ScaleFacts()
+    assert collection.readings(toy, Schedule()) == (4000, 6000)
+    assert collection.readings(toy, Schedule(batch=1024)) == (6000,)
+    assert collection.readings(language, Schedule(steps=4000)) == (4000,)
 
 
 def test_shared_and_own_starts(tmp_path):

@@ -345,6 +345,10 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert found["frontier.rotation_beats_naive"]["label"] == "resid_post_1"
     assert found["frontier.magnitude"]["n"] == 4
     assert "the pair, site by site" in ran.stdout
+    # R is A in another basis, which CKA does not see.
+    assert found["similarity.linear_cka"]["verdict"] == "held", ran.stdout
+    shown = next(line.split() for line in ran.stdout.splitlines() if line.startswith("cka"))
+    assert shown[1:] == ["1.000"] * 4
     assert "note: the dictionary" not in ran.stdout
     recorded = record["run"]["options"]
     assert recorded["--pair"] == " ".join(names)

@@ -16,11 +16,7 @@ from torch import Tensor
 from polyrot.maps.checks import BadActivations
 from polyrot.maps.correlation import fisher_interval, pearson
 from polyrot.measures import component_effects
-from polyrot.measures.attribution import (
-    published_deviation,
-    published_interval_width,
-    tabulate,
-)
+from polyrot.measures.attribution import tabulate
 from polyrot.measures.component_effects import (
     attribution_patching,
     integrated_gradients,
@@ -28,6 +24,7 @@ from polyrot.measures.component_effects import (
     mean_ablation_effects,
     step_convergence,
 )
+from polyrot.measures.published_attribution import published_deviation, published_interval_width
 from polyrot.toy import task, training, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
@@ -117,6 +114,21 @@ def test_integrated_gradients_are_exact_on_a_quadratic_with_one_midpoint(seed: i
     cohort = Planted(lambda s: s.square(), seed)
     one = integrated_gradients(cohort, 0, TOKENS, steps=1, dtype=torch.float64)
     torch.testing.assert_close(one.effects, one.measured, atol=1e-9, rtol=1e-9)
+
+
+def test_points_of_the_pipeline_are_k_over_n_from_mean_to_clean() -> None:
+    # Of s -> s^2 the gradient's mean over the points is exact arithmetic: with the clean end
+    # included and the mean's left out, each effect misses (clean - mean)^2 / n.
+    cohort, n = Planted(lambda s: s.square()), 8
+    found = integrated_gradients(cohort, 0, TOKENS, n, points="clean end", dtype=torch.float64)
+    run, means = cohort.clean_run(0, TOKENS, torch.float64), cohort.mean_writes(0).double()
+    way = means.sum(-1)[:, None] - run.writes[:, run.kept].sum(-1)
+    weights = torch.arange(1.0, 1 + len(COMPONENTS)).double()
+    missed = weights * way.square().mean(1) / n
+    torch.testing.assert_close(found.measured - found.effects, missed)
+    largest = float(missed.max() / found.measured.abs().max())
+    assert found.largest_error == pytest.approx(largest)
+    assert integrated_gradients(cohort, 0, TOKENS, n).largest_error < 1e-5
 
 
 @pytest.mark.parametrize("order", [2, 3])
@@ -269,6 +281,20 @@ def test_table_of_every_model(toy: ToyCohort, monkeypatch: pytest.MonkeyPatch) -
     assert table.uncorrelated().n == 4
     assert (table.uncorrelated().values == [abs(c.r) for c in table.patching]).all()
     assert table.order_of_error().values[1] == np.median(table.orders[1])
+    beside = table.agreement().beside
+    for seed, gradient in zip(toy.seeds, table.clean_end, strict=True):
+        r = np.corrcoef(gradient.effects, gradient.measured)[0, 1]
+        assert beside[f"r_clean_end_{seed}"] == pytest.approx(r)
+    assert beside["largest_completeness_error_clean_end"] == max(
+        gradient.largest_error for gradient in table.clean_end
+    )
+    found = beside["largest_completeness_error"]
+    assert found == max(gradient.largest_error for gradient in table.gradients)
+    share = np.median(np.abs(table.predicted) / np.abs(table.measured), axis=1)
+    short = table.falls_short()
+    assert short.values[0] == pytest.approx(np.median(share))
+    assert short.beside["median_3"] == pytest.approx(share[0])
+    assert table.effects_without.shape == (2, 4, 2, 10)
 
 
 # ------------------------------------------------------------------------------ agreement

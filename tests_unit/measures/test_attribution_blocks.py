@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from polyrot.measures.component_effects import (
     mean_ablation_by_block,
     mean_ablation_effects,
 )
+from polyrot.measures.published_attribution import Signs, published_signs
 from tests_unit.measures.test_attribution import COMPONENTS, TOKENS, Planted
 
 
@@ -57,6 +59,8 @@ def planted_table(r: Sequence[float], without: np.ndarray) -> Table:
         without,
         without,
         rest,
+        np.ones((n, 8, 2, 3)),
+        (),
     )
 
 
@@ -88,5 +92,35 @@ def test_intervals_come_of_the_blocks() -> None:
     error = (7 / 8 * 8 * 0.1**2) ** 0.5
     assert order is not None
     assert order.high == pytest.approx(2.1 + scipy.stats.t.ppf(0.975, 7) * error)
+    assert table.signs() == Signs(4, 2, 1, 3, {f"r_{i}": x for i, x in enumerate(r)})
     sure = planted_table(r, np.repeat(np.array(r)[:, None], 8, 1)).anticorrelating()
     assert sure.interval(0) == (0.5, 0.5, "sequences")
+
+
+def test_what_is_predicted_of_an_effect_loses_blocks_of_all_models_together() -> None:
+    table = planted_table([0.1, 0.2, 0.3], np.zeros((3, 8)))
+    measured = np.tile([2.0, 4.0, 8.0], (3, 1))
+    predicted = measured * np.array([[0.01], [0.05], [0.2]]) * np.array([-1.0, 1.0, 2.0])
+    noise = np.exp([0.1, -0.1] * 4)[None, :, None]
+    without = np.stack([predicted[:, None] * noise, np.repeat(measured[:, None], 8, 1)], 2)
+    found = replace(
+        table, predicted=predicted, measured=measured, effects_without=without
+    ).falls_short()
+    assert found.values[0] == pytest.approx(0.05)
+    assert [found.beside[f"median_{i}"] for i in range(3)] == pytest.approx([0.01, 0.05, 0.2])
+    ends = found.interval(0)
+    half = scipy.stats.t.ppf(0.975, 7) * (7 / 8 * 8 * 0.1**2) ** 0.5
+    assert ends is not None
+    assert (ends.low, ends.high) == pytest.approx((0.05 * np.exp(-half), 0.05 * np.exp(half)))
+
+
+def test_a_majority_is_told_from_a_coin_by_its_count() -> None:
+    for negative, p in ((5, 1 / 32), (4, 6 / 32), (3, 0.5), (0, 1.0)):
+        assert Signs(5, negative, negative, negative, {}).majority().values[0] == pytest.approx(p)
+    found = Signs(5, 4, 3, 5, {"r_0": 0.1}).majority()
+    assert found.interval(0) == pytest.approx((1 / 32, 0.5, "sequences"))
+    assert found.beside == {"r_0": 0.1, "negative": 4.0}
+    published = published_signs().majority()
+    assert published.values[0] == 0.5
+    assert published.interval(0) is None
+    assert "no model" in str(published.beside["demonstration"])

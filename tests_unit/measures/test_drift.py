@@ -17,7 +17,7 @@ from polyrot.dictionaries.sae import Dictionary
 from polyrot.measured import Measured
 from polyrot.measures import drift
 from polyrot.measures.drift import Drift
-from polyrot.measures.reconstructions import Reconstructions, reconstruct
+from polyrot.measures.reconstructions import Reconstructions, half_way_to_last, reconstruct
 from polyrot.toy import transformer
 from polyrot.toy.checkpoints import checkpoints
 from polyrot.toy.cohort import ToyCohort
@@ -230,7 +230,7 @@ def test_drift_is_reported_at_the_site_that_the_cohort_calls_middle() -> None:
 
 def test_rounding_does_not_decide_a_rank_correlation() -> None:
     one_swap = np.array([5.0, 4.0, 3.0, 1.0, 2.0])  # exactly -0.9, as the bar has it
-    assert drift._spearman(np.arange(5), one_swap) == -0.9
+    assert drift.spearman(np.arange(5), one_swap) == -0.9
 
 
 def test_rotation_restores_an_early_dictionary() -> None:
@@ -263,6 +263,29 @@ def test_rotation_restores_an_early_dictionary() -> None:
     assert again.half_way()["naive_ev_site_0"] == found.naive[0, 1, 0]
 
 
+def test_half_way_is_put_on_the_last_at_every_site() -> None:
+    cohort = Turning((0, 1, 2), (0.7, 0.3), axes=(0, 7))
+    saes = {}
+    for i in range(2):
+        for site in cohort.sites:
+            mean = cohort.activations("fit", site)[i].mean(0)
+            axes = torch.eye(D).double()[: D - 2]
+            keep = torch.cat([axes, -axes])
+            zero = torch.zeros(len(keep)).double()
+            saes[i, site] = Dictionary(keep.T.contiguous(), zero, keep, mean, mean)
+    whole, half = reconstruct(cohort, saes), half_way_to_last(cohort, saes)
+    for name, table in (("naive", whole.naive), ("rotated", whole.rotated)):
+        found = half[name]
+        np.testing.assert_allclose(found.values[0], table[1, 2], rtol=1e-12)
+        np.testing.assert_allclose(found.ceiling, whole.own[1], rtol=1e-12)
+        assert found.beside == {"half_way_step": 1.0, "last_step": 2.0}
+        measured = found.each()
+        for value, ends in zip(measured.values, measured.intervals, strict=True):
+            assert ends is not None
+            assert ends.of == "sequences"
+            assert ends.low < value < ends.high
+
+
 def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:
     params = transformer.initialise([0])
     snapshots = {
@@ -273,6 +296,7 @@ def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:
     object.__setattr__(run, "params", params)
     object.__setattr__(run, "snapshots", snapshots)
     object.__setattr__(run, "seeds", (0,))
+    object.__setattr__(run, "chosen", [8])
     made = checkpoints("toy_a", run, "made by a test")
     made._tokens = {split: x[:200] for split, x in made._tokens.items()}
     assert made.seeds == (2, 8)
@@ -280,7 +304,13 @@ def test_checkpoints_are_a_cohort_of_the_snapshots() -> None:
     whole._tokens = made._tokens
     wanted = whole.activations("fit", "resid_mid_0")[0]
     torch.testing.assert_close(made.activations("fit", "resid_mid_0")[0], wanted)
-    object.__setattr__(run, "snapshots", {2: params})
+    # The best of a run need not be the last of it, nor one that was kept.
+    object.__setattr__(run, "snapshots", snapshots | {1: params})
+    object.__setattr__(run, "chosen", [5])
+    found = checkpoints("toy_a", run, "made by a test")
+    assert found.seeds == (1, 2, 5)
+    assert torch.equal(found.params["embed"][2], params["embed"][0])
+    object.__setattr__(run, "snapshots", {})
     with pytest.raises(ValueError, match="kept 1 checkpoints, not two"):
         checkpoints("toy_a", run, "made by a test")
 

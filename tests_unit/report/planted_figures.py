@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.haar.orthogonal import sample_haar
 from polyrot.maps.correlation import Correlation
 from polyrot.maps.matching import max_cosine
@@ -17,15 +18,24 @@ from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import PUBLISHED_WEIGHTINGS, WEIGHTINGS, Joint
 from polyrot.measures.component_effects import Attribution
 from polyrot.measures.effects import BEYOND, DOSES
+from polyrot.measures.firing import Firing, Overlap
+from polyrot.measures.published_scores import PublishedScores, Scores
 from polyrot.measures.steering import Curves, Steering
+from polyrot.measures.steering_arms import ARMS, DRAWN, Arms, SteeringArms
+from polyrot.measures.stitching import ARMS as STITCHED
+from polyrot.measures.stitching import Stitching
 from polyrot.measures.transfer import Transfer
+from polyrot.report.figures.along_run import PatchingAlongRun
 from polyrot.report.figures.cosine import DecoderCosine
 from polyrot.report.figures.effects import Effects
+from polyrot.report.figures.firing import FiringBySite
 from polyrot.report.figures.glance import Glance, Line, Mark
 from polyrot.report.figures.power import Power
 from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.figures.rotation import RotationSpectrum
 from polyrot.report.figures.steering import DoseCurves
+from polyrot.report.figures.steering_arms import ArmsByDirection
+from polyrot.report.figures.stitching import StitchedLoss
 from polyrot.report.figures.tradeoff import TradeOff
 from polyrot.runtime.seeding import numpy_generator, torch_generator
 
@@ -38,6 +48,7 @@ COHORT: Any = SimpleNamespace(
     internal=SITES[1:],
     named_sites=SITES[-1:],
     fingerprint="f" * 64,
+    facts=ScaleFacts(language=False, firing_sites=SITES[1:]),
 )
 
 
@@ -53,9 +64,41 @@ def transfer(**levels: float) -> Transfer:
     )
 
 
+def scores_as_published() -> PublishedScores:
+    """Two settings, of which the second favours the paper."""
+    found = {
+        name: transfer(naive_ev=naive, rotated_ev=rotated)
+        for name, naive, rotated in (("one", -1.0, 0.6), ("other", -3.0, 0.9))
+    }
+    return PublishedScores(
+        {name: Scores(t.self_ev, t.naive_ev, t.rotated_ev) for name, t in found.items()}
+    )
+
+
 def ev_by_site() -> EVBySite:
     found = transfer(self_ev=0.99, naive_ev=-4.0, rotated_ev=0.95, noise_ev=0.9)
-    return EVBySite.of(COHORT, found).merged(EVBySite.of_untrained(COHORT, found))
+    return (
+        EVBySite.of(COHORT, found)
+        .merged(EVBySite.of_untrained(COHORT, found))
+        .merged(EVBySite.of_published(COHORT, scores_as_published()))
+    )
+
+
+def overlap(**levels: float) -> Firing:
+    """Overlaps around `levels` (0.1 unless given), a little lower for each pair and site."""
+    fall = np.add.outer([0.0, 0.02], [0.0, 0.02, 0.04])
+    counts = {"tokens": 1000, "features": 96}
+
+    def way(level: float) -> Overlap:
+        found = PairSite(level - fall, PAIRS, SITES, counts=counts, ceiling=np.ones(3))
+        return Overlap(found, found, found)
+
+    return Firing(**{name: way(levels.get(name, 0.1)) for name in Firing.__dataclass_fields__})
+
+
+def firing() -> FiringBySite:
+    found = FiringBySite.of(COHORT, overlap(rotated=0.6, naive=0.0))
+    return found.merged(FiringBySite.of_untrained(COHORT, overlap(rotated=0.5)))
 
 
 def fits(matched: np.ndarray, shuffled: np.ndarray) -> Any:
@@ -123,6 +166,35 @@ def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:
     )
 
 
+def arms() -> ArmsByDirection:
+    """What knows the tokens does 0.9 of what the direction does in the anchor, the rest little."""
+    known, seeds = {"own": 1.0, "rotated": 0.9, "scaled": 0.92, "affine": 0.95}, (0, 1, 2)
+
+    def found(pairs: tuple[str, ...], noise: float) -> Arms:
+        spread = noise * np.linspace(-1, 1, len(pairs))
+        gain = {arm: np.tile(known.get(arm, 0.05) + spread, (2, 1)) for arm in ARMS}
+        within: np.ndarray = np.ones(2)
+        none = dict.fromkeys(DRAWN, 0 * gain["own"])
+        names = "depth", "closer"
+        return Arms(names, pairs, seeds, (256, 300), 64, within, within, gain, gain, none)
+
+    return ArmsByDirection.of("toy_a", SteeringArms(found(PAIRS, 0.1), found(("copy 0",), 0.0)))
+
+
+def stitching(rotated: float = 0.9, pairs: tuple[str, ...] = PAIRS) -> Stitching:
+    """Through R and whatever fits as closely `rotated`, else nothing; the ceiling is 1."""
+    sites = SITES[1:]
+    spread = np.add.outer(np.linspace(-0.02, 0.02, len(pairs)), [0.0, 0.05])
+    counts, known = {"tokens": 1000, "sequences": 40}, ("rotated", "scaled", "affine")
+
+    def found(level: float) -> PairSite:
+        ceiling = np.ones(len(sites))
+        return PairSite(level + spread, pairs, sites, counts=counts, ceiling=ceiling)
+
+    by_arm = {arm: found(rotated if arm in known else -0.5) for arm in STITCHED}
+    return Stitching(by_arm, by_arm, by_arm, dict.fromkeys(sites, 2.0), 0.1)
+
+
 def attributions() -> Table:
     """Integrated gradients are right, attribution patching has the sign wrong."""
     components = ("head", "mlp_0", "mlp_1")
@@ -143,6 +215,8 @@ def attributions() -> Table:
         np.full((3, 8), -1.0),
         np.full((3, 8), 1.0),
         np.full((3, 8, 3), 2.0),
+        np.stack([-measured, measured], 1)[:, None].repeat(8, 1),
+        gradients,
     )
 
 
@@ -152,6 +226,16 @@ def causal() -> Causal:
     order = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1]])
     zeros = torch.zeros(3, 3, dtype=torch.float64)
     return Causal(effects, effects, zeros, zeros, zeros, torch.zeros(4), order)
+
+
+def along_run() -> PatchingAlongRun:
+    """What converges is predicted worse."""
+    r = np.array([0.9, 0.6, 0.5, 0.1, -0.3])
+    ends = (tuple((r + side).clip(-1, 1).tolist()) for side in (-0.2, 0.2))
+    steps = (1.0, 10.0, 100.0, 1000.0, 10000.0)
+    return PatchingAlongRun(
+        "toy_a", 10, 256, steps, tuple(r.tolist()), *ends, -1.0, (-0.6, 0.6), "us"
+    )
 
 
 def effects() -> Effects:
@@ -196,6 +280,7 @@ def glance() -> Glance:
 def values() -> tuple[Any, ...]:
     """One of every kind."""
     return (
-        glance(), cosine(), ev_by_site(), rotation(), power(),
-        DoseCurves.of("toy_a", steering()), effects(), tradeoff(),
+        glance(), cosine(), ev_by_site(), firing(), rotation(), power(),
+        DoseCurves.of("toy_a", steering()), arms(), effects(), along_run(), tradeoff(),
+        StitchedLoss.of("toy_a", stitching()),
     )  # fmt: skip

@@ -94,9 +94,12 @@ def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None
     assert "bar of f.one" not in suite.run("-k", "f_two").stdout.str()
 
 
-def test_a_measure_before_its_amendment_is_judged_by_the_old_over_and_marked(suite: Any) -> None:
+def test_a_measure_before_its_amendment_is_judged_by_the_old_over_and_marked(
+    suite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registration = suite.claims / "preregistration.toml"
-    id = "triplet.cosine_hides_failure"  # of MEASURED_AS_BEFORE
+    id = "triplet.cosine_hides_failure"
+    monkeypatch.setattr("polyrot.judge.registration.MEASURED_AS_BEFORE", frozenset({id}))
     claim = registration.read_text().split("[[claim]]")[1].replace("f.one", id)
     made = AMENDMENT.replace("f.one", id).replace(
         "bar = { at_least = 0.65 }", 'over = "pairs x identified sites"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from polyrot.haar.orthogonal import sample_haar
 from polyrot.report import figures
 from polyrot.report.figures import effects, power, reconstruction, style
 from polyrot.report.figures.effects import Effects
+from polyrot.report.figures.firing import FiringBySite
 from polyrot.report.figures.glance import Glance
 from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.figures.rotation import RotationSpectrum
 from polyrot.report.figures.steering import DoseCurves
+from polyrot.report.figures.stitching import StitchedLoss
 from polyrot.runtime.seeding import numpy_generator
 from tests_unit.report import planted_figures as planted
 from tests_unit.report.planted_record import HELD, REFUTED, finding, not_run, record_of
@@ -153,6 +156,18 @@ def test_explained_variances_are_those_of_the_transfer() -> None:
     assert np.allclose(line.get_ydata(), curves["rotated"].mean(0))
 
 
+def test_the_papers_own_scores_are_hollow_marks_of_the_setting_that_favours_it() -> None:
+    value = EVBySite.of_published(planted.COHORT, planted.scores_as_published())
+    curves = {series.name: np.array(series.values) for series in value.series}
+    assert curves["as published, rotated"][0, 0] == 0.9
+    assert curves["as published, naive"][0, 0] == -3.0
+    lines = {line.get_label(): line for line in reconstruction.draw(value).axes[0].lines}
+    assert lines["as published, rotated"].get_markerfacecolor() == "none"
+    whole = EVBySite.of(planted.COHORT, planted.transfer()).merged(replace(value, tokens=9))
+    assert whole.tokens == 1000, "the batch is a part of the split"
+    assert "as published, naive" in [series.name for series in whole.ordered()]
+
+
 def test_parts_of_one_figure_merge_and_scales_do_not() -> None:
     untrained = EVBySite.of_untrained(planted.COHORT, planted.transfer())
     trained = EVBySite.of(planted.COHORT, planted.transfer())
@@ -163,6 +178,26 @@ def test_parts_of_one_figure_merge_and_scales_do_not() -> None:
     assert len(figures.joined([other, VALUES["effects"]])) == 2
     with pytest.raises(ValueError, match="explained variances at"):
         trained.merged(EVBySite("toy_a", ("pre_0",), ("0-1",), 10, ()))
+
+
+def test_firing_patterns_are_those_that_were_measured() -> None:
+    value = FiringBySite.of(planted.COHORT, planted.overlap(rotated=0.6, naive=-0.1))
+    curves = {series.name: series for series in value.series}
+    assert curves["rotated"].values[1][2] == pytest.approx(0.6 - 0.02 - 0.04)
+    assert curves["raw"].values[0][0] == pytest.approx(-0.1)
+    found = planted.overlap(rotated=0.6).rotated.mean.mean_over_pairs().interval(1)
+    assert found is not None
+    assert (curves["rotated"].low[1], curves["rotated"].high[1]) == (found.low, found.high)
+    assert [(band.low, band.high) for band in value.bands] == [(0.27, 0.74), (0.03, 0.51)]
+    axes = figures.KINDS["firing"].draw(value).axes[0]
+    ticks = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert ticks == ["(pre_0)", "mid_0", "post_0", "published\n(the paper's toy)"]
+    assert "pre_0: beside, not judged" in value.words().caption
+    whole = value.merged(FiringBySite.of_untrained(planted.COHORT, planted.overlap()))
+    assert len(whole.series) == 6
+    assert whole.ceiling == (1, 1, 1)
+    with pytest.raises(ValueError, match="firing patterns at"):
+        value.merged(replace(value, sites=("pre_0",)))
 
 
 def test_the_identity_has_distance_zero_and_no_haar_phases() -> None:
@@ -213,6 +248,37 @@ def test_dose_curves_are_those_that_were_measured() -> None:
     assert [gain[at] for gain in arms["rotated"].gain] == [1.6, 1.6]
     assert [gain[at] for gain in arms["naive"].gain] == [-1.0, -1.0]
     assert "naive -0.5" in value.words().description
+
+
+def test_arms_are_shares_of_the_anchors_effect_with_their_interval() -> None:
+    value = planted.arms()
+    found = {arm.name: arm for arm in value.directions[1].arms}
+    assert found["rotated"].by_pair == pytest.approx((0.8, 1.0))
+    assert found["rotated"].mean == pytest.approx(0.9)
+    assert found["rotated"].ceiling == pytest.approx(0.9)
+    assert found["rotated"].high - 0.9 == pytest.approx(0.1 * 12.706, rel=1e-3)  # t of two pairs
+    assert "through R 0.90" in value.words().description
+    drawn = figures.KINDS["steering_arms"].draw(value)
+    ticks = [tick.get_text() for tick in drawn.axes[0].get_yticklabels()]
+    assert ticks[:2] == ["sibling's own direction", "through R"]
+
+
+def test_stitched_losses_are_those_that_were_measured() -> None:
+    value = StitchedLoss.of("toy_a", planted.stitching(0.9))
+    found = {arm.name: arm for arm in value.arms}
+    assert found["rotated"].values == (
+        pytest.approx((0.88, 0.93)),
+        pytest.approx((0.92, 0.97)),
+    )
+    assert found["rotated"].high[0] - 0.9 == pytest.approx(0.02 * 12.706, rel=1e-3)  # t, two pairs
+    assert value.ceiling == (1.0, 1.0)
+    assert "rotation R 0.9 to 0.95" in value.words().description
+    assert "second moments alone -0.5 to -0.45" in value.words().description
+    lines = figures.KINDS["stitching"].draw(value).axes[0].get_lines()
+    shown = {line.get_label(): line for line in lines}
+    assert list(shown["exact copy, rotated (ceiling)"].get_ydata()) == [1, 1]
+    single = StitchedLoss.of("pair", planted.stitching(0.9, ("0-1",)))
+    assert "n = 40 sequences of one pair" in single.words().caption
 
 
 def test_effects_are_aligned_before_they_are_compared() -> None:

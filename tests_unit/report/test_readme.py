@@ -51,11 +51,11 @@ def test_every_judged_core_claim_is_in_the_account(ledger, registration):
 
 
 def test_what_is_measured_as_before_its_amendment_is_marked(ledger, registration):
-    text = readme.account(ledger, registration)
-    marked = {id for id in registration.measured_as_before if f"| `{id}` † |" in text}
-    shown = {id for id in registration.measured_as_before if f"| `{id}`" in text}
-    assert marked == shown
-    assert ("† amended, and still judged" in text) == bool(shown)
+    id = "cosine.matched_fraction"
+    waiting = dataclasses.replace(registration, measured_as_before=frozenset({id}))
+    text = readme.account(ledger, waiting)
+    assert f"| `{id}` † |" in text
+    assert "† amended, and still judged" in text
     followed = dataclasses.replace(registration, measured_as_before=frozenset())
     assert "†" not in readme.account(ledger, followed)
 

@@ -217,6 +217,20 @@ def test_more_rows_may_hold_the_longest_sequence():
     assert shares == pytest.approx([1 / 61, 0.4 + 0.6 / 61, 1.0], abs=0.02)
 
 
+def test_shorter_contents_fill_narrower_rows():
+    law = task.Law(lengths=(2, 48))
+    packed = task.packed_batch(8000, torch_generator(9, "shorter"), law)
+    assert packed.tokens.shape == (4000, 54)
+    assert (packed.tokens != task.PAD).all()
+    lengths = torch.cat([(packed.segments == k).sum(1) for k in (0, 1)])
+    assert lengths.min() == 4
+    assert lengths.max() == 50
+    assert torch.bincount(lengths)[4:].float().std() / (8000 / 47) < 0.15, "all alike"
+    first = packed.tokens[0][packed.segments[0] == 0][None]
+    own = packed.labels.depth[0][packed.segments[0] == 0]
+    assert torch.equal(task.label(first).depth[0], own)
+
+
 def test_equal_seeds_equal_data():
     draw = [task.sequences(50, torch_generator(s, "data")) for s in (7, 7, 8)]
     assert torch.equal(draw[0], draw[1])

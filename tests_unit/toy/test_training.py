@@ -227,6 +227,20 @@ def test_a_recipe_names_later_fields_only_where_they_are_used():
     assert Schedule(late_violations=0.5).recipe()["late_violations"] == 0.5
 
 
+def test_a_training_on_shorter_contents_is_another_and_says_so():
+    shorter = seeds.shorter_content()
+    usual = replace(shorter, schedule=replace(shorter.schedule, lengths=(2, 62)))
+    assert "lengths" not in usual.schedule.recipe()
+    assert shorter.schedule.recipe()["lengths"] == [2, 48]
+    assert shorter.fingerprint != usual.fingerprint
+    assert (usual.name, shorter.name) == ("5-5", "5-5-lengths-2-48")
+    assert all(shorter.seeds[0] not in toy.seeds for toy in seeds.TOYS.values())
+    drawn = next(training.batches([5], shorter.schedule, 0, torch.device("cpu")))
+    assert drawn[0].shape[-1] == 54
+    said = shorter.schedule.departures()
+    assert "toy on contents of 2 to 48: batches of 128 sequences where the paper takes 512" in said
+
+
 def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     cycle = Schedule(steps=4, batch=8, warmup=2, evaluate_every=4)
     schedule = replace(cycle, steps=6, at_once=1, cycle=cycle)

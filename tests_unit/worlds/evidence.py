@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from polyrot.cohorts.interventions import InterventionCohort
+from polyrot.measured import PairSite
 from polyrot.measures import drift, editing
 from polyrot.measures import fits as rotations
 from polyrot.measures import frontier as frontiers
@@ -14,13 +15,18 @@ from polyrot.measures import overlaps as pinned
 from polyrot.measures import steering as dose_curves
 from polyrot.measures import transfer as transfers
 from polyrot.measures.attribution import Table, tabulate
+from polyrot.measures.convergence import AlongRun, along_run
 from polyrot.measures.drift import Drift
 from polyrot.measures.editing import Edits
+from polyrot.measures.firing import Firing, measure_firing
 from polyrot.measures.fits import Fits
 from polyrot.measures.frontier import Frontier
 from polyrot.measures.overlaps import Overlaps
-from polyrot.measures.reconstructions import Reconstructions, reconstruct
+from polyrot.measures.published_attribution import Signs
+from polyrot.measures.reconstructions import Reconstructions, half_way_to_last, reconstruct
+from polyrot.measures.similarity import Similarity, measure_similarity
 from polyrot.measures.steering import Perfect, Steering
+from polyrot.measures.stitching import Stitching, measure_stitching
 from polyrot.measures.transfer import Transfer
 from tests_unit.worlds.losses import LOSSES
 from tests_unit.worlds.networks import NETWORKS
@@ -32,6 +38,7 @@ class Evidence:
     """Measured when asked for, once. untrained: the world that stands for untrained siblings."""
 
     store = None  # null tables are kept in the process
+    independent_siblings = None  # see fixtures/stitching.py
 
     def __init__(self, world: World, untrained: World | None = None) -> None:
         self.cohort = world
@@ -60,6 +67,24 @@ class Evidence:
         return Evidence(self._untrained).transfer
 
     @cached_property
+    def firing(self) -> Firing:
+        return measure_firing(self.cohort, self.fits, self.cohort.saes(), copies=1)
+
+    @cached_property
+    def untrained_firing(self) -> Firing:
+        assert self._untrained is not None
+        return Evidence(self._untrained).firing
+
+    @cached_property
+    def similarity(self) -> Similarity:
+        return measure_similarity(self.cohort)
+
+    @cached_property
+    def untrained_similarity(self) -> Similarity:
+        assert self._untrained is not None
+        return measure_similarity(self._untrained)
+
+    @cached_property
     def frontier(self) -> Frontier:
         pair = replace(self.cohort, seeds=self.cohort.seeds[:2])
         saes = pair.saes()
@@ -80,11 +105,21 @@ class Attributions:
     def untrained_attributions(self) -> Table:
         return self.attributions
 
+    @property
+    def patching_signs(self) -> Signs:
+        return self.attributions.signs()
+
+    @cached_property
+    def attributions_along_run(self) -> AlongRun:
+        return along_run(self.cohort)
+
 
 class Interventions(Attributions):
     """Of a cohort of networks."""
 
     cohort: InterventionCohort
+
+    independent_siblings = None  # no pair: see fixtures/stitching.py
 
     @property
     def scale(self) -> str:
@@ -93,6 +128,10 @@ class Interventions(Attributions):
     @cached_property
     def fits(self) -> Fits:
         return rotations.fit_all(self.cohort)
+
+    @cached_property
+    def stitching(self) -> Stitching:
+        return measure_stitching(self.cohort, self.fits, tokens=300, copies=2)
 
     @cached_property
     def steering(self) -> Steering:
@@ -125,6 +164,10 @@ class Drifts:
     @cached_property
     def reconstructions(self) -> Reconstructions:
         return reconstruct(self.run, self.run.dictionaries())
+
+    @cached_property
+    def half_way(self) -> dict[str, PairSite]:
+        return half_way_to_last(self.run, self.run.dictionaries())
 
 
 Measurable = Evidence | Attributions | Drifts

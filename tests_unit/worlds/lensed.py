@@ -12,11 +12,20 @@ import torch
 from torch import Tensor
 
 from polyrot.dictionaries.sae import Dictionary
-from polyrot.measures.lenses import circuits, patching, regions, specification, transcoders
+from polyrot.measures import component_effects
+from polyrot.measures.lenses import (
+    circuits,
+    graph,
+    patching,
+    regions,
+    specification,
+    transcoders,
+)
+from polyrot.measures.lenses.neurons import Neurons, measure_neurons
 from polyrot.measures.lenses.transcoders import TranscoderQuality
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import task
-from polyrot.toy.cohort import ToyCohort
+from polyrot.toy.cohort import ToyCohort, split_tokens
 from polyrot.toy.folding import Folded, fold
 from polyrot.toy.transformer import D_MLP, D_MODEL, N_LAYERS, Params
 from tests_unit.maps.rotated_pair import strong_params
@@ -63,6 +72,36 @@ def one_head_reads_nothing(model: Folded) -> Folded:
     turned = unused.T @ (unused @ inside)
     values[0, :, :16] = turned * inside.norm() / turned.norm()
     return model.replace({"w_v_0": values})
+
+
+def every_neuron_fires(model: Folded) -> Folded:
+    """Each neuron reads along what comes in at one position of the dictionary split."""
+    tokens = split_tokens()["dictionary"][:SEQUENCES]
+    for layer in range(N_LAYERS):
+        name = f"mlp_in_{layer}"
+        x = model.run(tokens, capture=[name]).captured[name][0, tokens != task.PAD]
+        drawn = torch.randperm(len(x), generator=torch_generator(3, name))[:D_MLP]
+        model = model.replace({f"w_in_{layer}": x[drawn].T[None] / 8})
+    return model
+
+
+def one_neuron(
+    tensor: str, column: bool, model: Folded, neuron: int = 17, layer: int = 1
+) -> Folded:
+    """Its weights of that tensor are 0."""
+    weights = model[f"{tensor}_{layer}"].clone()
+    (weights[0, :, neuron] if column else weights[0, neuron]).zero_()
+    return model.replace({f"{tensor}_{layer}": weights})
+
+
+def never_fires(model: Folded) -> Folded:
+    """One neuron reads nothing."""
+    return one_neuron("w_in", True, every_neuron_fires(model))
+
+
+def writes_nothing(model: Folded) -> Folded:
+    """One neuron fires, and writes nothing."""
+    return one_neuron("w_out", False, every_neuron_fires(model), layer=0)
 
 
 class Lensed(ToyCohort):
@@ -116,14 +155,17 @@ class Lenses:
     """The fixtures of `claims/test_lenses.py`.
 
     code: size of the task's features in what is read. reach: where a region's map is tried, in
-    units of the way to its border. use: ablation loss of every head, where it is not measured.
-    known: share of the MLP that its transcoder is.
+    units of the way to its border. use: ablation loss of every head, where it is not measured; of
+    one block of sequences 1 less than of the rest where it is `open`. pruned: heads whose every
+    edge the pruning cuts. known: share of the MLP that its transcoder is.
     """
 
     change: Change = unchanged
     code: float = 1.0
     reach: float = 0.5
     use: float | None = None
+    open: bool = False
+    pruned: tuple[str, ...] = ()
     known: float = 1.0
 
     @cached_property
@@ -140,10 +182,36 @@ class Lenses:
             mean = torch.full_like(mean, self.use / len(task.HEADS))
         return SimpleNamespace(
             circuits=circuits.measure_circuits(folded, few),
-            patching=SimpleNamespace(mean=mean, resampled=mean),
+            patching=SimpleNamespace(
+                mean=mean,
+                resampled=mean,
+                kept=torch.tensor([graph.SENDERS[s] not in self.pruned for _, s in graph.EDGES]),
+                left=torch.tensor([0.01]),
+            ),
             readouts=specification.measure_readouts(Readable(self.code), 0),  # type: ignore[arg-type]
             regions=self._regions(folded),
         )
+
+    @cached_property
+    def attributions(self) -> Any:
+        cohort = self.toy_cohort
+        few = cohort.intervention_tokens(FEW)
+        found = component_effects.mean_ablation_by_block(cohort, 0, few)
+        measured, without = found.mean, found.without_each()
+        if self.use is not None:
+            measured, without = (torch.full_like(x, self.use) for x in (measured, without))
+        if self.open:
+            without[0] -= 1.0
+        return SimpleNamespace(
+            components=cohort.components,
+            measured=measured[None].numpy(),
+            effects_without=torch.stack([without, without], 1)[None].numpy(),
+            sequences=(FEW, FEW),
+        )
+
+    @cached_property
+    def neurons(self) -> Neurons:
+        return measure_neurons(self.toy_cohort)
 
     def _regions(self, folded: Folded) -> Any:
         generator = torch_generator(0, "points of regions")
@@ -181,5 +249,10 @@ LENSES = {
     "transcoders that are half the MLP": Lenses(known=0.5),
     "a head that reads nothing": Lenses(one_head_reads_nothing),
     "every head costs a nat": Lenses(use=1.0),
+    "every head costs little or nothing": Lenses(use=2e-4, open=True),
+    "two heads pruned": Lenses(pruned=("head_0_1", "head_1_3")),
+    "every neuron fires": Lenses(every_neuron_fires),
+    "a neuron that never fires": Lenses(never_fires),
+    "a neuron that writes nothing": Lenses(writes_nothing),
     "points beyond the border": Lenses(reach=50.0),
 }

@@ -42,9 +42,9 @@ class Curved:
     slope: tuple[float, ...]
     curve: tuple[float, ...]
     order: int = 2
+    seeds: tuple[int, ...] = (0, 1, 2)
 
     scale, trained, width = "toy_a", True, 1
-    seeds = (0, 1, 2)
     components = tuple(f"block_{i}" for i in range(len(SLOPES)))
 
     @property
@@ -60,10 +60,26 @@ class Curved:
     def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype) -> Any:
         kept = torch.ones_like(tokens, dtype=torch.bool)
         writes = torch.zeros(len(self.components), *tokens.shape, 1, dtype=dtype)
-        return CurvedRun(
-            kept, writes, torch.tensor(self.slope), torch.tensor(self.curve), self.order
-        )
+        slope, curve = (torch.tensor(x) for x in (self.slope, self.curve_of(model)))
+        return CurvedRun(kept, writes, slope, curve, self.order)
 
+    def curve_of(self, model: int) -> tuple[float, ...]:
+        return self.curve
+
+
+@dataclass(frozen=True)
+class Bending(Curved):
+    """One run's checkpoints, whose `seeds` are steps. sizes: of the curve, by checkpoint."""
+
+    sizes: tuple[float, ...] = ()
+
+    def curve_of(self, model: int) -> tuple[float, ...]:
+        return tuple(self.sizes[model] * c for c in self.curve)
+
+
+ALTERNATING = (9.0, -9.0, 9.0, -9.0, 9.0, -9.0)
+"""A curve unrelated to the slopes: the more of it, the less attribution patching tells."""
+STEPS, SIZES = (1, 10, 100, 1000, 2000, 4000), (0.01, 0.1, 0.3, 1.0, 2.0, 4.0)
 
 LOSSES = {
     loss.name: loss
@@ -72,5 +88,14 @@ LOSSES = {
         Curved("loss at its minimum", tuple(-s for s in SLOPES), tuple(3 * s for s in SLOPES)),
         Curved("effect unrelated to slope", SLOPES, (5.0, 7.0, 8.0, 6.0, 3.0, 1.0)),
         Curved("cubic loss", SLOPES, SLOPES, order=3),
+        Curved(
+            "loss at its minimum, five seeds",
+            tuple(-s for s in SLOPES),
+            tuple(3 * s for s in SLOPES),
+            seeds=(0, 1, 2, 3, 4),
+        ),
+        Curved("effect far beyond the slope", SLOPES, tuple(30 * s for s in SLOPES)),
+        Bending("a run that bends", SLOPES, ALTERNATING, seeds=STEPS, sizes=SIZES),
+        Bending("a run that straightens", SLOPES, ALTERNATING, seeds=STEPS, sizes=SIZES[::-1]),
     )
 }

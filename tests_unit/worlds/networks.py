@@ -36,6 +36,9 @@ LAST = 0.4
 SEQUENCES: dict[str, int] = {"dictionary": 100, "fit": 400, "score": 64}
 CONTRASTS = {"depth": (0, 1), "sticky_invalid": (2, 3), "closer": (4, 5)}
 """Names of the toy's contrasts: class to raise, class at which it is raised."""
+PUBLISHED = {f"{name}_as_published": classes for name, classes in CONTRASTS.items()}
+PUBLISHED_SIZE = 0.25
+"""The same on the sequences that are scored, so small that doses tell accuracies apart."""
 MANY = tuple(range(7))
 """Seeds where siblings differ by chance, whose mean over two pairs decides nothing."""
 PROBES = {f"probe_{k}": 10 ** (k / 5 - 4) for k in range(20)}
@@ -188,6 +191,12 @@ class TinyRun:
         i = SITES.index(site)
         return {"out": self.logits(self.stream[i] + shift.to(self.stream[i]), i)}
 
+    def site(self, name: str) -> Tensor:
+        return self.stream[SITES.index(name)]
+
+    def answers(self) -> dict[str, Tensor]:
+        return {"out": self.labels}
+
     def keys(self, mlp: str) -> Tensor:
         return self._keys[int(mlp.removeprefix("mlp_"))]
 
@@ -211,6 +220,7 @@ class Network(CohortDefaults):
     mlps = MLPS
     contrasts = tuple(CONTRASTS)
     further_contrasts = tuple(PROBES)
+    published_contrasts = tuple(PUBLISHED)
     steering_site = SITES[-2]
 
     @property
@@ -249,11 +259,12 @@ class Network(CohortDefaults):
     def direction(self, contrast: str, site: str | None = None) -> Tensor:
         if contrast in PROBES:
             return self._probe(PROBES[contrast]).expand(len(self.seeds), -1)
-        up, at = CONTRASTS[contrast]
-        tokens = self.tokens("fit")
-        labels = self.labels(tokens)[:, 1:].flatten()
-        x = self.activations("fit", self.steering_site if site is None else site)
-        return x[:, labels == up].mean(1) - x[:, labels == at].mean(1)
+        up, at = (CONTRASTS | PUBLISHED)[contrast]
+        split: Split = "score" if contrast in PUBLISHED else "fit"
+        labels = self.labels(self.tokens(split))[:, 1:].flatten()
+        x = self.activations(split, self.steering_site if site is None else site)
+        size = PUBLISHED_SIZE if contrast in PUBLISHED else 1.0
+        return size * (x[:, labels == up].mean(1) - x[:, labels == at].mean(1))
 
     def _probe(self, share: float) -> Tensor:
         """A direction of length 2, this share of its square in the span of the readers."""
@@ -264,7 +275,7 @@ class Network(CohortDefaults):
         return 2 * (share**0.5 * read / read.norm() + (1 - share) ** 0.5 * unread / unread.norm())
 
     def target(self, contrast: str, tokens: Tensor) -> Target:
-        up, at = CONTRASTS[contrast]
+        up, at = (CONTRASTS | PUBLISHED)[contrast]
         labels = self.labels(tokens)
         weights = torch.zeros(CLASSES)
         weights[up], weights[at] = 1.0, -1.0
@@ -291,6 +302,17 @@ class Network(CohortDefaults):
         return share_of_distinct(self.models)
 
 
+class Elsewhere(Network):
+    """Siblings read other sequences than the anchor: streams of one law, and no token in common."""
+
+    def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> TinyRun:
+        read = tokens
+        if model:
+            g = torch_generator(int(tokens.sum()), "read elsewhere", model)
+            read = torch.randint(VOCABULARY, tokens.shape, generator=g)
+        return TinyRun(self.models[model], read, self.labels(tokens), dtype)
+
+
 NETWORKS = {
     network.name: network
     for network in (
@@ -305,6 +327,7 @@ NETWORKS = {
         Network("shifted network", mean_shift),
         Network("the same network", same),
         Network("unrelated networks", unrelated, seeds=MANY),
+        Elsewhere("network that reads elsewhere", same, seeds=MANY),
         Network("network, seed twice", twice, seeds=(0, 1, 2, 3)),
     )
 }

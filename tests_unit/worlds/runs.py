@@ -48,6 +48,16 @@ def still(step: int, site: str) -> Tensor:
     return torch.eye(D)
 
 
+def fading_at_last(step: int, site: str) -> Tensor:
+    """At the last step the features that dictionaries know are a twentieth of what they were, which
+    no rotation undoes."""
+    if step < STEPS[-1]:
+        return torch.eye(D)
+    at = _law(site, None)
+    known = torch.linalg.qr(at.features[:, : at.major].double()).Q.float()
+    return torch.eye(D) - 0.95 * known @ known.T
+
+
 @dataclass(frozen=True)
 class Run(CohortDefaults):
     """A cohort whose seeds are the steps of one run. shift: how far the mean moves in the run."""
@@ -99,6 +109,8 @@ RUNS = {
         Run("a run that turns early, then little", early),
         Run("a run of fresh bases", afresh),
         Run("a run whose mean alone moves", still, shift=3.0),
+        Run("a run that stands still", still),
+        Run("a run whose known features fade", fading_at_last),
         Run(
             "a run that turns less toward the output, of low rank",
             steadily(0.9, 0.74, 0.5),

@@ -16,6 +16,8 @@ from tests_unit.worlds.asked import (
     parameters,
 )
 from tests_unit.worlds.evidence import Measurable, of
+from tests_unit.worlds.test_haar import CASES as ON_FREE_DIRECTIONS
+from tests_unit.worlds.test_scored import CASES as SCORED
 
 CEILING = "an exact rotated copy, read by second moments alone, does not reach the bar"
 NO_MAP = "tokens are unrelated: R is the noise of the fit, and what it looks like says nothing"
@@ -186,4 +188,4 @@ def test_every_claim_of_these_families_is_asked_in_some_world() -> None:
     families = ("naive", "procrustes", "haar", "frontier")
     arithmetic = {"haar.published_test_rejects", "haar.published_permutation_figure"}
     wanted = {claim for claim in claim_tests() if claim.split(".")[0] in families} - arithmetic
-    assert {case.claim for case in CASES} == wanted
+    assert {case.claim for case in (*CASES, *ON_FREE_DIRECTIONS, *SCORED)} == wanted

@@ -6,6 +6,8 @@ from functools import cache
 
 import pytest
 
+from tests_unit.worlds import between_seeds
+from tests_unit.worlds import test_steering as steered
 from tests_unit.worlds.asked import (
     HELD,
     OUT,
@@ -26,6 +28,8 @@ LINEAR, MINIMUM, UNRELATED = (
     "loss at its minimum",
     "effect unrelated to slope",
 )
+BEYOND, FIVE = "effect far beyond the slope", "loss at its minimum, five seeds"
+BENDS, STRAIGHTENS = "a run that bends", "a run that straightens"
 CURVES = (LINEAR, MINIMUM, UNRELATED, "cubic loss")
 CHANCE = "tokens of sign and size that a turned direction gets by chance, over two pairs"
 
@@ -76,6 +80,8 @@ CASES = [
     # ------------------------------------------------------------------------- section 9: editing
     Case("editing.weight_edits_do_not_transfer", TURNED, REFUTED, "neurons are in order: it does"),
     Case("editing.weight_edits_do_not_transfer", STRANGERS, HELD, "nothing to carry it by"),
+    Case("editing.neuron_map_does_not_help", TURNED, REFUTED, "both maps are the truth"),
+    Case("editing.neuron_map_does_not_help", STRANGERS, HELD, "nothing to carry it by"),
     # --------------------------------------------------------------------- section 8: attribution
     Case("attribution.patching_anticorrelates", MINIMUM, HELD, "downhill first, then up"),
     Case("attribution.patching_anticorrelates", LINEAR, REFUTED, "exact"),
@@ -88,6 +94,13 @@ CASES = [
     Case("attribution.remainder_is_quadratic", LINEAR, HELD, "planted so"),
     Case("attribution.remainder_is_quadratic", "cubic loss", REFUTED, "planted so"),
     Case("attribution.untrained_control", LINEAR, REFUTED, "nothing was trained, and it agrees"),
+    Case("attribution.patching_falls_short", BEYOND, HELD, "thirty times the slope"),
+    Case("attribution.patching_falls_short", LINEAR, REFUTED, "exact"),
+    Case("attribution.five_seeds_decide", FIVE, HELD, "all five: 1 in 32"),
+    Case("attribution.five_seeds_decide", MINIMUM, REFUTED, "all three of three: 1 in 8"),
+    Case("attribution.five_seeds_decide", LINEAR, REFUTED, "none is negative"),
+    Case("attribution.convergence_is_the_cause", BENDS, HELD, "planted so"),
+    Case("attribution.convergence_is_the_cause", STRAIGHTENS, REFUTED, "better as it trains"),
 ]
 
 
@@ -110,4 +123,5 @@ def test_every_claim_of_these_families_is_asked_in_some_world() -> None:
         "attribution.published_table_decides",
     }
     wanted = {claim for claim in claim_tests() if claim.split(".")[0] in families} - arithmetic
-    assert {case.claim for case in CASES} == wanted
+    elsewhere = {case.claim for case in (*between_seeds.CASES, *steered.CASES)}
+    assert {case.claim for case in CASES} | (elsewhere & wanted) == wanted

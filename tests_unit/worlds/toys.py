@@ -8,6 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from polyrot.measures.attribution import at_clean_end
 from polyrot.measures.bars import alignment as alignments
 from polyrot.measures.bars import causal as causals
 from polyrot.measures.bars import joint as joints
@@ -17,6 +18,7 @@ from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import Joint
 from polyrot.measures.bars.kept import Decoys, siblings_and_anchor
 from polyrot.measures.bars.overlap import activation_overlap
+from polyrot.measures.component_effects import Attribution
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import symmetry, task
 from polyrot.toy.cohort import ToyCohort
@@ -93,6 +95,10 @@ class Bars:
     @cached_property
     def causal(self) -> Causal:
         return causals.measure_causal(self.cohort, self.alignment.element, sequences=12)
+
+    @cached_property
+    def gradients_at_clean_end(self) -> tuple[Attribution, ...]:
+        return at_clean_end(self.cohort)
 
 
 @dataclass(frozen=True)

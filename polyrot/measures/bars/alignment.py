@@ -100,7 +100,7 @@ def align(
     flat = (torch.arange(2 * n, device=best.device) * starts) + best.flatten()
     polished = _rounds(siblings, anchor, elements.select(flat), of_pair, turned, POLISH)
     before = torch.stack(
-        [scores.amin(2).flatten(), _largest_mse(polished, siblings, anchor, of_pair)]
+        [scores.amin(2).flatten(), largest_mse(polished, siblings, anchor, of_pair)]
     )
     candidates = elements.select(flat).where(before[1] < before[0], polished)
     searched = before.amin(0).reshape(n, 2)
@@ -148,7 +148,7 @@ def search(
     )
     turned = torch.tensor([False, True], device=device).repeat_interleave(starts).repeat(n)
     element = _rounds(siblings, anchors, element, of_pair, turned, rounds, first=True)
-    return element, _largest_mse(element, siblings, anchors, of_pair).reshape(n, 2, starts)
+    return element, largest_mse(element, siblings, anchors, of_pair).reshape(n, 2, starts)
 
 
 def _rounds(
@@ -222,7 +222,7 @@ def fit_inside(siblings: Folded, anchors: Folded, heads: Tensor | None = None) -
     for layer in range(N_LAYERS):
         order = None if heads is None else heads[:, layer]
         for name, value in zip(
-            ("heads", "qk", "vo"), _fit_heads(siblings, anchors, layer, order), strict=True
+            ("heads", "qk", "vo"), fit_heads(siblings, anchors, layer, order), strict=True
         ):
             found[name].append(value)
         for name, value in zip(
@@ -232,7 +232,7 @@ def fit_inside(siblings: Folded, anchors: Folded, heads: Tensor | None = None) -
     return replace(out, **{name: torch.stack(values, 1) for name, values in found.items()})
 
 
-def _fit_heads(
+def fit_heads(
     siblings: Folded, anchors: Folded, layer: int, order: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Assignment [n, head] and rotations [n, head, 16, 16] twice; i of the anchor from j."""
@@ -248,7 +248,7 @@ def _fit_heads(
     both = torch.stack([cross("q", "k"), cross("v", "o")], 1)  # [n, 2, i, j, 16, 16]
     if order is None:
         gain = torch.linalg.svdvals(both).sum((1, -1))
-        order = _assign(gain)
+        order = assign(gain)
     index = order[:, None, :, None, None, None].expand(-1, 2, -1, 1, *both.shape[-2:])
     polar = best_rotation(both.gather(3, index).squeeze(3))
     return order, polar[:, 0], polar[:, 1]
@@ -267,7 +267,7 @@ def _fit_neurons(siblings: Folded, anchors: Folded, layer: int) -> tuple[Tensor,
         size = torch.stack([p.norm(dim=-1).clamp(min=1e-12) for p in parts])
         features.append(torch.cat([p / s[..., None] for p, s in zip(parts, size, strict=True)], -1))
         norms.append(size)
-    order = _assign(features[0] @ features[1].mT)
+    order = assign(features[0] @ features[1].mT)
     of_sibling = norms[1].gather(-1, order.expand(2, -1, -1))
     ratio = norms[0] / of_sibling  # in, out
     return order, (ratio[0] / ratio[1]).sqrt()
@@ -301,7 +301,7 @@ def rescaled(moved: Folded, anchors: Folded) -> Tensor:
     return mse.amax(1)
 
 
-def _assign(gain: Tensor) -> Tensor:
+def assign(gain: Tensor) -> Tensor:
     """For each row of gain [n, k, k] its column in the assignment of the largest sum, [n, k]."""
     tables = gain.detach().cpu().double().numpy()
     columns = np.stack([linear_sum_assignment(t, maximize=True)[1] for t in tables])
@@ -326,7 +326,7 @@ def refine(
     n = len(element)
     pair = torch.arange(n, device=element.heads.device)
     best = element
-    lowest = _largest_mse(element, siblings, anchors, pair)
+    lowest = largest_mse(element, siblings, anchors, pair)
     for _ in range(passes):
         for flip in (False, True):
             overlap = weight_overlap(act_inside(best, siblings), anchors)
@@ -352,7 +352,7 @@ def refine(
                 fit_inside(rotate(tried.residual, siblings), anchors), residual=tried.residual
             )
             for candidate in (tried, anew):
-                value = _largest_mse(candidate, siblings, anchors, pair)
+                value = largest_mse(candidate, siblings, anchors, pair)
                 better = value < lowest
                 best, lowest = best.where(better, candidate), torch.where(better, value, lowest)
     return best, lowest
@@ -367,7 +367,7 @@ def _smooth_maximum(overlap: Overlap, r: Tensor) -> Tensor:
     return errors.pow(SHARPNESS).sum(1).pow(1 / SHARPNESS)
 
 
-def _largest_mse(
+def largest_mse(
     element: Element, siblings: Folded, anchors: Folded, of_pair: Tensor, chunk: int = 64
 ) -> Tensor:
     """[problems], largest per-tensor MSE, some problems at a time."""

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
-from polyrot.measured import Interval, Measured, Unit, interval_about
+from polyrot.measured import Measured, Unit, interval_about
+from polyrot.measures.attribution import clean_end_beside
 from polyrot.measures.bars import alignment, behaviour, causal, joint
 from polyrot.measures.bars.alignment import Alignment
-from polyrot.measures.bars.behaviour import Behaviour
+from polyrot.measures.bars.behaviour import Behaviour, of_draws
 from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import Joint
 from polyrot.measures.bars.kept import ALIGNMENT_SEED, Decoys, siblings_and_anchor
+from polyrot.measures.component_effects import Attribution
 from polyrot.toy import symmetry, task
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import TENSORS
@@ -64,13 +66,10 @@ def _bar_b(readings: Readings, name: str, cohort: ToyCohort) -> Measured:
     beside |= {f"anchor_{d}": float(found.of(d)[0]) for d in task.DISTRIBUTIONS}
     heads = zip(task.HEADS, found.by_head[0].tolist(), strict=True)
     beside |= {f"anchor_{head}_head": value for head, value in heads}
+    beside["anchor_relative_error"] = float(found.standard_error[0] / found.mean[0])
     for reading, other in readings.items():
         each = zip(labels, other.mean.tolist(), strict=True)
         beside |= {f"{label.replace(' ', '_')}_{reading}": value for label, value in each}
-    intervals = [
-        _of_draws(value, error, len(found.draws))
-        for value, error in zip(found.mean.tolist(), found.standard_error.tolist(), strict=True)
-    ]
     return Measured(
         found.mean.numpy(),
         labels,
@@ -81,16 +80,9 @@ def _bar_b(readings: Readings, name: str, cohort: ToyCohort) -> Measured:
             "heads": len(task.HEADS),
             "sequences": len(found.draws) * behaviour.INPUTS,
         },
-        intervals=tuple(intervals),
+        intervals=found.intervals,
         unit="positive",
     )
-
-
-def _of_draws(value: float, error: float, draws: int, unit: Unit = "positive") -> Interval | None:
-    """The interval of a mean over draws of sequences; None with one draw."""
-    if draws < 2:
-        return None
-    return interval_about(value, error, "sequences", unit, freedom=draws - 1)
 
 
 def depth_share(readings: Readings, cohort: ToyCohort) -> Measured:
@@ -105,7 +97,7 @@ def depth_share(readings: Readings, cohort: ToyCohort) -> Measured:
     n = len(found.draws)
     interval = None
     if error is not None:
-        interval = _of_draws(float(share[0]), float(error[0]), n, "fraction")
+        interval = of_draws(float(share[0]), float(error[0]), n, "fraction")
     return Measured(
         share[:1].numpy(),
         seed_labels(cohort)[:1],
@@ -138,7 +130,7 @@ def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
     relative = [float(x.standard_error[i] / x.mean[i]) for x, i in ((found.labels, 1), (real, 0))]
     error = averaged / bar * sum(r**2 for r in relative) ** 0.5
     counts = {"sequences": len(real.draws) * behaviour.INPUTS}
-    interval = _of_draws(averaged / bar, error, len(real.draws))
+    interval = of_draws(averaged / bar, error, len(real.draws))
     return Measured(
         np.array([averaged / bar]), ("",), counts=counts, intervals=(interval,), unit="positive"
     ).also(
@@ -160,7 +152,7 @@ def bar_p(found: Alignment, cohort: ToyCohort) -> Measured:
     element = found.element.to(anchor.position.device)
     again = alignment.rescaled(symmetry.act(element, siblings), anchors)
     worst = {found.worst_tensor(i) for i in range(len(found.difference))}
-    return _by_pair(found.largest, cohort).also(
+    return by_pair(found.largest, cohort).also(
         largest_difference=float(found.difference.min()),
         before_refinement=float(found.searched.mean()),
         unaligned=float(found.unaligned.mean()),
@@ -181,7 +173,7 @@ def joint_figure(found: Joint, cohort: ToyCohort) -> Measured:
         f"lambda_{w:g}": f"{point[0]:.3f} / {point[1]:.3f}"
         for w, point in zip(joint.WEIGHTINGS, curve.tolist(), strict=True)
     }
-    return _by_pair(found.smallest_largest_mse(), cohort).also(**beside)
+    return by_pair(found.smallest_largest_mse(), cohort).also(**beside)
 
 
 def basins(found: Joint, cohort: ToyCohort) -> Measured:
@@ -196,7 +188,7 @@ def basins(found: Joint, cohort: ToyCohort) -> Measured:
     worse = found.published_worse_on_both().double().mean(0).tolist()
     for w, share in zip(joint.PUBLISHED_WEIGHTINGS, worse, strict=True):
         beside[f"published_worse_on_both_lambda_{w:g}"] = share
-    return _by_pair(found.worse_on_both(), cohort).also(
+    return by_pair(found.worse_on_both(), cohort).also(
         largest_gap_between_starts=float(gap.max()),
         largest_loss_above_bound=float((found.loss - found.bound).max()),
         distance_of_end_rotations=float(found.distance.mean()),
@@ -204,8 +196,11 @@ def basins(found: Joint, cohort: ToyCohort) -> Measured:
     )
 
 
-def causal_within(found: Causal, cohort: ToyCohort) -> Measured:
-    """r of prediction and measurement by seed; completeness and convergence beside."""
+def causal_within(
+    found: Causal, cohort: ToyCohort, clean_end: Sequence[Attribution] = ()
+) -> Measured:
+    """r of prediction and measurement by seed; completeness and convergence beside, and the same of
+    integrated gradients at the points of the paper's pipeline (on the sequences of section 8)."""
     relative = found.incomplete.amax(1) / found.measured.abs().amax(1)
     steps = zip(causal.CONVERGENCE, found.convergence.tolist(), strict=True)
     beside = {f"completeness_error_{k}_steps": value for k, value in steps}
@@ -216,19 +211,28 @@ def causal_within(found: Causal, cohort: ToyCohort) -> Measured:
             **beside,
             "largest_completeness_error": float(relative.max()),
             "lowest_r_of_cumulative_ablation": float(found.cumulative_within().min()),
+            **clean_end_beside(cohort.seeds, clean_end, [g.measured for g in clean_end]),
         },
         seeds={"models": list(cohort.seeds)},
         counts={"components": found.measured.shape[1], "sequences": causal.SEQUENCES},
     )
 
 
-def causal_across(found: Causal, cohort: ToyCohort) -> Measured:
+def causal_across(
+    found: Causal, cohort: ToyCohort, clean_end: Sequence[Attribution] = ()
+) -> Measured:
     """r of the anchor's prediction and the aligned sibling's measurement, by pair. The anchor's own
-    r is the ceiling: an exact copy, aligned, has its very effects."""
+    r is the ceiling: an exact copy, aligned, has its very effects. Beside it the same of integrated
+    gradients at the points of the paper's pipeline (on the sequences of section 8)."""
+    aligned = [
+        gradient.measured.cpu()[order]
+        for gradient, order in zip(clean_end[1:], found.components[1:], strict=False)
+    ]
     cumulative = zip(pair_labels(cohort), found.cumulative_across().tolist(), strict=True)
-    made = _by_pair(found.across(), cohort, "correlation").also(
+    made = by_pair(found.across(), cohort, "correlation").also(
         r_of_measured_with_measured=float(found.measured_across().mean()),
         **{f"cumulative_ablation_{label}": value for label, value in cumulative},
+        **clean_end_beside(cohort.seeds[1:], [clean_end[0] for _ in aligned], aligned),
     )
     return made.below(float(found.within()[0]))
 
@@ -277,7 +281,7 @@ def independent_minus_shared(
     ).below(shared[1] - independent[1])
 
 
-def _by_pair(values: Tensor, cohort: ToyCohort, unit: Unit = "real") -> Measured:
+def by_pair(values: Tensor, cohort: ToyCohort, unit: Unit = "real") -> Measured:
     """Of single pairs, arithmetic on their weights: without intervals."""
     array = values.double().cpu().numpy()
     return Measured(

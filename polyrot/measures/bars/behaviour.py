@@ -13,14 +13,18 @@ of Bar B from lengths 2 to 48 (`CONTENTS`). (arXiv 2605.24577, Methods.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import count
 
 import torch
 from torch import Tensor
 
+from polyrot.measured import Interval, Unit, interval_about
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import torch_generator
+from polyrot.store import Artifact, Checkpoint
+from polyrot.store.resuming import resume
 from polyrot.toy import task, transformer
 from polyrot.toy.folding import Folded
 from polyrot.toy.run import cropped
@@ -30,6 +34,7 @@ SMOOTHING = 1e-6
 SHARES = {"train": 0.6, "compositional": 0.2, "long": 0.2}
 INPUTS = 3200  # drawn at once; the stack machine costs the same for many as for few
 ROWS = 64  # run at once: more fall out of a CPU's cache
+SAVE_EVERY = 5  # draws, of some 140,000 positions each
 DATA_SEED = 20260607
 Content = tuple[int, int]
 CONTENTS: tuple[Content, ...] = (task.CONTENT_RANGE["train"], (2, 48))
@@ -43,7 +48,7 @@ class Behaviour:
     kl: float64 [models, heads, distributions], mean over the distribution's positions. positions:
     int64 [distributions], how many. draws: float64 [draws, models], mean over heads and positions
     of each draw of `INPUTS` inputs. draws_by_head: [draws, models, heads], the same by head; None
-    where it was not kept. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS`.
+    where it was not kept. Heads as `task.HEADS`, distributions as `task.DISTRIBUTIONS` or as asked.
     """
 
     kl: Tensor
@@ -69,6 +74,17 @@ class Behaviour:
         n = len(self.draws)
         return self.draws.std(0) / n**0.5 if n > 1 else torch.zeros_like(self.draws[0])
 
+    def select(self, models: Sequence[int] | slice) -> Behaviour:
+        """Of some of the models."""
+        by_head = None if self.draws_by_head is None else self.draws_by_head[:, models]
+        return Behaviour(self.kl[models], self.positions, self.draws[:, models], by_head)
+
+    @property
+    def intervals(self) -> tuple[Interval | None, ...]:
+        """Of `mean`, one a model."""
+        each = zip(self.mean.tolist(), self.standard_error.tolist(), strict=True)
+        return tuple(of_draws(value, error, len(self.draws)) for value, error in each)
+
     def share(self, head: str) -> Tensor:
         """[models], a head's share of the sum over heads."""
         return self.by_head[:, task.HEADS.index(head)] / self.by_head.sum(1)
@@ -93,6 +109,13 @@ class Behaviour:
         return {name: tensor for name, tensor in found.items() if tensor is not None}
 
 
+def of_draws(value: float, error: float, draws: int, unit: Unit = "positive") -> Interval | None:
+    """The interval of a mean over so many draws of sequences, its sample; None with one draw."""
+    if draws < 2:
+        return None
+    return interval_about(value, error, "sequences", unit, freedom=draws - 1)
+
+
 @dataclass(frozen=True)
 class Batch:
     """Some rows of one distribution; positions and segments only where rows are packed."""
@@ -104,37 +127,51 @@ class Batch:
     segments: Tensor | None = None
 
 
+def drawn(
+    name: task.Distribution,
+    draw: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+    content: Content = CONTENTS[0],
+) -> list[Batch]:
+    """One distribution's part of a draw of `INPUTS` inputs, in batches of `ROWS` rows; content: the
+    lengths of the train part."""
+    generator = torch_generator(seed, "bar B", name, draw, device=device)
+    n = round(SHARES[name] * INPUTS)
+    if name == "train" and content == task.CONTENT_RANGE["train"]:
+        packed = task.packed_batch(n, generator)
+        whole = Batch(name, packed.tokens, {}, packed.positions, packed.segments)
+        labels = packed.labels
+    else:
+        lengths = content if name == "train" else None
+        tokens = task.sequences(n, generator, name, lengths)
+        # By length, so that a few at a time hold little padding.
+        tokens = tokens[(tokens != task.PAD).sum(1).argsort(stable=True)]
+        whole, labels = Batch(name, tokens, {}), task.label(tokens)
+    return [_rows(whole, labels, rows) for rows in torch.arange(len(whole.tokens)).split(ROWS)]
+
+
+def _rows(whole: Batch, labels: task.Labels, rows: Tensor) -> Batch:
+    """Some rows, without the positions at the end that are padding in all of them."""
+    tokens = cropped(whole.tokens[rows])
+    length = tokens.shape[1]
+    return Batch(
+        whole.distribution,
+        tokens,
+        {h: labels.head(h)[rows, :length] for h in task.HEADS},
+        None if whole.positions is None else whole.positions[rows],
+        None if whole.segments is None else whole.segments[rows],
+    )
+
+
 def batches(
     seed: int, device: torch.device | str = "cpu", content: Content = CONTENTS[0]
 ) -> Iterator[list[Batch]]:
     """Draws of `INPUTS` inputs each, without end, in batches of `ROWS` rows; content: the lengths
     of the train part."""
-    draw = 0
-    while True:
-        out: list[Batch] = []
-        for name in task.DISTRIBUTIONS:
-            generator = torch_generator(seed, "bar B", name, draw, device=device)
-            n = round(SHARES[name] * INPUTS)
-            if name == "train" and content == task.CONTENT_RANGE["train"]:
-                packed = task.packed_batch(n, generator)
-                whole = Batch(name, packed.tokens, {}, packed.positions, packed.segments)
-                labels = packed.labels
-            else:
-                lengths = content if name == "train" else None
-                tokens = cropped(task.sequences(n, generator, name, lengths))
-                whole, labels = Batch(name, tokens, {}), task.label(tokens)
-            for rows in torch.arange(len(whole.tokens), device=device).split(ROWS):
-                out.append(
-                    Batch(
-                        name,
-                        whole.tokens[rows],
-                        {h: labels.head(h)[rows] for h in task.HEADS},
-                        None if whole.positions is None else whole.positions[rows],
-                        None if whole.segments is None else whole.segments[rows],
-                    )
-                )
-        yield out
-        draw += 1
+    for draw in count():
+        parts = [drawn(name, draw, seed, device, content) for name in task.DISTRIBUTIONS]
+        yield [batch for part in parts for batch in part]
 
 
 def from_labels(logits: Tensor, label: Tensor) -> Tensor:
@@ -160,6 +197,10 @@ def from_model(logits: Tensor, reference: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
+Runner = Callable[[Batch], Mapping[str, Tensor]]
+"""From a batch to the logits of some models, by head."""
+
+
 @torch.no_grad()
 def measure_behaviour(
     models: Params | Folded,
@@ -168,12 +209,16 @@ def measure_behaviour(
     specification: Folded | None = None,
     seed: int = DATA_SEED,
     content: Content = CONTENTS[0],
+    distributions: Sequence[task.Distribution] = task.DISTRIBUTIONS,
+    checkpoint: Checkpoint | None = None,
     progress: Progress = silent,
 ) -> Behaviour:
     """Bar B of every model of the batch, over at least `positions` positions, the same for all.
 
     specification: one folded model to diverge from; default the exact labels. content: lengths of
-    the train part. Inputs come in whole draws, so that a longer run contains a shorter one.
+    the train part. distributions: the parts of the mixture that count, all or some.
+    Inputs come in whole draws, so that a longer run contains a shorter one.
+    checkpoint: where what is done is kept every few draws, and gone on from.
     Raises ValueError: no positions asked for, or not exactly one specification.
     """
     if positions < 1:
@@ -181,36 +226,52 @@ def measure_behaviour(
     if specification is not None and len(specification) != 1:
         raise ValueError(f"one specification, not {len(specification)}")
     device = models.position.device if isinstance(models, Folded) else models["embed"].device
-    n_models = len(models) if isinstance(models, Folded) else len(models["embed"])
-    shape = (n_models, len(task.HEADS), len(task.DISTRIBUTIONS))
-    total = torch.zeros(shape, dtype=torch.float64, device=device)
-    counted = torch.zeros(len(task.DISTRIBUTIONS), dtype=torch.int64, device=device)
     run, judge = _runner(models), None if specification is None else _runner(specification)
-    each: list[Tensor] = []
-    for drawn in batches(seed, device, content):
-        before, had = total.clone(), int(counted.sum())
-        for batch in drawn:
-            logits = run(batch)
-            expected = None if judge is None else judge(batch)
-            keep = batch.tokens != task.PAD
-            column = task.DISTRIBUTIONS.index(batch.distribution)
-            for row, head in enumerate(task.HEADS):
-                if expected is None:
-                    kl = from_labels(logits[head], batch.labels[head])
-                else:
-                    kl = from_model(logits[head], expected[head])
-                total[:, row, column] += kl[:, keep].double().sum(1)
-            counted[column] += keep.sum()
-        done = int(counted.sum())
-        each.append((total - before).sum(2) / (done - had))
+    sums: list[Tensor] = []  # of each draw: [models, heads, distributions]
+    counts: list[Tensor] = []  # of each draw: [distributions]
+    saved = resume(checkpoint, device=device.type)  # inputs are drawn there, not alike elsewhere
+    if saved is not None:
+        sums, counts = list(saved.tensors["sums"]), list(saved.tensors["counts"])
+    done = int(sum(int(n.sum()) for n in counts))
+    while done < positions:
+        found = [
+            _of_part(run, judge, drawn(name, len(sums), seed, device, content))
+            for name in distributions
+        ]
+        sums.append(torch.stack([total for total, _ in found], 2).cpu())
+        counts.append(torch.tensor([n for _, n in found]))
+        done += int(counts[-1].sum())
         progress("bar B", min(done, positions), positions)
-        if done >= positions:
-            break
-    by_head = torch.stack(each).cpu()
-    return Behaviour((total / counted).cpu(), counted.cpu(), by_head.mean(2), by_head)
+        if checkpoint is not None and len(sums) % SAVE_EVERY == 0:
+            state = {"sums": torch.stack(sums), "counts": torch.stack(counts)}
+            checkpoint.save(Artifact(state, {"device": device.type}))
+    total, counted = torch.stack(sums), torch.stack(counts)
+    by_head = total.sum(3) / counted.sum(1)[:, None, None]
+    whole = counted.sum(0)
+    return Behaviour(total.sum(0) / whole, whole, by_head.mean(2), by_head)
 
 
-def _runner(models: Params | Folded) -> Callable[[Batch], Mapping[str, Tensor]]:
+def _of_part(run: Runner, judge: Runner | None, part: list[Batch]) -> tuple[Tensor, int]:
+    """Sum of the divergences, float64 [models, heads], over the kept positions of some batches,
+    and how many these are."""
+    total: list[Tensor] = []
+    counted = 0
+    for batch in part:
+        logits = run(batch)
+        expected = None if judge is None else judge(batch)
+        keep = batch.tokens != task.PAD
+        each = [
+            from_labels(logits[head], batch.labels[head])
+            if expected is None
+            else from_model(logits[head], expected[head])
+            for head in task.HEADS
+        ]
+        total.append(torch.stack([kl[:, keep].double().sum(1) for kl in each], 1))
+        counted += int(keep.sum())
+    return torch.stack(total).sum(0), counted
+
+
+def _runner(models: Params | Folded) -> Runner:
     def run(batch: Batch) -> Mapping[str, Tensor]:
         where, segments = batch.positions, batch.segments
         if isinstance(models, Folded):

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from polyrot.measures.bars import alignment, behaviour, causal, joint
+from polyrot.measures.bars import across, alignment, behaviour, causal, joint, published_search
+from polyrot.measures.bars.across import Across
 from polyrot.measures.bars.alignment import Alignment
 from polyrot.measures.bars.behaviour import Behaviour
 from polyrot.measures.bars.causal import Causal
 from polyrot.measures.bars.joint import Joint
 from polyrot.measures.bars.overlap import activation_overlap
+from polyrot.measures.bars.published_search import PublishedSearch
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Checkpoint, Runtime, Store
 from polyrot.toy import symmetry
 from polyrot.toy.cohort import ToyCohort
-from polyrot.toy.folding import Folded
+from polyrot.toy.folding import Folded, joined
 from polyrot.toy.symmetry import Element
 
 RECIPE_VERSION = 1  # raise when a change of code changes a figure
 
 
-POSITIONS = 1_000_000
-"""Positions of Bar B, at least; the paper takes 1e7."""
+LEAST_POSITIONS = 1_000_000
+"""Positions of Bar B that are registered; the paper takes 1e7."""
+
+
+POSITIONS = LEAST_POSITIONS
+"""Those of a plain run."""
 
 
 FEW_POSITIONS = 140_000
@@ -58,12 +64,6 @@ def models(cohort: ToyCohort) -> Folded:
     return joined([cohort.folded(m) for m in range(len(cohort.seeds))])
 
 
-def joined(each: Sequence[Folded]) -> Folded:
-    """Several folded models as one batch."""
-    params = {name: torch.cat([one.params[name] for one in each]) for name in each[0].params}
-    return Folded(params, torch.cat([one.position for one in each]))
-
-
 def behaviours(
     runtime: Runtime,
     cohort: ToyCohort,
@@ -72,9 +72,13 @@ def behaviours(
 ) -> Behaviour:
     """Bar B of every seed from the exact labels; content: lengths of the train part."""
 
-    def build(_: Checkpoint) -> Artifact:
+    def build(checkpoint: Checkpoint) -> Artifact:
         found = behaviour.measure_behaviour(
-            models(cohort), positions, content=content, progress=runtime.progress
+            models(cohort),
+            positions,
+            content=content,
+            checkpoint=checkpoint,
+            progress=runtime.progress,
         )
         return Artifact(found.to_tensors(), {})
 
@@ -82,6 +86,27 @@ def behaviours(
     if content != behaviour.CONTENTS[0]:  # which the first tables do not name
         recipe["content"] = list(content)
     return Behaviour(**_stored(runtime.store, cohort, "bar-b", recipe, build).tensors)
+
+
+def between_seeds(runtime: Runtime, cohort: ToyCohort) -> Across:
+    """Bar B from the anchor to its copy, its siblings and their decoys."""
+
+    def build(checkpoint: Checkpoint) -> Artifact:
+        found = across.measure_across(
+            *siblings_and_anchor(cohort),
+            across.POSITIONS,
+            checkpoint=checkpoint,
+            progress=runtime.progress,
+        )
+        return Artifact(found.to_tensors(), {})
+
+    recipe = {
+        "positions": across.POSITIONS,
+        "seed": behaviour.DATA_SEED,
+        "content": list(across.CONTENT),
+    }
+    artifact = _stored(runtime.store, cohort, "bar-b-across", recipe, build)
+    return Across.of(Behaviour(**artifact.tensors))
 
 
 def decoys(runtime: Runtime, cohort: ToyCohort) -> Decoys:
@@ -131,6 +156,21 @@ def alignments(runtime: Runtime, cohort: ToyCohort) -> Alignment:
     tensors = _stored(runtime.store, cohort, "toy-alignment", _search(), build).tensors
     element = Element(**{n: tensors[f"element.{n}"] for n in symmetry.PARTS})
     return Alignment(element, **{n: tensors[n] for n in _FIGURES})
+
+
+def published_search_of(runtime: Runtime, cohort: ToyCohort) -> PublishedSearch:
+    """What the paper's own search finds of every sibling and the anchor, before any refinement."""
+
+    def build(_: Checkpoint) -> Artifact:
+        drawn = torch_generator(ALIGNMENT_SEED, "head permutations")
+        found = published_search.search(
+            *siblings_and_anchor(cohort), drawn, starts=STARTS, rounds=ROUNDS
+        )
+        return Artifact(found.to_tensors(), {})
+
+    recipe = {"seed": ALIGNMENT_SEED, "starts": STARTS, "rounds": ROUNDS}
+    artifact = _stored(runtime.store, cohort, "toy-published-search", recipe, build)
+    return PublishedSearch(**artifact.tensors)
 
 
 def self_alignment(runtime: Runtime, cohort: ToyCohort) -> Tensor:

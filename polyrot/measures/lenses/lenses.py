@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from polyrot.measured import Measured
+from polyrot.measured import Interval, Measured, jackknifed
+from polyrot.measures.attribution import Table
 from polyrot.measures.bars.kept import models
-from polyrot.measures.lenses import transcoders
+from polyrot.measures.lenses import graph, transcoders
 from polyrot.measures.lenses.circuits import Circuits, measure_circuits
+from polyrot.measures.lenses.neurons import Neurons
 from polyrot.measures.lenses.patching import Patching, measure_patching
 from polyrot.measures.lenses.regions import Regions, measure_regions
 from polyrot.measures.lenses.specification import Readouts, measure_readouts, roles
@@ -94,7 +96,8 @@ def measure_lenses(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> Len
 
 def transcoder_quality(workshop: Workshop, cohort: ToyCohort, model: int = 0) -> TranscoderQuality:
     """Train (or fetch) the transcoders of one model and judge them on held-out tokens."""
-    schedule = workshop.profile.dictionaries
+    profile = workshop.profile
+    schedule = profile.other_dictionaries or profile.dictionaries
     found = transcoders.trained(
         workshop.runtime,
         cohort,
@@ -162,6 +165,64 @@ def least_used_of_ordinary_norm(found: Lenses) -> Measured:
     )
 
 
+def heads_kept(found: Lenses) -> Measured:
+    """Heads with an edge from them that the greedy pruning keeps."""
+    kept = [
+        edge for edge, kept in zip(graph.EDGES, found.patching.kept.tolist(), strict=True) if kept
+    ]
+    senders = {graph.SENDERS[sender] for _, sender in kept}
+    heads = [name for name in HEAD_NAMES if name in senders]
+    return Measured.of(float(len(heads))).also(
+        heads=", ".join(heads),
+        edges=float(len(kept)),
+        kl_of_what_is_left=float(found.patching.left),
+    )
+
+
+NEGLIGIBLE = 1e-4
+"""Nats, below which what a head costs is nothing."""
+
+
+def vestigial_heads(effects: Table) -> Measured:
+    """Heads of the anchor whose mean ablation costs less than 1e-4 nats: a range where that is
+    undecided of some. effects: of the anchor first."""
+    costs, ends = {}, []
+    for i, name in enumerate(effects.components):
+        if name in HEAD_NAMES:
+            costs[name] = cost = float(effects.measured[0, i])
+            ends.append(jackknifed(cost, effects.effects_without[0, :, 1, i], "sequences"))
+    surely, perhaps = (
+        float(sum(getattr(end, side) < NEGLIGIBLE for end in ends)) for side in ("high", "low")
+    )
+    count = float(sum(cost < NEGLIGIBLE for cost in costs.values()))
+    return Measured(
+        np.array([count]),
+        ("",),
+        beside={f"cost_{name}": cost for name, cost in costs.items()},
+        counts={"heads": len(costs), "sequences": effects.sequences[0]},
+        intervals=(Interval(surely, perhaps, "sequences"),),
+    )
+
+
+def neurons_alive(found: Neurons) -> Measured:
+    """Fraction of the neurons of both MLPs that fire and that some logit feels; beside it the
+    smallest by the norms of what they read and write, in units of the median."""
+    each = zip(found.alive.tolist(), found.fires.tolist(), strict=True)
+    beside: dict[str, float] = {}
+    for i, (alive, fires) in enumerate(each):
+        beside |= {
+            f"alive_mlp_{i}": float(sum(alive)),
+            f"fire_mlp_{i}": float(sum(fires)),
+            f"smallest_by_norms_mlp_{i}": float(found.size[i].min() / found.size[i].median()),
+        }
+    return Measured(
+        np.array([float(found.alive.double().mean())]),
+        ("",),
+        beside={**beside, "least_change": float(found.change.min())},
+        counts={"neurons": found.alive.numel(), "positions": int(found.positions)},
+    )
+
+
 def region_errors(found: Lenses) -> Measured:
     """Largest relative error of a region's map over both MLPs; pattern counts beside."""
     worst = found.regions.error.amax(1)
@@ -190,10 +251,13 @@ __all__ = [
     "Lenses",
     "depth_counter_entropy",
     "folding_change",
+    "heads_kept",
     "least_used_of_ordinary_norm",
     "lowest_readout",
     "measure_lenses",
+    "neurons_alive",
     "region_errors",
     "transcoder_ev",
     "transcoder_quality",
+    "vestigial_heads",
 ]

@@ -16,13 +16,17 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from polyrot.report.figures import (
+    along_run,
     cosine,
     effects,
+    firing,
     glance,
     power,
     reconstruction,
     rotation,
     steering,
+    steering_arms,
+    stitching,
     style,
     tradeoff,
 )
@@ -62,6 +66,9 @@ KINDS: Mapping[str, Kind] = {
             reconstruction.draw,
         ),
         Kind(
+            "firing", "Firing patterns by site", ("firing",), firing.FiringBySite, firing.draw
+        ),
+        Kind(
             "rotation", "Distance and eigenphases", ("haar",), rotation.RotationSpectrum,
             rotation.draw,
         ),
@@ -70,13 +77,35 @@ KINDS: Mapping[str, Kind] = {
             "steering", "Steering dose curves", ("steering",), steering.DoseCurves, steering.draw
         ),
         Kind(
+            "steering_arms", "Steering arms", ("steering",), steering_arms.ArmsByDirection,
+            steering_arms.draw,
+        ),
+        Kind(
+            "stitching", "Stitching", ("stitching",), stitching.StitchedLoss, stitching.draw
+        ),
+        Kind(
             "effects", "Predicted against measured effects", ("attribution", "bars"),
             effects.Effects, effects.draw,
+        ),
+        Kind(
+            "patching_along_run", "Attribution patching along training", ("attribution",),
+            along_run.PatchingAlongRun, along_run.draw,
         ),
         Kind("tradeoff", "The trade-off behind Bar P", ("bars",), tradeoff.TradeOff, tradeoff.draw),
     )
 }  # fmt: skip
-FROM_MEASUREMENTS = ("decoder_cosine", "ev_by_site", "rotation", "steering", "effects", "tradeoff")
+FROM_MEASUREMENTS = (
+    "decoder_cosine",
+    "ev_by_site",
+    "firing",
+    "rotation",
+    "steering",
+    "steering_arms",
+    "stitching",
+    "effects",
+    "patching_along_run",
+    "tradeoff",
+)
 """Kinds that need a family of claims to have run; the others are drawn from the record."""
 
 

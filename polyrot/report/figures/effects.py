@@ -11,9 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polyrot.cohorts.cohort import Cohort, pair_labels
-from polyrot.measures.attribution import PUBLISHED_BLOCKS, PUBLISHED_R, published_correlations
 from polyrot.measures.attribution import Table as Attributions
 from polyrot.measures.bars.causal import Causal
+from polyrot.measures.published_attribution import (
+    PUBLISHED_BLOCKS,
+    PUBLISHED_R,
+    published_correlations,
+)
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.values import Row, Table, Words, by_name, row, table

@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from polyrot.cohorts.cohort import Cohort
+from polyrot.measured import PairSite
+from polyrot.measures.published_scores import PublishedScores
 from polyrot.measures.transfer import Transfer
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
@@ -30,7 +32,12 @@ UNTRAINED = {
     "untrained, rotated": ("rotated_ev", Look(style.SKY, "P", "--")),
     "untrained, naive": ("naive_ev", Look(style.PURPLE, "*", ":")),
 }
-LOOKS = {name: look for name, (_, look) in (SERIES | UNTRAINED).items()}
+AS_PUBLISHED = {
+    "as published, rotated": Look(style.BLUE, "o", ""),
+    "as published, naive": Look(style.VERMILION, "v", ""),
+}
+"""Hollow marks without a line beside the curve of the same colour."""
+LOOKS = {name: look for name, (_, look) in (SERIES | UNTRAINED).items()} | AS_PUBLISHED
 MEANING = {
     "self": "the anchor's own activations",
     "noise": "Gaussian noise of the anchor's mean and covariance",
@@ -40,6 +47,9 @@ MEANING = {
     "naive": "the sibling's as they are",
     "untrained, rotated": "the same between networks that were never trained",
     "untrained, naive": "the same, as they are",
+    "as published, rotated": "the sibling's, rotated, as the paper scores them: on the batch that "
+    "the rotation was fitted on, around one scalar mean, in the setting that favours the paper",
+    "as published, naive": "the sibling's as they are, scored so",
 }
 TICKS = (-9, -4, -2, -1, 0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999)
 CEILING = 1 - 1e-5  # the axis is log(1 - EV): nothing is drawn above
@@ -74,26 +84,32 @@ class EVBySite:
         return cls._of(cohort, transfer, UNTRAINED)
 
     @classmethod
+    def of_published(cls, cohort: Cohort, scores: PublishedScores) -> EVBySite:
+        """The paper's own scores of the trained cohort."""
+        naive, rotated = scores.favoured_tables(cohort.internal)
+        return cls._made(cohort, dict(zip(AS_PUBLISHED, (rotated, naive), strict=True)))
+
+    @classmethod
     def _of(
         cls, cohort: Cohort, transfer: Transfer, wanted: dict[str, tuple[str, Look]]
     ) -> EVBySite:
-        first = transfer.self_ev
-        return cls(
-            cohort.scale,
-            first.sites,
-            first.pairs,
-            int(first.counts["tokens"]),
-            tuple(
-                Series(name, table(getattr(transfer, field).values))
-                for name, (field, _) in wanted.items()
-            ),
-        )
+        tables = {name: getattr(transfer, field) for name, (field, _) in wanted.items()}
+        return cls._made(cohort, tables)
+
+    @classmethod
+    def _made(cls, cohort: Cohort, tables: dict[str, PairSite]) -> EVBySite:
+        first = next(iter(tables.values()))
+        series = tuple(Series(name, table(found.values)) for name, found in tables.items())
+        tokens = int(first.counts["tokens"])
+        return cls(cohort.scale, first.sites, first.pairs, tokens, series)
 
     def merged(self, other: EVBySite) -> EVBySite:
         """With the curves of `other` as well. Raises ValueError if the sites differ."""
         if (self.scale, self.sites) != (other.scale, other.sites):
             raise ValueError(f"explained variances at {self.sites} and at {other.sites}")
-        return replace(self, series=by_name(self.series, other.series))
+        # The paper's one batch is a part of the split.
+        tokens = max(self.tokens, other.tokens)
+        return replace(self, tokens=tokens, series=by_name(self.series, other.series))
 
     def ordered(self) -> list[Series]:
         """The curves in the order of the legend."""
@@ -132,8 +148,9 @@ def draw(value: EVBySite) -> Figure:
             text = f"published, {what} ({known.of})"
             style.band(axes, *limits, text, colour=LOOKS[what].colour)
     curves = value.ordered()
-    for k, series in enumerate(curves):
-        _curve(axes, series, (k - (len(curves) - 1) / 2) * 0.09)
+    offsets = _offsets([series.name for series in curves])
+    for series in curves:
+        _curve(axes, series, offsets[series.name])
     _ev_axis(axes, [x for s in curves for pair in s.values for x in pair])
     axes.set_xticks(range(len(value.sites)), value.sites)
     axes.set_xlabel("residual site")
@@ -147,10 +164,20 @@ def draw(value: EVBySite) -> Figure:
     return figure
 
 
+def _offsets(names: Sequence[str]) -> dict[str, float]:
+    """Where each curve lies beside its site: apart, and hollow marks next to the filled ones that
+    they go with."""
+    lined = [name for name in names if name not in AS_PUBLISHED]
+    found = {name: (k - (len(lined) - 1) / 2) * 0.09 for k, name in enumerate(lined)}
+    hollow = [name for name in names if name in AS_PUBLISHED]
+    return found | {name: found.get(name.split(", ")[1], 0.0) + 0.04 for name in hollow}
+
+
 def _curve(axes: Axes, series: Series, offset: float) -> None:
     look = LOOKS[series.name]
     values = np.minimum(np.array(series.values), CEILING)
     at = np.arange(values.shape[1]) + offset
+    hollow = "none" if series.name in AS_PUBLISHED else None
     axes.plot(
         np.tile(at, len(values)), values.ravel(), look.marker, color=look.colour, markersize=3,
         alpha=0.45, markeredgewidth=0,
@@ -158,6 +185,7 @@ def _curve(axes: Axes, series: Series, offset: float) -> None:
     axes.plot(
         at, np.minimum(np.mean(series.values, axis=0), CEILING), color=look.colour,
         linestyle=look.line, marker=look.marker, markersize=5.5, label=series.name, linewidth=1.2,
+        markerfacecolor=hollow,
     )  # fmt: skip
 
 

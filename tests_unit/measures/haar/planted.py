@@ -79,6 +79,7 @@ def fits(
             {},
             {},
             {},
+            {},
             {site: (site not in low,) * n for site in SITES},
             {site: (agree[site],) * n for site in SITES},
             copies,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from polyrot.haar.battery import holm
 from polyrot.haar.orthogonal import sample_haar
 from polyrot.measures.fits import fit_all
 from polyrot.measures.haar import controls as measured
@@ -27,6 +28,22 @@ def test_shuffled_failures_are_of_the_published_criteria() -> None:
     found = measured.shuffled_failures(fits(failing, passing))
     assert found.values.tolist() == [0.0]
     assert 0 < found.beside["haar_fails"] < 0.5
+
+
+def test_shuffled_distances_are_held_against_the_published_range() -> None:
+    inside = haar(2, 64)  # sqrt(128) is 11.3
+    gone = np.broadcast_to(-np.eye(64), inside.shape).copy()  # 16 away from the identity
+    near = alternative("half drift exp(tA)", 0, 64)
+    assert np.linalg.norm(near - np.eye(64), axis=(2, 3)).max() < 9.0
+    for shuffled, share in ((inside, 0.0), (gone, 1.0), (near, 1.0)):
+        found = measured.shuffled_outside_range(fits(gone, shuffled))
+        assert found.values.tolist() == [share]
+        assert found.beside["haar_outside"] < 0.02
+    mixed = np.concatenate([gone[:1], inside[1:]])
+    found = measured.shuffled_outside_range(fits(inside, mixed))
+    assert found.values.tolist() == [0.25]
+    assert found.beside["largest"] == 16
+    assert not found.ceilings
 
 
 def anchors(loud: float, seed: int, d: int = 32) -> PlantedCohort:
@@ -118,3 +135,28 @@ def test_unrelated_features_show_with_neither() -> None:
     assert found.values.tolist() == [0.0]
     assert found.beside["matched_rejected"] == found.beside["shuffled_rejected"] == 0
     assert found.ceilings == (1.0,), "the anchor's features are found in a copy of it"
+
+
+def test_whitened_maps_are_those_of_shared_features() -> None:
+    cohort = features(True, 34)
+    found = measured.whitened_maps(cohort, None, SITES, variance=1.0)
+    asked = measured.shared_features(cohort, None, SITES, variance=1.0)
+    assert holm(found.p.values).max() == asked.beside["largest_matched_p"]
+    assert measured.rejected(found.p.values).mean() == asked.beside["matched_rejected"] == 1
+    assert found.rank.values.tolist() == [[12.0, 12.0]] * 2
+    assert found.p.pairs == ("0-1", "0-2")
+
+
+def test_untrained_siblings_are_counted_against_trained_ones() -> None:
+    shared, unshared = (
+        measured.whitened_maps(features(which, 35), None, SITES, variance=1.0)
+        for which in (True, False)
+    )
+    for trained, untrained, wanted in ((shared, unshared, 1.0), (shared, shared, 0.0)):
+        found = measured.rejected_beyond_untrained(trained, untrained)
+        assert found.values.tolist() == [wanted]
+        assert found.beside["trained_rejected"] == 1
+        assert found.beside["untrained_rejected"] == 1 - wanted
+        assert found.beside["rank_untrained_pre_0"] == 12
+        assert not found.ceilings
+    assert measured.rejected_beyond_untrained(unshared, shared).values.tolist() == [-1.0]

@@ -1,0 +1,146 @@
+"""What claims of two readings and of seeds on their way are given, and when they are not run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fixtures import growth as growths
+from fixtures import published_scores
+from fixtures.dictionaries import Shelf
+from fixtures.growth import growth_of
+from polyrot.cohorts.cohort import NotOffered, ScaleFacts
+from polyrot.dictionaries.training import Schedule
+from polyrot.judge.verdicts import NotRun
+from polyrot.measures import growth as measures
+from polyrot.store import Runtime, Store
+from polyrot.toy import cohort as cohorts
+from polyrot.toy import seeds, transformer
+from polyrot.toy.checkpoints import common_steps, siblings_at
+from polyrot.toy.trained import Trained
+from polyrot.workshop import workshop as workshops
+from polyrot.workshop.profiles import PROFILES
+from polyrot.workshop.workshop import Workshop
+
+KEEP = (4, 8, 12, 16)
+ON_ITS_WAY = replace(
+    seeds.TINY,
+    at_once=1,
+    evaluate_every=4,
+    keep=KEEP,
+    steps=16,
+    batch=8,
+    evaluation_sequences=2,
+)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few sequences, three seeds, and steps almost from the first on."""
+    monkeypatch.setattr(cohorts, "N_SEQUENCES", {"dictionary": 64, "fit": 64, "score": 64})
+    for module in (growths, measures):
+        monkeypatch.setattr(module, "FIRST_STEP", 8)
+    three = replace(seeds.TOYS["toy_b"], seeds=(100, 101, 102))
+    monkeypatch.setitem(seeds.TOYS, "toy_b", three)
+
+
+def workshop_of(tmp_path: Path, toy: Any) -> Workshop:
+    profile = replace(PROFILES["tiny"], toy=toy, dictionaries=Schedule(steps=2, batch=16))
+    return Workshop(Runtime(Store(tmp_path)), profile)
+
+
+def test_growth_is_measured_on_the_weights_that_every_seed_kept(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growths, "LEAST_STEPS", 3)
+    workshop = workshop_of(tmp_path, ON_ITS_WAY)
+    cohort = workshop.toy_cohort("toy_b")
+    found = growth_of(cohort, workshop)
+    assert found.steps == KEEP[1:]
+    assert found.accuracies.shape == (3, 3)
+    runs = [seeds.trained(workshop.runtime, t) for t in seeds.trainings("toy_b", ON_ITS_WAY)]
+    row = next(row for row in runs[1].history if row["step"] == 8)
+    lowest = min(by[head][0] for by in row["accuracy"].values() for head in by)
+    assert found.accuracies[0, 1] == lowest
+
+    def none(*_: Any) -> None:
+        raise AssertionError("it is kept")
+
+    # The table is enough: neither weights on the way nor dictionaries are asked for again.
+    monkeypatch.setattr(growths, "measure_growth", none)
+    again = growth_of(cohort, workshop)
+    np.testing.assert_array_equal(again.pointwise_ev[2].values, found.pointwise_ev[2].values)
+
+
+def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small: None) -> None:
+    together = replace(ON_ITS_WAY, at_once=None)
+    for schedule in (together, replace(ON_ITS_WAY, keep=KEEP[:2])):
+        workshop = workshop_of(tmp_path, schedule)
+        cohort = SimpleNamespace(scale="toy_b")
+        with pytest.raises(NotRun, match="kept no weights") as raised:
+            growth_of(cohort, workshop)  # type: ignore[arg-type]
+        assert "--scale toy_b --schedule text" in raised.value.command
+
+
+def run_of(seed: int, *steps: int) -> Trained:
+    """One that kept its weights at these steps; of each they are another draw."""
+    kept = {step: transformer.initialise([seed + step]) for step in steps}
+    return Trained((seed,), kept[steps[-1]], kept, [], [], [steps[-1]])
+
+
+def test_steps_in_common_are_those_of_every_run() -> None:
+    runs = [run_of(1000, 10, 20), run_of(2000, 20, 25)]
+    assert common_steps(runs) == (20,)
+    assert common_steps([replace(runs[0], seeds=(5, 6))]) == (), "of several it keeps the first"
+    assert common_steps([]) == ()
+    found = siblings_at("toy_b", 20, runs, ["one", "other"])
+    assert found.seeds == (1000, 2000)
+    for m, run in enumerate(runs):
+        assert torch.equal(found.params["embed"][m], run.snapshots[20]["embed"][0])
+    others = [run_of(1000, 10, 20), run_of(2000, 10, 25)]
+    prints = {siblings_at("toy_b", 10, others, ["one", by]).fingerprint for by in ("other", "more")}
+    assert len({*prints, found.fingerprint}) == 3
+
+
+def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(workshop_of(tmp_path, seeds.TINY), SimpleNamespace(scale="toy_b"))  # type: ignore[arg-type]
+    there: set[str] = set()
+    monkeypatch.setattr(Store, "has", lambda _, kind, recipe: kind in there)
+    made = SimpleNamespace(scale="toy_b", fingerprint="f", facts=SimpleNamespace(language=False))
+    monkeypatch.setattr(workshops.Workshop, "toy_cohort", lambda *_: made)
+    monkeypatch.setattr(published_scores, "_is_there", lambda *_: "dictionaries" in there)
+    monkeypatch.setattr(Shelf, "readings", (1, 2))
+
+    def names(own: Any = None) -> list[str]:
+        return [name for name, _ in published_scores.published_shelves(shelf, own)]
+
+    assert names() == [""]
+    there.add("toy-seeds")
+    assert names() == [""], "dictionaries are not trained for a second reading"
+    there.add("dictionaries")
+    assert names() == ["", "seeds of the pipeline, "]
+    assert names(made) == [""], "models of --cohort have one reading"
+    pipeline = replace(shelf.workshop.profile, toy=seeds.PIPELINE)
+    shelf = Shelf(replace(shelf.workshop, profile=pipeline), shelf.cohort)
+    assert names() == [""]
+
+
+def test_toys_whose_dictionaries_depart_are_not_scored_as_published(
+    tmp_path: Path, small: None
+) -> None:
+    made = workshop_of(tmp_path, ON_ITS_WAY)
+    cohort = made.toy_cohort("toy_b")
+    with pytest.raises(NotOffered, match="4,000 and 6,000 steps"):
+        published_scores.check_protocol(Shelf(made, cohort))
+    followed = replace(made, profile=replace(made.profile, dictionaries=Schedule()))
+    published_scores.check_protocol(Shelf(followed, cohort))
+    cohort.facts = ScaleFacts()
+    published_scores.check_protocol(Shelf(made, cohort))
