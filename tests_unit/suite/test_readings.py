@@ -138,7 +138,7 @@ def test_toys_whose_dictionaries_depart_are_not_scored_as_published(
 ) -> None:
     made = workshop_of(tmp_path, ON_ITS_WAY)
     cohort = made.toy_cohort("toy_b")
-    with pytest.raises(NotRun, match="4,000 and 6,000 steps.*--schedule full"):
+    with pytest.raises(NotRun, match=r"4,000 and 6,000 steps.*--schedule full"):
         published_scores.check_protocol(Shelf(made, cohort))
     followed = replace(made, profile=replace(made.profile, dictionaries=Schedule()))
     published_scores.check_protocol(Shelf(followed, cohort))
