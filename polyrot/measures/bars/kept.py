@@ -30,7 +30,7 @@ LEAST_POSITIONS = 1_000_000
 """Positions of Bar B that are registered; the paper takes 1e7."""
 
 
-POSITIONS = LEAST_POSITIONS
+POSITIONS = 10_000_000
 """Those of a plain run."""
 
 
@@ -168,7 +168,8 @@ def published_search_of(runtime: Runtime, cohort: ToyCohort) -> PublishedSearch:
         )
         return Artifact(found.to_tensors(), {})
 
-    recipe = {"seed": ALIGNMENT_SEED, "starts": STARTS, "rounds": ROUNDS}
+    order = "the residual rotation first"
+    recipe = {"seed": ALIGNMENT_SEED, "starts": STARTS, "rounds": ROUNDS, "order": order}
     artifact = _stored(runtime.store, cohort, "toy-published-search", recipe, build)
     return PublishedSearch(**artifact.tensors)
 

@@ -1,10 +1,12 @@
 """The paper's own search for a symmetry that carries one folded toy onto another.
 
-Another order and other starts than ours in `alignment`: in each of six rounds heads, their
-rotations, neurons, scales and, last, the residual rotation, from random head permutations, each
-with and without the residual rotation, the best of all by the largest per-tensor MSE. Neurons are
-matched by the cosine of their in- and out-weights as they stand, one after the other, whatever the
-scale between the two; nothing is polished afterwards. (arXiv 2605.24577, Methods.)
+Another order and other starts than ours in `alignment`: in each of six rounds first the residual
+rotation (every entry of every tensor alike, the neurons still as the round before left them), then
+layer by layer heads, their rotations, neurons and scales; from random head permutations, each with
+and without the residual rotation. Kept is the best state on the way, starts included, by the
+largest per-tensor MSE. Heads are matched as they stand, neurons by the cosine of their in- and
+out-weights one after the other; nothing is polished afterwards. (arXiv 2605.24577, Methods, and its
+public pipeline.)
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ import torch
 from torch import Tensor
 
 from polyrot.measures.bars.alignment import assign, fit_heads, tensor_mse
-from polyrot.measures.bars.overlap import best_rotation, weight_overlap
+from polyrot.measures.bars.overlap import best_rotation
 from polyrot.toy import symmetry
-from polyrot.toy.folding import TENSORS, Folded
-from polyrot.toy.symmetry import Element, act, act_inside, rotate
+from polyrot.toy.folding import TENSORS, WRITERS, Folded
+from polyrot.toy.symmetry import Element, act_inside, head_columns, head_rows, rotate
 from polyrot.toy.transformer import N_HEADS, N_LAYERS
 
 
@@ -60,53 +62,84 @@ def search(
         raise ValueError(f"one anchor, not {len(anchor)}")
     n, device = len(siblings), siblings.position.device
     heads = torch.rand(starts, N_LAYERS, N_HEADS, generator=generator).argsort(-1).to(device)
+    heads[0] = torch.arange(N_HEADS, device=device)  # the first start is the models as they are
     turned = torch.tensor([False, True], device=device).repeat_interleave(starts)
     siblings, anchor = siblings.to(torch.float64), anchor.to(torch.float64)
     best, unturned = [], []
     for i in range(n):  # one pair's starts at a time keep memory small
         sibling = siblings.select([i] * 2 * starts)
         goal = anchor.select([0] * 2 * starts)
-        element = _descend(sibling, goal, heads.repeat(2, 1, 1), turned, rounds)
-        mse = tensor_mse(act(element, sibling), goal)
+        mse = _descend(sibling, goal, heads.repeat(2, 1, 1), turned, rounds)
         best.append(mse[mse.amax(1).argmin()])
         unturned.append(mse[:starts][mse[:starts].amax(1).argmin()])
     return PublishedSearch(torch.stack(best).cpu(), torch.stack(unturned).cpu())
 
 
-def _descend(
-    siblings: Folded, anchors: Folded, heads: Tensor, turned: Tensor, rounds: int
-) -> Element:
-    """Rounds of coordinate descent of n problems. heads: int64 [n, layer, head], kept in the first
-    round; turned: bool [n], which problems rotate the residual stream."""
-    n, device = len(siblings), siblings.position.device
-    element = symmetry.identity(n, device, siblings.position.dtype)
-    for step in range(rounds):
-        seen = rotate(element.residual, siblings)
-        inside = _fit_inside(seen, anchors, heads if step == 0 else None)
-        moved = act_inside(inside, siblings)
-        fitted = best_rotation(weight_overlap(moved, anchors, TENSORS).cross.sum(1))
-        residual = torch.where(turned[:, None, None], fitted, element.residual)
-        element = replace(inside, residual=residual)
-    return element
+def _descend(moved: Folded, anchors: Folded, heads: Tensor, turned: Tensor, rounds: int) -> Tensor:
+    """[n, T]: per-tensor MSE of the best state on the way of n problems' coordinate descent, each
+    step of which changes the models as the one before left them.
+
+    heads: int64 [n, layer, head], the starts; turned: bool [n], which problems rotate the stream.
+    """
+    nothing = symmetry.identity(len(moved), moved.position.device, moved.position.dtype)
+    moved = act_inside(replace(nothing, heads=heads), moved)
+    best = tensor_mse(moved, anchors)
+    for _ in range(rounds):
+        fitted = best_rotation(_cross(moved, anchors))
+        moved = rotate(torch.where(turned[:, None, None], fitted, nothing.residual), moved)
+        best = _better(best, tensor_mse(moved, anchors))
+        for layer in range(N_LAYERS):
+            for fit in (_heads, _turns, _neurons):
+                moved = act_inside(fit(nothing, moved, anchors, layer), moved)
+                best = _better(best, tensor_mse(moved, anchors))
+    return best
 
 
-def _fit_inside(siblings: Folded, anchors: Folded, heads: Tensor | None) -> Element:
-    """Heads (those given, if any), head rotations, neurons and scales, in this order."""
-    found: list[tuple[Tensor, ...]] = []
-    for layer in range(N_LAYERS):
-        given = None if heads is None else heads[:, layer]
-        found.append(
-            (*fit_heads(siblings, anchors, layer, given), *fit_neurons(siblings, anchors, layer))
-        )
-    parts = dict(
-        zip(
-            ("heads", "qk", "vo", "neurons", "scales"),
-            (torch.stack(layers, 1) for layers in zip(*found, strict=True)),
-            strict=True,
-        )
-    )
-    identity = symmetry.identity(len(siblings), siblings.position.device, siblings.position.dtype)
-    return replace(identity, **parts)
+def _better(best: Tensor, found: Tensor) -> Tensor:
+    """Of two states' errors [n, T] the smaller: by the largest, then by the sum."""
+    now, then = (torch.stack([x.amax(1), x.sum(1)]) for x in (found, best))
+    smaller = (now[0] < then[0]) | ((now[0] == then[0]) & (now[1] < then[1]))
+    return torch.where(smaller[:, None], found, best)
+
+
+def _cross(siblings: Folded, anchors: Folded) -> Tensor:
+    """[n, 64, 64]: what the residual rotation is fitted to, every entry of every tensor alike."""
+    products = [
+        b.mT @ a if name in WRITERS else b @ a.mT
+        for name, a, b in ((name, anchors[name], siblings[name]) for name in TENSORS)
+    ]
+    return torch.stack(products).sum(0)
+
+
+def _in_layer(nothing: Element, layer: int, **parts: Tensor) -> Element:
+    """The element that changes these parts of one layer alone."""
+    changed = {}
+    for name, part in parts.items():
+        whole = getattr(nothing, name).clone()
+        whole[:, layer] = part
+        changed[name] = whole
+    return replace(nothing, **changed)
+
+
+def _heads(nothing: Element, siblings: Folded, anchors: Folded, layer: int) -> Element:
+    """Heads as they stand, by the distance of all four of their matrices."""
+    both = []
+    for model in (anchors, siblings):
+        parts = [head_columns(model, name, layer) for name in "qkv"]
+        both.append(torch.cat([p.flatten(2) for p in (*parts, head_rows(model, layer))], -1))
+    return _in_layer(nothing, layer, heads=assign(-torch.cdist(*both).square()))
+
+
+def _turns(nothing: Element, siblings: Folded, anchors: Folded, layer: int) -> Element:
+    """Rotations within heads."""
+    _, qk, vo = fit_heads(siblings, anchors, layer, nothing.heads[:, layer])
+    return _in_layer(nothing, layer, qk=qk, vo=vo)
+
+
+def _neurons(nothing: Element, siblings: Folded, anchors: Folded, layer: int) -> Element:
+    """Order and scales of the neurons."""
+    order, scales = fit_neurons(siblings, anchors, layer)
+    return _in_layer(nothing, layer, neurons=order, scales=scales)
 
 
 def fit_neurons(siblings: Folded, anchors: Folded, layer: int) -> tuple[Tensor, Tensor]:

@@ -112,9 +112,11 @@ def test_the_fraction_that_passes_is_a_range_where_draws_decide():
     assert decoys.interval(0).of == "sequences"
 
 
-def test_the_pipelines_search_undoes_what_lies_inside(models):
+@pytest.mark.parametrize("parts", [("heads", "neurons"), ("neurons",), ("scales",)])
+def test_the_pipelines_search_undoes_what_lies_inside(models, parts):
+    """Not all at once: it matches heads as they stand, before it turns them."""
     anchor = models.select([0])
-    inner = symmetry.random(2, torch_generator(4, "planted"), ("heads", "qk", "vo", "neurons"))
+    inner = symmetry.random(2, torch_generator(4, "planted"), parts)
     moved = symmetry.act(inner, anchor.select([0, 0]))
     drawn = torch_generator(4, "starts")
     found = published_search.search(moved, anchor, drawn, starts=4, rounds=3)
