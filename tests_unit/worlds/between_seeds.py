@@ -117,7 +117,7 @@ class Figures:
 def _search(largest: tuple[float, ...]) -> PublishedSearch:
     mse = torch.zeros(len(largest), len(TENSORS), dtype=torch.float64)
     mse[:, 2] = torch.tensor(largest)
-    return PublishedSearch(mse, 2 * mse)
+    return PublishedSearch(mse, 2 * mse, mse)
 
 
 PLANTED = Figures()

@@ -168,7 +168,7 @@ def published_search_of(runtime: Runtime, cohort: ToyCohort) -> PublishedSearch:
         )
         return Artifact(found.to_tensors(), {})
 
-    order = "the residual rotation first"
+    order = "the residual rotation first, transposed"
     recipe = {"seed": ALIGNMENT_SEED, "starts": STARTS, "rounds": ROUNDS, "order": order}
     artifact = _stored(runtime.store, cohort, "toy-published-search", recipe, build)
     return PublishedSearch(**artifact.tensors)

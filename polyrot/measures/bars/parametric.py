@@ -117,4 +117,5 @@ def _without_rotation(published: PublishedSearch, cohort: ToyCohort) -> dict[str
     for label, mse in zip(pair_labels(cohort), published.without_rotation, strict=True):
         found[f"without_rotation_{label}"] = float(mse.max())
         found[f"set_by_without_rotation_{label}"] = TENSORS[int(mse.argmax())]
-    return found
+    each = zip(pair_labels(cohort), published.forward.amax(1).tolist(), strict=True)
+    return found | {f"rotation_not_transposed_{label}": value for label, value in each}

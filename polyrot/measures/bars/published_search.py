@@ -3,10 +3,11 @@
 Another order and other starts than ours in `alignment`: in each of six rounds first the residual
 rotation (every entry of every tensor alike, the neurons still as the round before left them), then
 layer by layer heads, their rotations, neurons and scales; from random head permutations, each with
-and without the residual rotation. Kept is the best state on the way, starts included, by the
-largest per-tensor MSE. Heads are matched as they stand, neurons by the cosine of their in- and
-out-weights one after the other; nothing is polished afterwards. (arXiv 2605.24577, Methods, and its
-public pipeline.)
+and without the residual rotation. The pipeline applies the transpose of the rotation that it fits;
+so does this, and beside it stands what the rotation itself would give. Kept is the best state on
+the way, starts included, by the largest per-tensor MSE. Heads are matched as they stand, neurons by
+the cosine of their in- and out-weights one after the other; nothing is polished afterwards. (arXiv
+2605.24577, Methods, and its public pipeline.)
 """
 
 from __future__ import annotations
@@ -23,17 +24,23 @@ from polyrot.toy.folding import TENSORS, WRITERS, Folded
 from polyrot.toy.symmetry import Element, act_inside, head_columns, head_rows, rotate
 from polyrot.toy.transformer import N_HEADS, N_LAYERS
 
+STILL, BACKWARD, FORWARD = range(3)
+"""How the residual stream is turned: not at all; by the transpose of the rotation that was fitted,
+as the pipeline does it (its fit makes M r ~ M', and what it applies is M r^T); by that rotation."""
+
 
 @dataclass(frozen=True)
 class PublishedSearch:
     """What was found of n pairs.
 
-    mse: float64 [n, T], per tensor of `TENSORS`, of the best start of all; without_rotation: the
-    same of the best start whose residual stream stays as it is.
+    mse: float64 [n, T], per tensor of `TENSORS`, of the best start of all, the residual rotation
+    applied as the pipeline applies it. without_rotation: of the best start whose residual stream
+    stays as it is. forward: of the best start, the rotation applied the way it was fitted.
     """
 
     mse: Tensor
     without_rotation: Tensor
+    forward: Tensor
 
     @property
     def largest(self) -> Tensor:
@@ -63,30 +70,33 @@ def search(
     n, device = len(siblings), siblings.position.device
     heads = torch.rand(starts, N_LAYERS, N_HEADS, generator=generator).argsort(-1).to(device)
     heads[0] = torch.arange(N_HEADS, device=device)  # the first start is the models as they are
-    turned = torch.tensor([False, True], device=device).repeat_interleave(starts)
+    ways = torch.tensor([STILL, BACKWARD, FORWARD], device=device).repeat_interleave(starts)
     siblings, anchor = siblings.to(torch.float64), anchor.to(torch.float64)
-    best, unturned = [], []
+    best: list[Tensor] = []
     for i in range(n):  # one pair's starts at a time keep memory small
-        sibling = siblings.select([i] * 2 * starts)
-        goal = anchor.select([0] * 2 * starts)
-        mse = _descend(sibling, goal, heads.repeat(2, 1, 1), turned, rounds)
-        best.append(mse[mse.amax(1).argmin()])
-        unturned.append(mse[:starts][mse[:starts].amax(1).argmin()])
-    return PublishedSearch(torch.stack(best).cpu(), torch.stack(unturned).cpu())
+        sibling = siblings.select([i] * 3 * starts)
+        goal = anchor.select([0] * 3 * starts)
+        mse = _descend(sibling, goal, heads.repeat(3, 1, 1), ways, rounds)
+        still, backward, forward = (part[part.amax(1).argmin()] for part in mse.split(starts))
+        either = torch.stack([still, backward])
+        best.append(torch.stack([either[either.amax(1).argmin()], still, forward]))
+    return PublishedSearch(*torch.stack(best, 1).cpu())
 
 
-def _descend(moved: Folded, anchors: Folded, heads: Tensor, turned: Tensor, rounds: int) -> Tensor:
+def _descend(moved: Folded, anchors: Folded, heads: Tensor, ways: Tensor, rounds: int) -> Tensor:
     """[n, T]: per-tensor MSE of the best state on the way of n problems' coordinate descent, each
     step of which changes the models as the one before left them.
 
-    heads: int64 [n, layer, head], the starts; turned: bool [n], which problems rotate the stream.
+    heads: int64 [n, layer, head], the starts; ways: int64 [n], how problems rotate the
+    stream.
     """
     nothing = symmetry.identity(len(moved), moved.position.device, moved.position.dtype)
     moved = act_inside(replace(nothing, heads=heads), moved)
     best = tensor_mse(moved, anchors)
     for _ in range(rounds):
         fitted = best_rotation(_cross(moved, anchors))
-        moved = rotate(torch.where(turned[:, None, None], fitted, nothing.residual), moved)
+        turns = torch.stack([nothing.residual, fitted.mT, fitted], 1)
+        moved = rotate(turns[torch.arange(len(ways), device=ways.device), ways], moved)
         best = _better(best, tensor_mse(moved, anchors))
         for layer in range(N_LAYERS):
             for fit in (_heads, _turns, _neurons):

@@ -139,6 +139,15 @@ def test_the_pipelines_search_takes_the_best_start_of_all(models):
         published_search.search(siblings, models, torch_generator(5, "s"))
 
 
+def test_a_turned_stream_is_found_by_the_rotation_and_not_by_its_transpose(models):
+    anchor = models.select([0])
+    inner = symmetry.random(1, torch_generator(6, "planted"), ("residual",))
+    moved = symmetry.act(inner, anchor)
+    found = published_search.search(moved, anchor, torch_generator(6, "starts"), starts=2, rounds=2)
+    assert found.forward.max() < 1e-6
+    assert found.largest.max() > 1e-3, "as the pipeline applies it"
+
+
 def test_neurons_are_matched_as_they_stand(models):
     """A neuron of long in-weights is matched by these; ours brings both parts to one norm first."""
     anchor = models.select([0])
@@ -155,7 +164,7 @@ def test_neurons_are_matched_as_they_stand(models):
 def searched(*largest):
     mse = torch.zeros(len(largest), len(TENSORS), dtype=torch.float64)
     mse[:, 5] = torch.tensor(largest)
-    return published_search.PublishedSearch(mse, 3 * mse)
+    return published_search.PublishedSearch(mse, 3 * mse, mse / 2)
 
 
 def test_of_two_searches_the_favourable_is_judged_and_both_are_recorded():
