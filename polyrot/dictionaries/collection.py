@@ -445,9 +445,9 @@ def _build(
         shorter = group.after(at)
         # The same hours made all of them: each says the share that it would have taken alone.
         of_it = {**meta, "seconds": meta["seconds"] * at / last}
-        made = _judged(cohort, shorter, done[at], of_it)
+        made = _judged(cohort, shorter, done[at], of_it, device)
         _stored(runtime, cohort, shorter, lambda _, made=made: made)  # type: ignore[misc]
-    return _judged(cohort, group, done[last], meta)
+    return _judged(cohort, group, done[last], meta, device)
 
 
 def _of(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
@@ -461,7 +461,11 @@ def _of(tensors: Mapping[str, Tensor], step: int) -> dict[str, Tensor]:
 
 
 def _judged(
-    cohort: Cohort, group: Group, dictionaries: Sequence[Dictionary], meta: Mapping[str, Any]
+    cohort: Cohort,
+    group: Group,
+    dictionaries: Sequence[Dictionary],
+    meta: Mapping[str, Any],
+    device: torch.device,
 ) -> Artifact:
     """A group's artifact, with what its dictionaries reach on the fit split."""
     found = []
@@ -469,6 +473,6 @@ def _judged(
         x = cohort.activations("fit", spec.site)[spec.model]
         if group.data == "activations, turned":
             x = seen(x, group, spec.model, spec.site)
-        q = quality(dictionary.to(x.device), x)
+        q = quality(dictionary.to(device), x)
         found.append({"ev": q.ev, "l0": q.l0, "dead": q.dead})
     return Artifact(stack(dictionaries), {**meta, "quality": found})

@@ -137,7 +137,7 @@ def _heads(nothing: Element, siblings: Folded, anchors: Folded, layer: int) -> E
     for model in (anchors, siblings):
         parts = [head_columns(model, name, layer) for name in "qkv"]
         both.append(torch.cat([p.flatten(2) for p in (*parts, head_rows(model, layer))], -1))
-    return _in_layer(nothing, layer, heads=assign(-torch.cdist(*both).square()))
+    return _in_layer(nothing, layer, heads=assign(-torch.cdist(both[0], both[1]).square()))
 
 
 def _turns(nothing: Element, siblings: Folded, anchors: Folded, layer: int) -> Element:
