@@ -26,6 +26,7 @@ from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
 from polyrot.toy.transformer import COMPONENTS, HEAD_NAMES
+from polyrot.workshop.profiles import PROFILES
 
 
 def lively(seeds):
@@ -200,7 +201,9 @@ def test_everything_is_measured_stored_and_accounted_for(cohort, tmp_path, monke
     monkeypatch.setattr(cohort, "_tokens", few)
     workshop = SimpleNamespace(
         runtime=Runtime(Store(tmp_path)),
-        profile=SimpleNamespace(dictionaries=Schedule(steps=3, batch=8)),
+        profile=replace(
+            PROFILES["tiny"], dictionaries=Schedule(steps=3, batch=8), other_dictionaries=None
+        ),
     )
     found = lenses.measure_lenses(workshop, cohort)
     for name in ("circuits", "patching", "regions", "readouts"):
