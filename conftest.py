@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "pytester",
+    "fixtures.threads",
     "fixtures.options",
     "fixtures.workers",
     "fixtures.suite",

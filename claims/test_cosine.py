@@ -1,29 +1,64 @@
 """Section 1: do the decoder columns of two seeds' SAEs match, and why?
 
-Formulas: polyrot/measures/cosine.py, polyrot/maps/matching.py.
+Formulas: polyrot/measures/cosine.py, polyrot/measures/shared_start.py, polyrot/maps/matching.py.
 """
 
 import pytest
 
-from polyrot.dictionaries import collection
-from polyrot.measures.cosine import match_with_noise, up_to_rotation
+from polyrot.dictionaries import sparsity
+from polyrot.measures.cosine import relative_to_ceiling, up_to_rotation
+from polyrot.measures.shared_start import (
+    change_over_training,
+    kept_index,
+    last_site_less_lowest,
+    matched,
+    matched_by_noise,
+)
 
 
 @pytest.mark.claim("cosine.matched_fraction")
-def test_columns_match_above_half(published_agreement, verdict):
-    live = published_agreement.live_fraction.values.mean()
+def test_columns_match_above_half(cohort, along_training, verdict):
     verdict(
-        published_agreement.fraction.also(live_columns_alone=live).mean_over_pairs(),
+        matched(along_training, cohort),
         over="sites the paper names, mean over pairs",
     )
 
 
 @pytest.mark.claim("cosine.mean_max")
-def test_mean_best_cosine_is_near_nine_tenths(published_agreement, verdict):
+def test_mean_best_cosine_is_near_nine_tenths(cohort, along_training, verdict):
     verdict(
-        published_agreement.mean.mean_over_pairs(),
+        matched(along_training, cohort, "mean"),
         over="sites the paper names, mean over pairs",
     )
+
+
+@pytest.mark.claim("cosine.one_to_one")
+def test_columns_match_one_to_one(cohort, along_training, verdict):
+    verdict(
+        matched(along_training, cohort, "one_to_one"),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.same_index")
+def test_best_matches_do_not_keep_their_index(cohort, along_training, verdict):
+    verdict(
+        kept_index(along_training, cohort),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.survives_training")
+def test_the_match_survives_training(cohort, along_training, verdict):
+    verdict(
+        change_over_training(along_training, cohort),
+        over="sites the paper names, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.final_layer_drops")
+def test_the_match_drops_at_the_last_block(cohort, along_training, verdict):
+    verdict(last_site_less_lowest(along_training, cohort))
 
 
 @pytest.mark.claim("cosine.independent_initialisation")
@@ -37,8 +72,8 @@ def test_match_survives_starts_of_their_own(cohort, own_agreement, verdict):
 
 
 @pytest.mark.claim("cosine.noise_control")
-def test_noise_from_the_same_start_does_not_match(cohort, noise_agreement, verdict):
-    verdict(match_with_noise(noise_agreement[0], cohort))
+def test_noise_from_the_same_start_does_not_match(cohort, along_training, verdict):
+    verdict(matched_by_noise(along_training, cohort))
 
 
 @pytest.mark.claim("cosine.rotation_raises_match")
@@ -52,6 +87,14 @@ def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
 @pytest.mark.claim("cosine.universal_up_to_rotation")
 def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
     verdict(
-        up_to_rotation(universality, collection.l0_range(cohort)),
+        up_to_rotation(universality, sparsity.l0_range(cohort)),
+        over="internal sites, mean over pairs",
+    )
+
+
+@pytest.mark.claim("cosine.universal_relative_to_ceiling")
+def test_features_are_as_universal_as_starts_allow(cohort, universality, between_starts, verdict):
+    verdict(
+        relative_to_ceiling(universality, between_starts, sparsity.l0_range(cohort)),
         over="internal sites, mean over pairs",
     )

@@ -1,13 +1,13 @@
 """Section 9: decoder cosine beside naive and rotated explained variance.
 
-Formulas: polyrot/measures/transfer.py, polyrot/measures/cosine.py.
+Formulas: polyrot/measures/transfer.py, polyrot/measures/shared_start.py.
 """
 
 import pytest
 
-from polyrot.measures.transfer import misled_fraction
+from polyrot.measures.shared_start import misled
 
 
 @pytest.mark.claim("triplet.cosine_hides_failure")
-def test_high_cosine_beside_negative_ev(cohort, published_agreement, transfer, verdict):
-    verdict(misled_fraction(published_agreement.mean, transfer.naive_ev.at(cohort.named_sites)))
+def test_high_cosine_beside_negative_ev(cohort, along_training, naive_readings, verdict):
+    verdict(misled(along_training, naive_readings, cohort))

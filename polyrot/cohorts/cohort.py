@@ -243,7 +243,10 @@ class CohortDefaults:
 
 
 def weights_differ(a: Mapping[str, Tensor], b: Mapping[str, Tensor], share: float = 0.01) -> bool:
-    """Whether two models' weights differ by more than `share` of the first's norm."""
+    """Whether two models' weights differ by more than `share` of the first's norm. Those that have
+    not the same tensors do."""
+    if {n: x.shape for n, x in a.items()} != {n: x.shape for n, x in b.items()}:
+        return True
     gap = sum(float((a[name].double() - b[name].double()).square().sum()) for name in a)
     norm = sum(float(a[name].double().square().sum()) for name in a)
     return not math.isfinite(gap) or gap > share**2 * norm

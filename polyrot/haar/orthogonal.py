@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import ortho_group, special_ortho_group
 
 from polyrot.maps.arrays import Array, read_numpy
+from polyrot.runtime.threads import blas_for
 
 Group = Literal["O", "SO", "O-"]
 FloatArray = NDArray[np.float64]
@@ -48,6 +49,13 @@ def as_orthogonal(r: Array, *, tolerance: float = ORTHOGONALITY_TOLERANCE) -> Fl
         )
     if stack.size == 0:
         raise NotOrthogonalError(f"expected at least one matrix and d >= 1, got shape {raw.shape}")
+    with blas_for(stack.shape[-1]):
+        _polish(stack, tolerance)
+    return stack
+
+
+def _polish(stack: FloatArray, tolerance: float) -> None:
+    """Bring each of a stack nearer to orthogonal, in place; or raise NotOrthogonalError."""
     d = stack.shape[-1]
     for i, m in enumerate(stack):
         which = "the matrix" if len(stack) == 1 else f"matrix {i} of {len(stack)}"
@@ -67,7 +75,6 @@ def as_orthogonal(r: Array, *, tolerance: float = ORTHOGONALITY_TOLERANCE) -> Fl
             if _deviation(m) <= _POLISH_ABOVE * np.sqrt(d):
                 break
             m[...] = m @ (1.5 * np.eye(d) - 0.5 * (m.T @ m))
-    return stack
 
 
 def _deviation(m: FloatArray) -> float:
@@ -116,7 +123,8 @@ def sample_haar(d: int, n: int, rng: np.random.Generator, group: Group | int = "
             signs[:] = 1.0 if group in ("SO", 1) else -1.0
         return signs[:, None, None]
     sampler = ortho_group if group == "O" else special_ortho_group
-    drawn = sampler.rvs(d, size=n, random_state=rng)
+    with blas_for(d):
+        drawn = sampler.rvs(d, size=n, random_state=rng)
     r: FloatArray = np.asarray(drawn, dtype=np.float64).reshape(n, d, d)
     if group in ("O-", -1):
         r[:, :, 0] *= -1.0
@@ -128,5 +136,6 @@ def polar(m: FloatArray) -> FloatArray:
 
     It lies in O(d): the determinant is not constrained.
     """
-    u, _, vt = np.linalg.svd(m)
+    with blas_for(m.shape[-1]):
+        u, _, vt = np.linalg.svd(m)
     return np.asarray(u @ vt, dtype=np.float64)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.linalg import eigvalsh_tridiagonal, svdvals
 
 from polyrot.haar.orthogonal import FloatArray, as_orthogonal, determinant_sign
+from polyrot.runtime.threads import blas_for
 
 #: Closer to 0 or pi than this, arccos of a cosine loses digits (error 1e-16 / theta): see `_refine`
 _NEAR_ENDS = 1e-3
@@ -62,14 +63,16 @@ def angles(r: ArrayLike, *, validate: bool = True) -> list[FloatArray]:
     """
     stack = as_orthogonal(r) if validate else np.asarray(r, dtype=np.float64)
     d = stack.shape[-1]
-    dets = determinant_sign(stack)
-    cosines = np.linalg.eigvalsh((stack + stack.transpose(0, 2, 1)) / 2.0)[:, ::-1]
+    with blas_for(d):
+        dets = determinant_sign(stack)
+        cosines = np.linalg.eigvalsh((stack + stack.transpose(0, 2, 1)) / 2.0)[:, ::-1]
     found = []
     for m, det, c in zip(stack, dets, cosines, strict=True):
         coset = Coset(d, int(det))
         theta = np.arccos(np.clip(_pair(c, coset), -1.0, 1.0))
         if theta.size and (theta[0] < _NEAR_ENDS or theta[-1] > np.pi - _NEAR_ENDS):
-            theta = _refine(m, coset, theta)
+            with blas_for(d):
+                theta = _refine(m, coset, theta)
         found.append(theta)
     return found
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +14,7 @@ from polyrot.cohorts.cohort import CohortDefaults, Split
 from polyrot.language.sites import blocks, capture, site_names, width_of
 from polyrot.maps.checks import check_matrix
 from polyrot.runtime.device import memory_for
+from polyrot.store import fingerprint
 
 
 class TextCohort(CohortDefaults):
@@ -24,6 +27,9 @@ class TextCohort(CohortDefaults):
     """
 
     positions_at_once = 4096
+    skip = 0
+    """The first positions of every sequence, which are left out: see `skipping`."""
+    _whole = ""  # the fingerprint of the cohort that leaves none out
 
     def __init__(
         self,
@@ -47,8 +53,32 @@ class TextCohort(CohortDefaults):
             raise KeyError(f"no {split} split in the cohort of scale {self.scale}; have {have}")
         return self._tokens[split]
 
+    def skipping(self, skip: int) -> Self:
+        """The same models on the same sequences, the first `skip` positions of each left out of
+        everything that is measured. The models read them still; of an intervention there is none
+        at them. Activations are shared with this cohort.
+
+        Raises ValueError where fewer than two positions of a sequence would be left.
+        """
+        shortest = min(ids.shape[1] for ids in self._tokens.values())
+        if not 0 <= skip < shortest - 1:
+            raise ValueError(
+                f"{skip} positions to be left out of sequences of {shortest}: 0 to {shortest - 2} "
+                "may be"
+            )
+        if skip == self.skip:
+            return self
+        made = copy.copy(self)
+        made.skip = skip
+        whole = self._whole or self.fingerprint
+        made._whole = made.fingerprint = whole  # noqa: SLF001  # of its own class
+        if skip:
+            made.fingerprint = fingerprint("skipping", {"cohort": whole, "positions": skip})
+        return made
+
     def activations(self, split: Split, site: str) -> Tensor:
-        """[models, tokens, width], float32: every position of every sequence, in order.
+        """[models, tokens, width], float32: every position of every sequence, in order, but for
+        those skipped.
 
         Of the split that was asked for last, as more would not fit: one of scale neox takes a
         gigabyte, GPT-2 small's 30 GB at 400,000 tokens.
@@ -66,12 +96,27 @@ class TextCohort(CohortDefaults):
             )
             with memory_for(what, self.device, self._memory_remedy):
                 self._activations[split] = self._run(tokens)
-        return self._activations[split][site].float()
+        found = self._activations[split][site]
+        if self.skip:
+            rows = found.unflatten(1, self._tokens[split].shape)
+            found = rows[:, :, self.skip :].flatten(1, 2)
+        return found.float()
+
+    @torch.no_grad()
+    def norms(self, split: Split, sequences: int) -> dict[str, Tensor]:
+        """By site, [models, sequences, position]: the norms at every position of the first so many
+        sequences of a split, also at those that are skipped."""
+        few = self.tokens(split)[:sequences]
+        each: dict[str, list[Tensor]] = {site: [] for site in self.sites}
+        for m in range(len(self.models)):
+            for site, x in capture(self._body(m), few, self.sites).items():
+                each[site].append(x.float().norm(dim=-1))
+        return {site: torch.stack(found) for site, found in each.items()}
 
     def sequences(self, split: Split) -> Tensor:
         """See `polyrot.cohorts.cohort.Cohort`."""
         n, length = self.tokens(split).shape
-        return torch.arange(n, device=self.device).repeat_interleave(length)
+        return torch.arange(n, device=self.device).repeat_interleave(length - self.skip)
 
     def forget(self, split: Split) -> None:
         """Free the activations of a split; they are computed anew when asked for."""

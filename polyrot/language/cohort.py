@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
+from typing import Self
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ class LanguageCohort(TextCohort):
         anchor, n_layers = frozen[0], len(self.sites) - 1
         self.vocabulary = anchor.lm_head.weight.shape[0]
         if self.facts.from_paper:  # the output of block 3 of Pythia-70m's six
-            self.middle = self.sites[len(self.sites) // 2 + 1]
+            self.middle = self.sites[min(len(self.sites) // 2 + 1, n_layers)]
         self.components = tuple(f"block_{i}" for i in range(n_layers))
         # Beside attention or after it, an MLP writes last of all into its block's output.
         self.mlps: Mapping[str, str] = {f"mlp_{i}": f"resid_post_{i}" for i in range(n_layers)}
@@ -128,6 +129,13 @@ class LanguageCohort(TextCohort):
         self._directions: dict[str, dict[str, Tensor]] = {}
         self._wide: tuple[int, torch.dtype, GPTNeoXForCausalLM] | None = None
 
+    def skipping(self, skip: int) -> Self:
+        """See `TextCohort.skipping`."""
+        made = super().skipping(skip)
+        if made is not self:
+            made._means = None  # noqa: SLF001  # they are over other positions
+        return made
+
     def fixed_directions(self, site: str) -> Tensor:  # noqa: ARG002  # the same at all
         """All-ones, at every site: every reader of the stream takes it through a LayerNorm, which
         is blind to it. What the stream has along it (its mean over dimensions is not taken off)
@@ -138,16 +146,16 @@ class LanguageCohort(TextCohort):
     def agreement_with_anchor(self) -> Measured:
         """Over the score split, wherever there is a next token. Beside it each model's loss (nats a
         token) and top-1 accuracy."""
-        n = len(self.models)
+        n, skip = len(self.models), self.skip
         loss, hits = np.zeros(n), np.zeros(n)
         tokens, positions, done = self.tokens("score"), 0, 0
         same = np.zeros((n, len(tokens)))
         for part in tokens.split(max(1, LOGITS // (tokens.shape[1] * self.vocabulary))):
-            labels, first = part[:, 1:], None
+            labels, first = part[:, 1 + skip :], None
             positions += labels.numel()
             for m in range(n):
                 run = self._model(m, torch.float32)(input_ids=part, use_cache=False)
-                logits = run.logits[:, :-1]
+                logits = run.logits[:, skip:-1]
                 top = logits.argmax(-1)
                 first = top if first is None else first
                 picked = logits.gather(-1, labels[..., None])[..., 0]
@@ -174,7 +182,7 @@ class LanguageCohort(TextCohort):
 
     def untrained(self) -> Cohort:
         """See `polyrot.cohorts.cohort.Cohort`."""
-        return super().untrained() if self._start is None else self._start()
+        return super().untrained() if self._start is None else self._start().skipping(self.skip)
 
     def distinct_fraction(self) -> float:
         """See `polyrot.cohorts.cohort.Cohort`."""
@@ -186,7 +194,7 @@ class LanguageCohort(TextCohort):
         self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32
     ) -> LanguageRun:
         """See `InterventionCohort`."""
-        return LanguageRun(self._model(model, dtype), tokens)
+        return LanguageRun(self._model(model, dtype), tokens, self.skip)
 
     def mean_writes(self, model: int) -> Tensor:
         """[components, width]: the mean over every token of the fit split. (The paper took the mean
@@ -222,6 +230,7 @@ class LanguageCohort(TextCohort):
         labels = tokens.roll(-1, dims=1)
         where = wanted.targets(labels)
         where[:, -1] = False  # nothing follows
+        where[:, : self.skip] = False
         return Target(HEAD, wanted.weights(self.vocabulary).to(tokens.device), where, labels)
 
     def readers(self) -> Tensor:

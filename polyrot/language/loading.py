@@ -9,25 +9,46 @@ hub's cache is looked into.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping, Sequence
-from itertools import combinations
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import constants, snapshot_download
-from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-from torch import Tensor, nn
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
-from polyrot.cohorts.cohort import Split, weights_differ
-from polyrot.language.sites import blocks, capture, site_names, width_of
-from polyrot.maps.checks import check_matrix
+from polyrot.language.sites import blocks, width_of
 from polyrot.runtime.device import memory_for
 
 SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+ADAPTER = "adapter_config.json"
+MERGE = "merge the adapter into its model and save that (peft: merge_and_unload, save_pretrained)"
+NO_CHECKPOINTS = {
+    "*.gguf": "files of llama.cpp (GGUF): save the model with transformers",
+    "consolidated*.pth": "weights as Meta releases them: convert them with transformers' "
+    "convert_llama_weights_to_hf",
+    "tf_model.h5": "weights of TensorFlow: save the model anew with transformers and PyTorch",
+    "flax_model.msgpack": "weights of Flax: save the model anew with transformers and PyTorch",
+    "*.onnx": "a model of ONNX: save the model with transformers",
+    "model_index.json": "a diffusion pipeline, not a language model",
+    "sae_weights.safetensors": "a dictionary (SAELens), not a model: it goes with --sae",
+    "optimizer.pt": "the state of an optimiser: name the folder with its weights",
+    "checkpoint-*": "checkpoints of a training, in folders: name one of them",
+    "step*": "checkpoints of a training, in folders: name one of them",
+    "snapshots": "a cache of the hub: name the folder in snapshots/, or the hub's name",
+    "*.bin": "other files than transformers looks for",
+    "*.safetensors": "other files than transformers looks for",
+}
+"""What a directory without weights may be instead, by files or folders in it; the first counts."""
 TEXTS = ["*.json", "*.txt", "*.model"]  # configuration and tokenizer
 INSTEAD = "give a local directory in place of its name"
 PROBE = "The 12 mice (of Łódź) didn't\n\trun; 3.5% hid."
@@ -41,13 +62,16 @@ class WeightsMissing(Unusable):
     """A checkpoint that is not where it was looked for; the message says how to get it.
 
     problem: where it was looked for. command: what downloads it, where the hub may have it.
+    unreachable: the hub did not answer, and will not for the next checkpoint either.
     """
 
-    def __init__(self, problem: str, command: str = "", instead: str = "") -> None:
+    def __init__(
+        self, problem: str, command: str = "", instead: str = "", unreachable: bool = False
+    ) -> None:
         super().__init__(
             f"{problem}. Download with `{command}`, or {instead}" if command else problem
         )
-        self.problem, self.command = problem, command
+        self.problem, self.command, self.unreachable = problem, command, unreachable
 
 
 class BadCheckpoint(Unusable):
@@ -78,6 +102,7 @@ def load_causal_lm(
     """
     folder = locate(name_or_dir, revision=revision, instead=instead)
     where = _shown(name_or_dir, revision)
+    _check_kind(folder, where)
     loaded: Any
     try:
         loaded = AutoModelForCausalLM.from_pretrained(
@@ -92,6 +117,10 @@ def load_causal_lm(
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # transformers, safetensors and torch each have their own
+        if "Unrecognized configuration class" in str(error):  # then lists hundreds
+            raise BadCheckpoint(
+                f"{where} is no causal language model ({_architecture(folder)}): {DECODERS}"
+            ) from error
         raise BadCheckpoint(f"{where} cannot be loaded from {folder}: {_first(error)}") from error
     model, report = loaded
     absent = sorted(report["missing_keys"])
@@ -104,24 +133,69 @@ def load_causal_lm(
     return frozen if device_map is not None else on_device(frozen, device, where)
 
 
+DECODERS = "give decoder-only models (GPT, Llama), as transformers' AutoModelForCausalLM loads them"
+
+
+def _configuration(folder: Path) -> dict[str, Any]:
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}  # transformers says it better
+    return said if isinstance(said, dict) else {}
+
+
+def _architecture(folder: Path) -> str:
+    said = _configuration(folder)
+    return " ".join(map(str, said.get("architectures") or [said.get("model_type", "unknown")]))
+
+
+def _check_kind(folder: Path, where: str) -> None:
+    """Raises BadCheckpoint for what transformers might load as something else than it is: an
+    encoder and decoder, an adapter beside a model."""
+    if _configuration(folder).get("is_encoder_decoder"):
+        raise BadCheckpoint(
+            f"{where} is an encoder and a decoder ({_architecture(folder)}), no causal language "
+            f"model: {DECODERS}"
+        )
+    if (folder / ADAPTER).is_file():
+        raise BadCheckpoint(
+            f"{where}: {folder} holds the weights of a model and an adapter ({ADAPTER}) beside "
+            f"them, so that it is not clear which is meant: {MERGE}; or move {ADAPTER} away"
+        )
+
+
 def on_device(model: nn.Module, device: torch.device | str, where: str) -> nn.Module:
     """The model, moved. Raises torch.OutOfMemoryError naming `where` and what to do."""
     with memory_for(where, device, "judge it with --device cpu"):
         return model.to(device)
 
 
-def locate(name_or_dir: str | Path, *, revision: str | None = None, instead: str = INSTEAD) -> Path:
+def locate(
+    name_or_dir: str | Path,
+    *,
+    revision: str | None = None,
+    instead: str = INSTEAD,
+    cached_only: bool = False,
+) -> Path:
     """The local folder of a checkpoint with its weights, fetched from the hub if need be and
-    allowed. Arguments as `load_causal_lm`. Raises WeightsMissing."""
-    return _folder(name_or_dir, revision, [*TEXTS, "*.safetensors"], SAFE + PICKLED, instead)
+    allowed. Arguments as `load_causal_lm`; cached_only: the hub is not asked, only its cache looked
+    into. Raises WeightsMissing."""
+    patterns = [*TEXTS, "*.safetensors"]
+    return _folder(
+        name_or_dir, revision, patterns, SAFE + PICKLED, instead, cached_only=cached_only
+    )
 
 
 def load_tokenizer(
-    name_or_dir: str | Path, *, revision: str | None = None, instead: str = INSTEAD
+    name_or_dir: str | Path,
+    *,
+    revision: str | None = None,
+    instead: str = INSTEAD,
+    cached_only: bool = False,
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of a checkpoint. Arguments and errors as `load_causal_lm`."""
+    """The tokenizer of a checkpoint. Arguments and errors as `locate`, and BadCheckpoint."""
     files = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
-    folder = _folder(name_or_dir, revision, TEXTS, files, instead, "tokenizer")
+    folder = _folder(name_or_dir, revision, TEXTS, files, instead, "tokenizer", cached_only)
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
     except Exception as error:
@@ -143,29 +217,44 @@ def _folder(
     wanted: Sequence[str],
     instead: str,
     what: str = "weights",
+    cached_only: bool = False,
 ) -> Path:
     """A local folder with one of the files `wanted`: the one that is named, or the hub's snapshot.
 
     From the hub the files of `patterns` are fetched, and those `wanted` that are not among them
     only if none of the others is there.
     """
-    name, where = str(name_or_dir), _shown(name_or_dir, revision)
+    name, where, unreachable = str(name_or_dir), _shown(name_or_dir, revision), False
     local = Path(name_or_dir).expanduser()
     if local.is_dir():
         folder = local / revision if revision else local
         if not folder.is_dir():
             raise WeightsMissing(f"no {what} of {where}: {folder} is not a directory")
         if not _has(folder, wanted):
-            raise WeightsMissing(f"no {what} in {folder}: none of {', '.join(wanted)} is there")
+            raise WeightsMissing(
+                f"no {what} in {folder}: none of {', '.join(wanted)} is there{_instead(folder)}"
+            )
         return folder
+    if local.is_file():
+        raise WeightsMissing(f"{local} is a file: name the folder that it is in")
     try:
         for more in ([], list(wanted)):
-            found = snapshot_download(name, revision=revision, allow_patterns=[*patterns, *more])
+            found = snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=[*patterns, *more],
+                local_files_only=cached_only,
+            )
             folder = Path(found)
             if _has(folder, wanted):
                 if (folder / PICKLED[1]).is_file() and not _has(folder, SAFE):
                     shards = [*patterns, "pytorch_model*.bin"]
-                    snapshot_download(name, revision=revision, allow_patterns=shards)
+                    snapshot_download(
+                        name,
+                        revision=revision,
+                        allow_patterns=shards,
+                        local_files_only=cached_only,
+                    )
                 return folder
         problem = f"the hub's snapshot {folder} has none of {', '.join(wanted)}"
     except HFValidationError as error:
@@ -177,11 +266,31 @@ def _folder(
     except RepositoryNotFoundError:
         problem = f"the hub has no {name}, or not for you"
     except OSError as error:
-        offline = constants.is_offline_mode()
-        reason = "HF_HUB_OFFLINE is set" if offline else f"the hub said: {_first(error)}"
+        unreachable = isinstance(error, LocalEntryNotFoundError)
+        if constants.is_offline_mode():
+            reason = "HF_HUB_OFFLINE is set"
+        elif cached_only:
+            reason = "the hub cannot be reached"
+        else:
+            reason = f"the hub said: {_first(error)}"
         problem = f"not in the hub's cache {constants.HF_HUB_CACHE}, and {reason}"
     command = f"hf download {name}" + (f" --revision {revision}" if revision else "")
-    raise WeightsMissing(f"no {what} of {where}: {problem}", command, instead)
+    raise WeightsMissing(f"no {what} of {where}: {problem}", command, instead, unreachable)
+
+
+def _instead(folder: Path) -> str:
+    """What a folder without weights holds."""
+    if (folder / ADAPTER).is_file():
+        try:
+            said = json.loads((folder / ADAPTER).read_text(encoding="utf-8"))
+            base = f" of {said['base_model_name_or_path']}"
+        except (OSError, ValueError, TypeError, KeyError):
+            base = ""
+        return f". It holds an adapter{base} alone ({ADAPTER}): {MERGE}"
+    for pattern, kind in NO_CHECKPOINTS.items():
+        if found := sorted(folder.glob(pattern)):
+            return f". It holds {kind} ({found[0].name})"
+    return ""
 
 
 def _has(folder: Path, names: Sequence[str]) -> bool:
@@ -224,7 +333,7 @@ def _facts(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> dict[str, st
         "architecture": type(model).__name__,
         "width": width_of(model),
         "depth": len(blocks(model)),
-        "vocabulary of the model": _vocabulary(model),
+        "vocabulary of the model": vocabulary_of(model),
         "vocabulary of the tokenizer": len(tokenizer),
     }
 
@@ -247,58 +356,10 @@ def _check_tokenizers(
         )
 
 
-def check_different(names: Sequence[str], models: Sequence[nn.Module], share: float = 0.01) -> None:
-    """No two may be one model: their weights must differ by more than `share` of their norm, which
-    those of a model saved again in half precision do not. Raises Unusable naming two."""
-    weights = [{n: p.detach() for n, p in model.named_parameters()} for model in models]
-    for (first, a), (other, b) in combinations(zip(names, weights, strict=True), 2):
-        alike = [(n, p.shape) for n, p in a.items()] == [(n, p.shape) for n, p in b.items()]
-        if alike and not weights_differ(a, b, share):
-            less = f"differ by less than {share:.0%} of their norm" if share else "are the same"
-            raise Unusable(
-                f"{first} and {other} are one model: their weights {less}; give checkpoints that "
-                "were trained apart"
-            )
-
-
-@torch.no_grad()
-def check_runs(name: str, model: nn.Module, tokens: Mapping[Split, Tensor]) -> None:
-    """The model must take sequences int64 [sequences, position], and its every site be finite on
-    one of them.
-
-    Raises Unusable for sequences too long or tokens it does not know, BadActivations.
-    """
-    config: Any = model.config
-    longest = getattr(config.get_text_config(), "max_position_embeddings", None)
-    known = _vocabulary(model)
-    for split, ids in tokens.items():
-        if longest is not None and ids.shape[1] > longest:
-            raise Unusable(
-                f"{name} knows {longest} positions, the sequences have {ids.shape[1]}: lower "
-                "--context"
-            )
-        if int(ids.max()) >= known:
-            raise Unusable(
-                f"{name} knows {known} tokens, the {split} split holds number {int(ids.max())}: "
-                "its tokenizer is another model's"
-            )
-    one = tokens["fit"][:1].to(next(model.parameters()).device)
-    for site, x in capture(model, one, site_names(len(blocks(model)))).items():
-        check_matrix(x[0], f"{name}, {site}")
-
-
-def _vocabulary(model: nn.Module) -> int:
+def vocabulary_of(model: nn.Module) -> int:
+    """Tokens that the model has embeddings of."""
     embedding: Any = model.get_input_embeddings()  # type: ignore[operator]
     return int(embedding.weight.shape[0])
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """sha256 of a model's tensors: the same wherever its files lie."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 __all__ = [
@@ -306,13 +367,11 @@ __all__ = [
     "DifferentFamilies",
     "Unusable",
     "WeightsMissing",
-    "check_different",
     "check_one_family",
-    "check_runs",
     "has_tokenizer",
     "load_causal_lm",
     "load_tokenizer",
     "locate",
     "on_device",
-    "weights_fingerprint",
+    "vocabulary_of",
 ]

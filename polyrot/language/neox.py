@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.language import corpus, seeds
@@ -21,11 +21,13 @@ LOWER_WIDTH = "--neox-width"
 
 @dataclass(frozen=True)
 class Neox:
-    """What the cohort's models are: trained on a schedule, of a width, kept in a store."""
+    """What the cohort's models are: trained on a schedule, of a width, kept in a store. skip: the
+    first positions of every sequence, which are left out of what is measured."""
 
     runtime: Runtime
     schedule: Schedule
     width: int = seeds.WIDTH
+    skip: int = 0
 
     def evaluation(self) -> Evaluation:
         """The tokenizer and the held-out sequences."""
@@ -57,11 +59,11 @@ class Neox:
             trained=trained,
             lower=LOWER_WIDTH,
             facts=FACTS,
-            start=lambda: self.cohort(trained=False),
+            start=lambda: replace(self, skip=0).cohort(trained=False),
         )
         if trained:
             made.departures = seeds.departures(self.schedule, self.width)
-        return made
+        return made.skipping(self.skip)
 
     def checkpoints(self) -> LanguageCohort:
         """The first seed on its way, the last step included."""
@@ -76,4 +78,4 @@ class Neox:
             SCALE, list(weights), models, on.tokens, made_by, lower=LOWER_WIDTH, facts=FACTS
         )
         made.departures = seeds.departures(self.schedule, self.width)
-        return made
+        return made.skipping(self.skip)

@@ -24,7 +24,7 @@ from polyrot.cohorts.cohort import (
     weights_differ,
 )
 from polyrot.dictionaries.loading import BadDictionary, Saved
-from polyrot.language import loading
+from polyrot.language import checks, identity, loading, text
 from polyrot.language.activations import TextCohort, digest
 from polyrot.language.run import AnyModelRun
 from polyrot.language.sites import blocks, site_names, width_of
@@ -47,12 +47,14 @@ def parted(name: str) -> tuple[str, str | None]:
 @dataclass(frozen=True)
 class Loaded:
     """Two models on the CPU that belong together. names: as they were given, A first. made_by:
-    fingerprints of their weights."""
+    fingerprints of their functions, and of what makes the tokens of a text. notes: what is to be
+    said of the text."""
 
     names: tuple[str, str]
     models: tuple[nn.Module, nn.Module]
-    made_by: tuple[str, str]
+    made_by: tuple[str, ...]
     tokens: Mapping[Split, Tensor]
+    notes: tuple[str, ...] = ()
 
     def cohort(self, device: torch.device | str = "cpu") -> PairCohort:
         """The cohort on a device."""
@@ -69,13 +71,16 @@ def load(
     tokens_of: Callable[[PreTrainedTokenizerBase], Mapping[Split, Tensor]],
     sae: Saved | None = None,
     progress: Progress = silent,
+    skip: int = 0,
 ) -> Loaded:
     """Both checkpoints, with every check of what may be wrong with them.
 
     a, b: hub names, with "@revision" if need be, or directories. tokens_of: makes the splits with
-    the tokenizer of A. sae: a dictionary of A, to be checked against it.
-    Raises Unusable (missing or damaged weights, two families, one model twice, sequences too
-    long), BadDictionary (another width, a site that A does not have), BadActivations.
+    the tokenizer of A. sae: a dictionary of A, to be checked against it. skip: the first positions
+    of each sequence, which are left out of what is measured.
+    Raises Unusable (missing or damaged weights, no causal model, two families, one model twice,
+    sequences too long, too few tokens), BadDictionary (another width, a site that A does not have),
+    BadActivations.
     """
     given = [parted(a), parted(b)]
     for name, revision in given:
@@ -87,14 +92,16 @@ def load(
         models.append(loading.load_causal_lm(name, revision=revision))
     progress("checkpoints", 2, 2)
     loading.check_one_family((a, b), models, tokenizers)
-    loading.check_different((a, b), models)
     if sae is not None:
         check_dictionary(sae, a, models[0])
     tokens = tokens_of(tokenizers[0])
     for name, model in zip((a, b), models, strict=True):
-        loading.check_runs(name, model, tokens)
-    made_by = (loading.weights_fingerprint(models[0]), loading.weights_fingerprint(models[1]))
-    return Loaded((a, b), (models[0], models[1]), made_by, tokens)
+        checks.check_runs(name, model, tokens, skip)
+    identity.check_different((a, b), models, tokens["score"])
+    functions = [identity.function_fingerprint(model) for model in models]
+    made_by = (*functions, text.fingerprint(tokenizers[0]))
+    notes = text.notes_on(tokenizers[0], tokens)
+    return Loaded((a, b), (models[0], models[1]), made_by, tokens, notes)
 
 
 def check_dictionary(sae: Saved, name: str, model: nn.Module) -> None:
@@ -114,8 +121,8 @@ def check_dictionary(sae: Saved, name: str, model: nn.Module) -> None:
 class PairCohort(TextCohort):
     """See `polyrot.cohorts.cohort.Cohort`: two models, the anchor A first.
 
-    tokens: int64 [sequences, position] of each split. keep: the dtype in which activations are
-    kept; they are handed out as float32.
+    tokens: int64 [sequences, position] of each split. made_by: see `Loaded`. keep: the dtype in
+    which activations are kept; they are handed out as float32.
     """
 
     scale = "pair"
@@ -149,10 +156,12 @@ class PairCohort(TextCohort):
         vocabulary = len(a.get_input_embeddings().weight)  # type: ignore[operator]
         for part in tokens.split(max(1, LOGITS // (tokens.shape[1] * vocabulary))):
             top = [m(input_ids=part, use_cache=False).logits.argmax(-1) for m in (a, b)]
-            same.append((top[0] == top[1]).sum(1).cpu().numpy())
-        hits, each = np.concatenate(same)[None], np.full(len(tokens), float(tokens.shape[1]))
+            same.append((top[0] == top[1])[:, self.skip :].sum(1).cpu().numpy())
+        kept = tokens.shape[1] - self.skip
+        hits, each = np.concatenate(same)[None], np.full(len(tokens), float(kept))
         error = error_over_sequences(hits, each)
-        share, n = hits.sum(1) / tokens.numel(), tokens.numel()
+        n = len(tokens) * kept
+        share = hits.sum(1) / n
         return agreement_by_pair(share, error, pair_labels(self), len(tokens), n)
 
     def clean_run(
@@ -163,7 +172,7 @@ class PairCohort(TextCohort):
         chosen = self.models[model]
         if dtype != (own := next(chosen.parameters()).dtype):
             raise ValueError(f"{self._called(model)} is run in {own}, not in {dtype}")
-        return AnyModelRun(chosen, tokens)
+        return AnyModelRun(chosen, tokens, self.skip)
 
     def distinct_fraction(self) -> float:
         """1.0 where the weights of the two differ by more than 1 % in norm, else 0.0."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import ScaleFacts, Split
-from polyrot.language import loading
+from polyrot.language import checks, identity, loading, text
 from polyrot.language.checkpoints import checkpoints as cohort_of_run
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import PYTHIA, Tokenised, tokenise
@@ -117,17 +117,19 @@ def _numbered(folder: Path, word: str) -> dict[int, Path]:
 
 
 def locate(source: Source) -> None:
-    """Fetch, or find, everything that `source` names. Raises WeightsMissing for all that is missing
-    at once."""
+    """Fetch, or find, everything that `source` names. A hub that does not answer is asked once.
+    Raises WeightsMissing for all that is missing at once."""
     missing: list[WeightsMissing] = []
+    unreachable = False
     wanted = dict.fromkeys([*source.seeds.values(), *source.run.values()])
     for name, revision in wanted:
         try:
-            loading.locate(name, revision=revision, instead=INSTEAD)
+            loading.locate(name, revision=revision, instead=INSTEAD, cached_only=unreachable)
         except WeightsMissing as error:
             missing.append(error)
+            unreachable |= error.unreachable
     try:
-        tokenizer_of(source)
+        tokenizer_of(source, cached_only=unreachable)
     except WeightsMissing as error:
         missing.append(error)
     if len(missing) == 1 or (missing and not missing[0].command):
@@ -140,21 +142,23 @@ def locate(source: Source) -> None:
         )
 
 
-def tokenizer_of(source: Source) -> PreTrainedTokenizerBase:
-    """The tokenizer of all of them."""
+def tokenizer_of(source: Source, *, cached_only: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of all of them. cached_only: as `loading.locate` has it."""
     name, revision = source.tokenizer
-    return loading.load_tokenizer(name, revision=revision, instead=INSTEAD)
+    return loading.load_tokenizer(name, revision=revision, instead=INSTEAD, cached_only=cached_only)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Models on the CPU, and what they are to be measured on."""
+    """Models on the CPU, and what they are to be measured on. made_by, notes: as of a pair
+    (`polyrot.language.pair.Loaded`)."""
 
     seeds: tuple[int, ...]
     models: tuple[GPTNeoXForCausalLM, ...]
     tokens: Mapping[Split, Tensor]
     phrases: Mapping[str, Tokenised]
     made_by: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     def cohort(self, device: torch.device | str = "cpu") -> LanguageCohort:
         """The cohort of scale `pythia` on a device; activations are kept as float16, as the paper's
@@ -181,6 +185,7 @@ def load(
     tokens: Mapping[Split, Tensor],
     tokenizer: PreTrainedTokenizerBase,
     progress: Progress = silent,
+    skip: int = 0,
 ) -> Loaded:
     """The seeds of `source`, with every check of what may be wrong with them.
 
@@ -191,15 +196,22 @@ def load(
     names = [f"seed {seed}" for seed in source.seeds]
     models = _models(source.seeds.values(), progress)
     loading.check_one_family(names, models, [tokenizer] * len(models))
-    loading.check_different(names, models)
     for name, model in zip(names, models, strict=True):
-        loading.check_runs(name, model, tokens)
+        checks.check_runs(name, model, tokens, skip)
+    identity.check_different(names, models, tokens["score"])
     try:
         phrases = tokenise(PYTHIA, tokenizer)
     except ValueError as error:
         raise Unusable(f"the tokenizer does not suit the paper's contrasts: {error}") from error
-    made_by = tuple(loading.weights_fingerprint(model) for model in models)
-    return Loaded(tuple(source.seeds), tuple(models), tokens, phrases, made_by)
+    made_by = tuple(identity.function_fingerprint(model) for model in models)
+    return Loaded(
+        tuple(source.seeds),
+        tuple(models),
+        tokens,
+        phrases,
+        (*made_by, text.fingerprint(tokenizer)),
+        text.notes_on(tokenizer, tokens),
+    )
 
 
 def load_run(
@@ -220,10 +232,11 @@ def load_run(
         )
     names = [f"step {step}" for step in source.run]
     models: list[Any] = _models(source.run.values(), progress)
-    loading.check_different(names, models, share=0.0)  # late ones may be near each other
     for name, model in zip(names, models, strict=True):
-        loading.check_runs(name, model, tokens)
-    made_by = [loading.weights_fingerprint(model) for model in models]
+        checks.check_runs(name, model, tokens)
+    identity.check_different(names, models, tokens["score"])
+    made_by = [identity.function_fingerprint(model) for model in models]
+    made_by.append(text.fingerprint(tokenizer_of(source)))
     moved: list[Any] = [loading.on_device(m, device, n) for n, m in zip(names, models, strict=True)]
     return cohort_of_run(
         SCALE,

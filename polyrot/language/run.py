@@ -33,15 +33,29 @@ def _causal_mask(length: int, like: Tensor) -> Tensor:
     return full.triu(1)[None, None]
 
 
+def _kept(tokens: Tensor, skip: int) -> Tensor:
+    """Where there is a next token and the position is not skipped, bool [batch, position]."""
+    kept = torch.ones_like(tokens, dtype=torch.bool)
+    kept[:, -1] = False
+    kept[:, :skip] = False
+    return kept
+
+
+def _but_first(shift: Tensor, skip: int) -> Tensor:
+    """`shift` [.., position, width], and nothing at the first positions."""
+    return shift if not skip else torch.cat([0 * shift[..., :skip, :], shift[..., skip:, :]], -2)
+
+
 class LanguageRun:
     """A clean run on tokens int64 [batch, position], in the dtype of the model's weights.
 
     The model must be in evaluation mode. Nothing follows the last position, so that it has no
-    label: `kept` is False there, and neither losses nor KLs nor targets count it. writes:
-    [blocks, batch, position, width], the stream's value at each block's output.
+    label: `kept` is False there, and neither losses nor KLs nor targets count it. skip: so many
+    first positions are not counted either, and what is put in the stream's place is not put there.
+    writes: [blocks, batch, position, width], the stream's value at each block's output.
     """
 
-    def __init__(self, model: GPTNeoXForCausalLM, tokens: Tensor) -> None:
+    def __init__(self, model: GPTNeoXForCausalLM, tokens: Tensor, skip: int = 0) -> None:
         if tokens.ndim != 2 or not len(tokens) or tokens.shape[1] < 2:
             raise ValueError(
                 f"tokens must be [batch, position] with two positions or more, not "
@@ -49,9 +63,8 @@ class LanguageRun:
             )
         self._model, self._blocks = model, blocks(model)
         self._sites = site_names(len(self._blocks))
-        self.tokens = tokens
-        self.kept = torch.ones_like(tokens, dtype=torch.bool)
-        self.kept[:, -1] = False
+        self.tokens, self._skip = tokens, skip
+        self.kept = _kept(tokens, skip)
         with torch.no_grad():
             x = model.gpt_neox.embed_in(tokens)
             positions = torch.arange(tokens.shape[1], device=tokens.device)[None]
@@ -77,6 +90,9 @@ class LanguageRun:
                 f"{len(components)} components for writes {list(writes.shape)}; each variant needs "
                 f"one component and {list(self.writes.shape[1:])}"
             )
+        if self._skip:
+            own = self.writes[torch.tensor(list(components), device=writes.device)]
+            writes = torch.cat([own[:, :, : self._skip], writes[:, :, self._skip :]], dim=2)
         at_once = self._at_once()
         order, losses = [], []
         for component in sorted(set(components)):
@@ -92,7 +108,7 @@ class LanguageRun:
         number = self._number(site)
         parts = [
             self._logits(self._tail(self._stream[number] + part.to(self._stream), number))
-            for part in shift.split(self._at_once())
+            for part in _but_first(shift, self._skip).split(self._at_once())
         ]
         return {HEAD: torch.cat(parts) if len(parts) > 1 else parts[0]}
 
@@ -144,8 +160,8 @@ class LanguageRun:
         """[variants]. sparingly: what the gradient needs is computed again rather than kept."""
         if sparingly and torch.is_grad_enabled() and x.requires_grad:
             return checkpoint(self._loss_from, x, site, False, use_reentrant=False)
-        logits = self._logits(self._tail(x, site)[:, :, :-1])
-        labels = self.tokens[:, 1:].expand(len(x), -1, -1)
+        logits = self._logits(self._tail(x, site)[:, :, self._skip : -1])
+        labels = self.tokens[:, self._skip + 1 :].expand(len(x), -1, -1)
         entropy = F.cross_entropy(logits.flatten(0, 2), labels.flatten(), reduction="none")
         return entropy.unflatten(0, (len(x), -1)).mean(1)
 
@@ -153,13 +169,12 @@ class LanguageRun:
 class AnyModelRun:
     """See `polyrot.cohorts.interventions.OpenRun`: any causal language model on tokens int64
     [batch, position], in the dtype of its weights. `kept` is False at the last position, which
-    nothing follows.
+    nothing follows; skip as of `LanguageRun`.
     """
 
-    def __init__(self, model: nn.Module, tokens: Tensor) -> None:
-        self._model, self.tokens = model, tokens
-        self.kept = torch.ones_like(tokens, dtype=torch.bool)
-        self.kept[:, -1] = False
+    def __init__(self, model: nn.Module, tokens: Tensor, skip: int = 0) -> None:
+        self._model, self.tokens, self._skip = model, tokens, skip
+        self.kept = _kept(tokens, skip)
         self._stream = capture(model, tokens, site_names(len(blocks(model))))
 
     def site(self, name: str) -> Tensor:
@@ -169,7 +184,7 @@ class AnyModelRun:
     def outputs(self, site: str, shift: Tensor) -> dict[str, Tensor]:
         """See `OpenRun.outputs`: one head, "next_token"."""
         found = []
-        for part in self.site(site) + shift.to(self.site(site)):
+        for part in self.site(site) + _but_first(shift, self._skip).to(self.site(site)):
             with hooked(self._model, {site: lambda _, x=part: x}):  # type: ignore[misc]
                 found.append(self._model(input_ids=self.tokens, use_cache=False).logits)
         return {HEAD: torch.stack(found)}

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from transformers import GPTNeoXForCausalLM
 
 from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
+from polyrot.runtime import threads
 from polyrot.runtime.device import BY_HARDWARE, memory_for, resolve_device
 from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Artifact, Checkpoint, Runtime, Store, fingerprint
@@ -151,7 +151,7 @@ def main(given: Sequence[str] | None = None) -> None:
     for seed in wanted:
         if seed not in known:
             parser.error(f"--seeds: no seed {seed!r}; the cohort has {', '.join(known)}")
-    torch.set_num_threads(arguments.threads)
+    threads.settle(arguments.threads)
     schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
     runtime = Runtime(Store(arguments.artifacts), arguments.device, ConsoleProgress())
     on = corpus.evaluation(runtime.store)

@@ -8,6 +8,7 @@ from typing import Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from polyrot.maps.arrays import Array, read
@@ -139,4 +140,35 @@ def matched_fraction(cosines: Tensor, threshold: float = 0.5) -> float:
     return float((cosines > threshold).double().mean())
 
 
-__all__ = ["Features", "matched_fraction", "max_cosine"]
+def best_match(dec_a: Tensor, dec_b: Tensor) -> Tensor:
+    """int64 [f]: for each column of dec_a [d, f] which column of dec_b [d, g] has the largest
+    cosine with it. Raises as `max_cosine`.
+
+    >>> best_match(torch.eye(3)[:, [2, 0]], torch.eye(3)).tolist()
+    [2, 0]
+    """
+    return _cosines(dec_a, dec_b).argmax(1)
+
+
+def one_to_one(dec_a: Tensor, dec_b: Tensor) -> Tensor:
+    """For each column of dec_a [d, f] its cosine with its partner among those of dec_b [d, f], in
+    the matching of largest total cosine, in which no two share a partner (the assignment problem;
+    Crouse 2016, doi:10.1109/TAES.2016.140952). [f], float64 on the CPU. Raises as `max_cosine`.
+
+    >>> a = torch.tensor([[1.0, 0.8], [0.0, 0.6]])
+    >>> one_to_one(a, torch.eye(2)).tolist()
+    [1.0, 0.6...]
+    """
+    cosines = _cosines(dec_a, dec_b).double().cpu()
+    rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)
+    return cosines[torch.from_numpy(rows), torch.from_numpy(columns)]
+
+
+def _cosines(dec_a: Tensor, dec_b: Tensor) -> Tensor:
+    """[f, g], of columns."""
+    first, second = _as_columns(dec_a, dec_b, "columns")
+    unit_a = _unit_columns(first, None, "first decoder")
+    return unit_a.T @ _unit_columns(second, None, "second decoder").to(unit_a)
+
+
+__all__ = ["Features", "best_match", "matched_fraction", "max_cosine", "one_to_one"]

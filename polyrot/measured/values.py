@@ -265,6 +265,10 @@ class PairSite:
     def __truediv__(self, other: PairSite) -> PairSite:
         return self._combined(other, operator.truediv)
 
+    def larger(self, other: PairSite) -> PairSite:
+        """The larger of the two, cell by cell and draw by draw."""
+        return self._combined(other, np.maximum)
+
     def __abs__(self) -> PairSite:
         drawn = None if self.resamples is None else abs(self.resamples)
         ceiling = None if self.ceiling is None else abs(self.ceiling)

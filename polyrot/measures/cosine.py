@@ -10,6 +10,7 @@ anchor's own basis may match better.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,10 +20,10 @@ from scipy.stats import ortho_group
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort, pair_labels
-from polyrot.dictionaries.collection import LEAST_EV, Choice
 from polyrot.dictionaries.sae import Dictionary, quality
+from polyrot.dictionaries.sparsity import LEAST_EV, Choice
 from polyrot.maps.matching import matched_fraction, max_cosine
-from polyrot.measured import Measured, PairSite
+from polyrot.measured import Measured, PairSite, interval_about
 from polyrot.measures.fits import NULL_DRAWS_SEED, Fits, seeds_used
 from polyrot.runtime.seeding import numpy_generator
 
@@ -63,18 +64,6 @@ class Agreement:
             replace(
                 getattr(self, name),
                 ceiling=ones if perfect is None else perfect[name].at(sites).values[0],
-            )
-            for name in ("fraction", "mean")
-        )
-        return replace(self, fraction=fraction, mean=mean)
-
-    def beside_turned(self, turned: Mapping[str, PairSite]) -> Agreement:
-        """The same with what an exact copy of the anchor gives whose stream is turned by a Haar
-        matrix (`one_other` of it), recorded beside each table."""
-        sites = self.fraction.sites
-        fraction, mean = (
-            getattr(self, name).also(
-                **{f"turned_copy_{s}": float(turned[name].at([s]).values[0, 0]) for s in sites}
             )
             for name in ("fraction", "mean")
         )
@@ -143,12 +132,6 @@ def noise_agreement(saes: BySite, sites: Sequence[str]) -> tuple[PairSite, Tenso
     anchors, others = ({s: saes[m, s] for s in sites} for m in (0, 1))
     tables, cosines = one_other(anchors, others, sites, "noise")
     return tables["fraction"], cosines
-
-
-def match_with_noise(noise: PairSite, cohort: Cohort) -> Measured:
-    """`noise_agreement` at the sites the paper names; all of its sites beside it."""
-    found = dict(zip(noise.sites, noise.values[0].tolist(), strict=True))
-    return Measured.of({site: found[site] for site in cohort.named_sites}).also(**found)
 
 
 def _gain(a: Tensor, b: Tensor, through: Tensor) -> tuple[float, float, float]:
@@ -260,20 +243,107 @@ def up_to_rotation(table: PairSite, l0: tuple[float, float]) -> Measured:
     dictionaries are not as registered: L0 within `l0`, EV of at least 0.9, on the anchor.
     """
 
-    def beside(name: str) -> np.ndarray:
-        return np.array([float(table.beside[f"{name}_{site}"]) for site in table.sites])
-
     found = table.also(least_l0=l0[0], largest_l0=l0[1]).mean_over_pairs()
-    reasons = []
+    ceiling = _beside(table, "two_starts") - _beside(table, "haar")
+    return found.below(ceiling).unless(_not_as_registered(table, l0))
+
+
+def _beside(table: PairSite, name: str) -> np.ndarray:
+    return np.array([float(table.beside[f"{name}_{site}"]) for site in table.sites])
+
+
+def _not_as_registered(table: PairSite, l0: tuple[float, float]) -> str:
+    """At which sites the sparse dictionaries of `universality` miss what is asked of them."""
+    ev, mean_l0, reasons = _beside(table, "ev"), _beside(table, "l0"), []
     for what, values, missed in (
-        (f"EV below {LEAST_EV}", beside("ev"), beside("ev") < LEAST_EV),
-        (f"L0 below {l0[0]:g}", beside("l0"), beside("l0") < l0[0]),
-        (f"L0 above {l0[1]:g}", beside("l0"), beside("l0") > l0[1]),
+        (f"EV below {LEAST_EV}", ev, ev < LEAST_EV),
+        (f"L0 below {l0[0]:g}", mean_l0, mean_l0 < l0[0]),
+        (f"L0 above {l0[1]:g}", mean_l0, mean_l0 > l0[1]),
     ):
         if missed.any():
             low, high = values[missed].min(), values[missed].max()
             reasons.append(
                 f"{what} at {missed.sum()} of {len(missed)} sites ({low:.3g} to {high:.3g})"
             )
-    unmet = f"the dictionaries are not as registered: {', '.join(reasons)}" if reasons else ""
-    return found.below(beside("two_starts") - beside("haar")).unless(unmet)
+    return f"the dictionaries are not as registered: {', '.join(reasons)}" if reasons else ""
+
+
+def between_starts(
+    cohort: Cohort, starts: Mapping[int, Mapping[str, Dictionary]], haar_draws: int = 8
+) -> PairSite:
+    """What dictionaries of one model, the anchor, share: by pair of starts and site the fraction of
+    live columns matched, less that through Haar matrices. starts: by start, dictionaries by site.
+    """
+    sites = list(next(iter(starts.values())))
+    rng = numpy_generator(NULL_DRAWS_SEED, "Haar in place of R, between starts")
+    live = {
+        (start, site): quality(sae, cohort.activations("score", site)[0]).live.cpu()
+        for start, saes in starts.items()
+        for site, sae in saes.items()
+    }
+
+    def shared(one: int, other: int, site: str) -> float:
+        a, b = starts[one][site].decoder, starts[other][site].decoder
+        masks = live[one, site], live[other, site]
+        draws = ortho_group.rvs(len(a), size=haar_draws, random_state=rng)
+        chance = [
+            matched_fraction(
+                max_cosine(a, torch.from_numpy(q).to(b) @ b, *masks, features="columns")
+            )
+            for q in draws
+        ]
+        return matched_fraction(max_cosine(a, b, *masks, features="columns")) - float(
+            np.mean(chance)
+        )
+
+    pairs = list(itertools.combinations(starts, 2))
+    values = np.array([[shared(*pair, site) for site in sites] for pair in pairs])
+    return PairSite(values, tuple(f"{a}-{b}" for a, b in pairs), tuple(sites))
+
+
+def relative_to_ceiling(table: PairSite, starts: PairSite, l0: tuple[float, float]) -> Measured:
+    """The table of `universality`, mean over pairs, over that of `between_starts`, mean over pairs
+    of starts, by site. Two dictionaries of one model give 1.
+
+    Its interval is of the pairs of siblings and of the starts at once (a jackknife over starts, as
+    their pairs overlap). Out of reach as `up_to_rotation`, and where starts share nothing.
+    """
+    n, share, ceiling = len(table.pairs), table.values.mean(0), starts.values.mean(0)
+    names = sorted({name for pair in starts.pairs for name in pair.split("-")}, key=int)
+    without = np.array(
+        [
+            starts.values[[name not in pair.split("-") for pair in starts.pairs]].mean(0)
+            for name in names
+        ]
+    )
+    k = len(names)
+    of_starts = np.sqrt((k - 1) / k * np.square(without - without.mean(0)).sum(0))
+    of_pairs = table.values.std(0, ddof=1) / n**0.5 if n > 1 else np.zeros_like(share)
+    least = [
+        interval_about(float(value), float(error), "pairs", freedom=k - 1).low
+        for value, error in zip(ceiling, of_starts, strict=True)
+    ]
+    nothing = [site for site, low in zip(table.sites, least, strict=True) if low <= 0]
+    safe = np.where(ceiling > 0, ceiling, 1.0)
+    ratio = share / safe
+    error = np.hypot(of_pairs, ratio * of_starts) / safe
+    freedom = min(n, k) - 1
+    unmet = _not_as_registered(table, l0)
+    if nothing and not unmet:
+        unmet = f"what starts on one model share is not above Haar's at {', '.join(nothing)}"
+    beside = {f"between_starts_{s}": float(x) for s, x in zip(starts.sites, ceiling, strict=True)}
+    beside |= {f"siblings_{s}": float(x) for s, x in zip(table.sites, share, strict=True)}
+    found = Measured(
+        ratio,
+        table.sites,
+        beside=beside,
+        seeds=dict(table.seeds),
+        counts={"pairs": n, "starts": k, "sites": len(table.sites)},
+        intervals=tuple(
+            interval_about(float(r), float(e), "pairs", freedom=freedom)
+            for r, e in zip(ratio, error, strict=True)
+        )
+        if freedom
+        else (),
+    )
+    return found.below(1.0).unless(unmet)

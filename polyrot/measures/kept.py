@@ -15,7 +15,7 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.groups import Group
 from polyrot.measured import PairSite
 from polyrot.measures.fits import NULL_DRAWS_SEED
 from polyrot.store import Artifact, Store

@@ -237,13 +237,14 @@ def measure_transfer(
     *,
     draws: int = DRAWS,
     copies: int = COPIES,
+    likeness: Sequence[str] = OF_LIKENESS,
 ) -> Transfer:
     """Score the anchor's dictionaries `saes` (by site) on every sibling.
 
     seed: draws the noise, the sequences and the copies. draws: of the score split's sequences, the
     same for every table, pair and site; 0, or a split of one sequence, leaves resamples out.
-    copies: of the anchor, whose scores by the same code are the ceilings of OF_LIKENESS; 0 leaves
-    ceilings out. With draws, recorded beside the rotated and the pointwise scores: the share of
+    copies: of the anchor, whose scores by the same code are the ceilings of the tables `likeness`;
+    0 leaves ceilings out. With draws, recorded beside the rotated and the pointwise scores: the share of
     tokens whose prefix was fitted on, where the cohort has tokens.
     """
     perfect = ExactCopies(cohort, fits.sites, copies, derive(seed, "exact copies"))
@@ -270,13 +271,13 @@ def measure_transfer(
         cells.put_pairs(fits, j, sae, anchor, siblings, list(cells.values))
         if exact is not None:
             turned = perfect.beside(anchor, site)[1:]
-            ceilings.put_pairs(exact, j, sae, anchor, turned, OF_LIKENESS)
+            ceilings.put_pairs(exact, j, sae, anchor, turned, likeness)
     beside = _prefixes(cohort) if draws else {}
     counts = {"tokens": len(sequence), "sequences": sequences}
 
     def ceiling(name: str) -> np.ndarray | None:
         """[sites], where the table has one; the anchor's own score is its own."""
-        if not copies or name not in ("self_ev", *OF_LIKENESS):
+        if not copies or name not in ("self_ev", *likeness):
             return None
         of = cells if name == "self_ev" else ceilings
         mean: np.ndarray = of.values[name][0].mean(0)

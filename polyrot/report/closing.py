@@ -29,6 +29,11 @@ class Closing:
     new: int = 0
     rewritten: bool = False
 
+    @property
+    def without_a_test(self) -> bool:
+        """Whether a registered claim has no test, so that a whole run says too little."""
+        return any(c.verdict is Verdict.NOT_WRITTEN for c in self.conclusions)
+
     def last_line(self, exit_status: int) -> str:
         """What the run amounts to, in one sentence, and what its exit status says.
 
@@ -43,9 +48,11 @@ class Closing:
         state = "NOT as recorded in" if self.changed else "As recorded in"
         if self.rewritten:
             state = "Recorded now in"
+        if counts[Verdict.NOT_WRITTEN]:
+            found += f", {counts[Verdict.NOT_WRITTEN]} without a test, which is an error"
         changes = f"{self.changed} verdict{'' if self.changed == 1 else 's'} changed"
         changes += f", {self.new} not in it yet" if self.new else ""
-        expected = exit_status == 0 or self.changed or self.new
+        expected = exit_status == 0 or self.changed or self.new or self.without_a_test
         so = "so exit status" if expected else "but something else failed: exit status"
         text = f"{state} claims/verdicts.toml: {found}; {changes}, {so} {exit_status}."
         if any(counts[verdict] for verdict in NOT_HELD):

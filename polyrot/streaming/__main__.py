@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
-from polyrot.dictionaries.loading import CONFIGURATION, WEIGHTS, load_sae
+from polyrot.dictionaries.loading import load_sae
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.language.loading import (
     Unusable,
@@ -30,6 +30,7 @@ from polyrot.language.loading import (
 )
 from polyrot.language.sites import blocks, capture, site_names, width_of
 from polyrot.maps.checks import check_enough_tokens
+from polyrot.runtime import threads
 from polyrot.runtime.device import NoDevice, resolve_device
 from polyrot.runtime.progress import ConsoleProgress, Progress, silent
 from polyrot.store import Artifact, Runtime, Store
@@ -145,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _device(options: argparse.Namespace, local: int, size: int) -> torch.device:
     """Where this process computes; its threads and its CUDA device are set."""
     if options.threads:
-        torch.set_num_threads(options.threads)
+        threads.settle(options.threads)
     if options.device_map is not None:
         if size > 1:
             raise Unusable(
@@ -292,8 +293,8 @@ def _dictionaries(
         if saved.site in found:
             raise Unusable(f"--sae {folder}: a second dictionary of {saved.site}; give one a site")
         sha = hashlib.sha256()
-        for name in (CONFIGURATION, WEIGHTS):
-            sha.update((folder / name).read_bytes())
+        for file in reversed(saved.files):
+            sha.update(file.read_bytes())
         found[saved.site] = (sha.hexdigest(), _on(saved.dictionary.to(device), device))
     return found
 

@@ -9,8 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
+from polyrot.runtime import threads
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Runtime, Store
@@ -59,7 +58,7 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
     for part in parts:
         if part not in PARTS:
             parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
-    torch.set_num_threads(arguments.threads)
+    threads.settle(arguments.threads)
     progress = ConsoleProgress()
     runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
     workshop = Workshop(runtime, PROFILES[arguments.schedule], say=progress.say)

@@ -17,7 +17,8 @@ import torch
 from transformers import GPTNeoXForCausalLM
 
 from polyrot.dictionaries import training as dictionary_training
-from polyrot.dictionaries.collection import AT_ONCE, Group
+from polyrot.dictionaries.collection import AT_ONCE
+from polyrot.dictionaries.groups import Group
 from polyrot.language import corpus
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training

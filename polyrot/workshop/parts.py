@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from polyrot.cohorts.cohort import ScaleFacts
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries import groups
+from polyrot.dictionaries.groups import Group
 
 Models = Literal["trained", "untrained", "checkpoints"]
 Sparsity = Literal["published", "to be chosen", "chosen"]
@@ -35,20 +35,21 @@ class Part:
 PARTS: dict[str, Part] = {
     part.name: part
     for part in (
-        Part("anchor", collection.anchor),
-        Part("sparsity", collection.planned_grid, l1="to be chosen"),
-        Part("wide", collection.wide, wanted=lambda facts: facts.wide),
-        Part("untrained", collection.anchor, models="untrained"),
-        Part("published", collection.published, wanted=lambda facts: facts.shared_start),
-        Part("noise", collection.noise, wanted=lambda facts: facts.shared_start),
-        Part("turned", collection.turned, wanted=lambda facts: facts.shared_start),
-        Part("own", collection.own),
-        Part("second-start", collection.second_start),
-        Part("sparse", collection.sparse, l1="chosen", needs=("sparsity",)),
-        Part("drift", collection.drift, models="checkpoints", wanted=lambda facts: facts.drift),
+        Part("anchor", groups.anchor),
+        Part("sparsity", groups.planned_grid, l1="to be chosen"),
+        Part("wide", groups.wide, wanted=lambda facts: facts.wide),
+        Part("untrained", groups.anchor, models="untrained"),
+        Part("published", groups.published, wanted=lambda facts: facts.shared_start),
+        Part("noise", groups.noise, wanted=lambda facts: facts.shared_start),
+        Part("turned", groups.turned, wanted=lambda facts: facts.shared_start),
+        Part("own", groups.own),
+        Part("second-start", groups.second_start),
+        Part("sparse", groups.sparse, l1="chosen", needs=("sparsity",)),
+        Part("more-starts", groups.more_starts, l1="chosen", needs=("sparsity",)),
+        Part("drift", groups.drift, models="checkpoints", wanted=lambda facts: facts.drift),
         Part(
             "half-way",
-            collection.half_way,
+            groups.half_way,
             models="checkpoints",
             wanted=lambda facts: facts.drift and facts.every_site,
         ),

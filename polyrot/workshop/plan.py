@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.groups import Group
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import groups
 from polyrot.dictionaries import training as dictionary_training
-from polyrot.dictionaries.collection import Group
+from polyrot.dictionaries.groups import Group
 from polyrot.language import seeds as language_seeds
 from polyrot.language import training as language_training
 from polyrot.runtime.device import BF16
@@ -24,7 +24,7 @@ class Profile:
     """Schedules of one name. dictionaries: of the toys; language_dictionaries: of language models
     trained here and of a pair; pythia_dictionaries: the paper's protocol, but for a trial.
     other_...: of the dictionaries that the paper does not train (all but those of
-    `polyrot.dictionaries.collection.BY_PROTOCOL`), where it is another. shorter_content: of the toy
+    `polyrot.dictionaries.groups.BY_PROTOCOL`), where it is another. shorter_content: of the toy
     that is trained on these alone."""
 
     toy: Schedule
@@ -39,7 +39,7 @@ class Profile:
     def dictionaries_of(
         self,
         cohort: Cohort,
-        make: Callable[..., Group] = collection.anchor,
+        make: Callable[..., Group] = groups.anchor,
         trained: bool | None = None,
     ) -> dictionary_training.Schedule:
         """The schedule of a cohort's dictionaries, of the group that `make` makes. trained: whether
@@ -50,15 +50,15 @@ class Profile:
         if cohort.facts.language:
             usual, other = self.language_dictionaries, self.other_language_dictionaries
         trained = cohort.trained if trained is None else trained
-        by_protocol = trained and make in collection.BY_PROTOCOL
+        by_protocol = trained and make in groups.BY_PROTOCOL
         return usual if by_protocol or other is None else other
 
 
 _SHIPPED = Profile(
     seeds.FULL,
-    dictionary_training.Schedule(batch=1024, precision=BF16),
+    dictionary_training.Schedule(),
     language_seeds.SHIPPED,
-    dictionary_training.Schedule(steps=2000, batch=1024, precision=BF16),
+    dictionary_training.Schedule(steps=2000, batch=1024),
     other_dictionaries=dictionary_training.Schedule(batch=1024, precision=BF16),
     other_language_dictionaries=dictionary_training.Schedule(
         steps=2000, batch=1024, precision=BF16

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Choice, Group, Spec
+from polyrot.dictionaries import collection, groups, sparsity
+from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
+from polyrot.dictionaries.sparsity import Choice
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language.cohort import LanguageCohort
@@ -38,13 +39,14 @@ class Workshop:
     runtime: Runtime
     profile: Profile
     width: int = WIDTH
+    skip: int = 0
     say: Callable[[str], None] = silence
     announced: set[str] = field(default_factory=set, compare=False)
 
     @property
     def neox(self) -> Neox:
         """The language models of scale neox."""
-        return Neox(self.runtime, self.profile.language, self.width)
+        return Neox(self.runtime, self.profile.language, self.width, self.skip)
 
     @property
     def is_silent(self) -> bool:
@@ -153,21 +155,21 @@ class Workshop:
     def named(
         self, cohort: Cohort, make: Callable[..., Group], *more: object
     ) -> dict[Spec, Dictionary]:
-        """A group of `polyrot.dictionaries.collection` by its function."""
+        """A group of `polyrot.dictionaries.groups` by its function."""
         return self.group(cohort, make(cohort, self.profile.dictionaries_of(cohort, make), *more))
 
     def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
         """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
-        schedule = self.profile.dictionaries_of(cohort, collection.sparse_grid)
-        grid = collection.sparse_grid(cohort, schedule)
-        wanted = collection.l0_range(cohort)
+        schedule = self.profile.dictionaries_of(cohort, groups.sparse_grid)
+        grid = groups.sparse_grid(cohort, schedule)
+        wanted = sparsity.l0_range(cohort)
 
         def build(_: Checkpoint) -> Artifact:
             trained = self.group(cohort, grid)
             choices = [
-                collection.choose_l1(trained, cohort.activations("fit", site)[0], site, l0=wanted)
+                sparsity.choose_l1(trained, cohort.activations("fit", site)[0], site, l0=wanted)
                 for site in cohort.internal
             ]
             found = [
@@ -189,7 +191,15 @@ class Workshop:
 
     def sparse(self, cohort: Cohort) -> dict[Spec, Dictionary]:
         """The sparse dictionaries of the siblings and of the anchor's second start."""
-        return self.named(cohort, collection.sparse, self.chosen_l1(cohort))
+        return self.named(cohort, groups.sparse, self.chosen_l1(cohort))
+
+    def starts(self, cohort: Cohort) -> dict[int, dict[str, Dictionary]]:
+        """The anchor's sparse dictionaries by start and site: its own and the further ones."""
+        found = {groups.SHARED_START: {s: d for s, (_, d) in self.chosen(cohort).items()}}
+        more = self.named(cohort, groups.more_starts, self.chosen_l1(cohort))
+        for spec, dictionary in more.items():
+            found.setdefault(spec.start, {})[spec.site] = dictionary
+        return found
 
     def train(self, part: Part, cohort: Cohort) -> None:
         """Train the dictionaries of one part, or find that they are there."""

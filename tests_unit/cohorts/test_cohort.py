@@ -18,7 +18,7 @@ from polyrot.cohorts.cohort import (
     error_over_sequences,
     share_of_distinct,
 )
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import collection, groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.measures.fits import fit_all
 from polyrot.measures.transfer import measure_transfer
@@ -60,7 +60,7 @@ def test_what_a_cohort_need_not_say() -> None:
 
 def test_it_is_measured_without_a_word_about_its_scale(tmp_path: Path) -> None:
     made = Minimal()
-    group = collection.anchor(made, SCHEDULE)
+    group = groups.anchor(made, SCHEDULE)
     saes = collection.trained(Runtime(Store(tmp_path)), made, group)
     found = measure_transfer(made, fit_all(made), {s.site: d for s, d in saes.items()})
     assert found.naive_ev.pairs == ("0-1", "0-2")
@@ -81,17 +81,18 @@ def test_what_it_lacks_is_named(tmp_path: Path) -> None:
 def test_facts_decide_dictionaries_and_schedule() -> None:
     made, toy = Minimal(), Minimal()
     toy.facts = seeds.TOYS["toy_a"].facts
+    shared = tuple(dict.fromkeys((*made.named_sites, made.sites[-1])))
     for make, language, every in (
-        (collection.published, made.named_sites, made.sites),
-        (collection.own, made.internal, made.sites),
-        (collection.noise, made.named_sites, made.internal),
+        (groups.published, shared, made.named_sites),
+        (groups.own, made.internal, made.sites),
+        (groups.noise, made.named_sites, made.named_sites),
     ):
         for cohort, sites, l1 in ((made, language, 1e-5), (toy, every, 1e-3)):
             specs = make(cohort, SCHEDULE).specs
             assert tuple(dict.fromkeys(spec.site for spec in specs)) == sites
             assert {spec.l1 for spec in specs} == {l1}
-    assert {(s.model, s.site) for s in collection.drift(made, SCHEDULE).specs} == {(0, made.middle)}
-    assert len(collection.drift(toy, SCHEDULE).specs) == 2 * len(toy.sites)
+    assert {(s.model, s.site) for s in groups.drift(made, SCHEDULE).specs} == {(0, made.middle)}
+    assert len(groups.drift(toy, SCHEDULE).specs) == 2 * len(toy.sites)
     profile, paper = PROFILES["full"], Minimal()
     paper.facts = ScaleFacts(from_paper=True)
     assert profile.dictionaries_of(made) is profile.language_dictionaries
@@ -103,12 +104,12 @@ def test_the_planned_grid_is_as_large_as_the_trained_one() -> None:
     made, toy = Minimal(), Minimal()
     toy.facts = seeds.TOYS["toy_b"].facts
     for cohort in (made, toy):
-        trained = collection.sparse_grid(cohort, SCHEDULE)
-        planned = collection.planned_grid(cohort, SCHEDULE)
+        trained = groups.sparse_grid(cohort, SCHEDULE)
+        planned = groups.planned_grid(cohort, SCHEDULE)
         assert [(s.model, s.site) for s in planned.specs] == [
             (s.model, s.site) for s in trained.specs
         ]
-    assert collection.planned_grid(toy, SCHEDULE) == collection.sparse_grid(toy, SCHEDULE)
+    assert groups.planned_grid(toy, SCHEDULE) == groups.sparse_grid(toy, SCHEDULE)
 
 
 # ------------------------------------------------------------------------- agreement, distinctness

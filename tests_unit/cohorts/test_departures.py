@@ -13,7 +13,7 @@ from fixtures import departures as of_tests
 from fixtures.dictionaries import Shelf
 from polyrot.cohorts import departures
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import groups
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
@@ -162,13 +162,13 @@ class Models(CohortDefaults):
 
 def test_a_groups_sparsity_is_held_against_the_papers_where_it_is_published() -> None:
     language, paper = Models(neox.FACTS), PROFILES["full"].language_dictionaries
-    assert collection.departures(language, collection.anchor(language, paper)) == ()
-    (said,) = collection.departures(language, collection.drift(language, paper))
+    assert groups.departures(language, groups.anchor(language, paper)) == ()
+    (said,) = groups.departures(language, groups.drift(language, paper))
     assert said == (
         "language models' dictionaries of checkpoints: an l1 of 1e-05 where the paper takes 0.001"
     )
-    chosen = collection.sparse(language, paper, dict.fromkeys(language.internal, 0.05))
-    assert collection.departures(language, chosen) == ()
+    chosen = groups.sparse(language, paper, dict.fromkeys(language.internal, 0.05))
+    assert groups.departures(language, chosen) == ()
 
 
 def test_neox_departs_from_pythia() -> None:

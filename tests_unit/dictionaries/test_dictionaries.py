@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
-from polyrot.dictionaries import collection, sae, training
+from polyrot.dictionaries import collection, groups, sae, sparsity, training
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.checks import BadActivations
@@ -138,19 +138,25 @@ class OneSiteCohort(CohortDefaults):
         return torch.randn(2, 300, 6, generator=torch_generator(0, split, site))
 
 
-def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
-    cohort, store = OneSiteCohort(), Store(tmp_path)
-    group = collection.own(cohort, TINY)
-    assert [(s.model, s.site) for s in group.specs] == [(1, s) for s in cohort.sites]
+def dies_at_the_second(monkeypatch):
+    """The stages of the trainings asked for from here on, of which the second is interrupted."""
     trained, calls = training.train, []
 
-    def dies_at_the_second(*arguments, **more):
+    def train(*arguments, **more):
         calls.append(more["stage"])
         if len(calls) == 2:
             raise KeyboardInterrupt
         return trained(*arguments, **more)
 
-    monkeypatch.setattr(collection, "train", dies_at_the_second)
+    monkeypatch.setattr(collection, "train", train)
+    return calls
+
+
+def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
+    cohort, store = OneSiteCohort(), Store(tmp_path)
+    group = groups.own(cohort, TINY)
+    assert [(s.model, s.site) for s in group.specs] == [(1, s) for s in cohort.sites]
+    calls = dies_at_the_second(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         collection.trained(Runtime(store), cohort, group)
     first = collection.trained(Runtime(store), cohort, group)
@@ -163,20 +169,12 @@ def test_groups_go_through_the_store_and_resume(tmp_path, monkeypatch):
 
 def test_states_of_one_training_are_the_shorter_trainings(tmp_path, monkeypatch):
     cohort, steps = OneSiteCohort(), (3, 7, 10)
-    group = collection.own(cohort, replace(TINY, steps=10))
+    group = groups.own(cohort, replace(TINY, steps=10))
     alone = {
         s: collection.trained(Runtime(Store(tmp_path / f"{s}")), cohort, group.after(s))
         for s in steps
     }
-    trained, calls = training.train, []
-
-    def counted(*arguments, **more):
-        calls.append(more["stage"])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return trained(*arguments, **more)
-
-    monkeypatch.setattr(collection, "train", counted)
+    calls = dies_at_the_second(monkeypatch)
     runtime = Runtime(Store(tmp_path / "together"))
     with pytest.raises(KeyboardInterrupt):
         collection.along(runtime, cohort, group, steps)
@@ -187,6 +185,7 @@ def test_states_of_one_training_are_the_shorter_trainings(tmp_path, monkeypatch)
             assert torch.equal(together[step][spec].w_enc, alone[step][spec].w_enc), step
     assert not torch.equal(together[3][group.specs[0]].w_enc, together[7][group.specs[0]].w_enc)
     # What is missing is trained to the last missing step and no further.
+    trained = training.train
     monkeypatch.setattr(collection, "train", lambda *a, **m: calls.append(a[5]) or trained(*a, **m))
     again = Runtime(Store(tmp_path / "7"))
     collection.along(again, cohort, group, (3, 7))
@@ -194,16 +193,8 @@ def test_states_of_one_training_are_the_shorter_trainings(tmp_path, monkeypatch)
 
 
 def test_progress_that_kept_other_states_is_not_resumed(tmp_path, monkeypatch):
-    cohort, group = OneSiteCohort(), collection.own(OneSiteCohort(), replace(TINY, steps=10))
-    trained, calls = training.train, []
-
-    def dies_at_the_second(*arguments, **more):
-        calls.append(more["stage"])
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return trained(*arguments, **more)
-
-    monkeypatch.setattr(collection, "train", dies_at_the_second)
+    cohort, group = OneSiteCohort(), groups.own(OneSiteCohort(), replace(TINY, steps=10))
+    calls = dies_at_the_second(monkeypatch)
     runtime = Runtime(Store(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         collection.trained(runtime, cohort, group)
@@ -216,16 +207,16 @@ def test_progress_that_kept_other_states_is_not_resumed(tmp_path, monkeypatch):
 def test_readings_are_the_papers_where_the_protocol_is():
     toy, language = OneSiteCohort(), OneSiteCohort()
     language.facts = ScaleFacts()
-    assert collection.readings(toy, Schedule()) == (4000, 6000)
-    assert collection.readings(toy, Schedule(batch=1024)) == (6000,)
-    assert collection.readings(language, Schedule(steps=4000)) == (4000,)
+    assert groups.readings(toy, Schedule()) == (4000, 6000)
+    assert groups.readings(toy, Schedule(batch=1024)) == (6000,)
+    assert groups.readings(language, Schedule(steps=4000)) == (4000,)
 
 
 def test_shared_and_own_starts(tmp_path):
     cohort = OneSiteCohort()
-    assert {s.start for s in collection.published(cohort, TINY).specs} == {0}
-    assert {s.start for s in collection.own(cohort, TINY).specs} == {1}
-    assert {s.start for s in collection.anchor(cohort, TINY).specs} == {0}
+    assert {s.start for s in groups.published(cohort, TINY).specs} == {0}
+    assert {s.start for s in groups.own(cohort, TINY).specs} == {1}
+    assert {s.start for s in groups.anchor(cohort, TINY).specs} == {0}
 
 
 def test_isotropic_noise_keeps_the_scale_and_nothing_else():
@@ -243,14 +234,13 @@ def test_sparsity_is_the_best_ev_within_range(monkeypatch):
     def fake(dictionary, x):
         return sae.Quality(dictionary.ev, dictionary.l0, 0.0, torch.ones(1))
 
-    monkeypatch.setattr(collection, "quality", fake)
+    monkeypatch.setattr(sparsity, "quality", fake)
 
     def choose(*pairs, ev=0.9):
         grid = {
-            collection.Spec(0, "s", 0, l1): type("D", (), {"l0": l0, "ev": e})
-            for l1, l0, e in pairs
+            groups.Spec(0, "s", 0, l1): type("D", (), {"l0": l0, "ev": e}) for l1, l0, e in pairs
         }
-        return collection.choose_l1(grid, None, "s", l0=(4, 16), ev=ev)
+        return sparsity.choose_l1(grid, None, "s", l0=(4, 16), ev=ev)
 
     chosen = choose((1e-3, 40, 0.99), (1e-2, 15, 0.95), (2e-2, 8, 0.93))
     assert (chosen.l1, chosen.admissible) == (1e-2, True)
@@ -289,7 +279,7 @@ def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
     first = workshop.chosen(cohort)
     assert list(first) == list(cohort.internal)
     choice, dictionary = first["resid_post_0"]
-    assert choice.l1 in collection.L1_GRID
+    assert choice.l1 in groups.L1_GRID
     (grid,) = (tmp_path / "dictionaries").glob("*sparse-grid*")
     grid.unlink()
     again = workshop.chosen(cohort)

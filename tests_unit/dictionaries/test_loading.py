@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from polyrot.dictionaries import __main__ as listing
-from polyrot.dictionaries import loading
+from polyrot.dictionaries.loading import __main__ as exporting
+from polyrot.dictionaries.loading import saelens
 from polyrot.dictionaries.loading import BadDictionary, hook_of, load_sae, save_sae, site_of
 from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import initialise
@@ -137,6 +138,10 @@ def copy(tmp_path):
         ({"architecture": "topk", "k": 17}, "topk with k = 17 of 16 features"),
         ({"metadata": 3}, r"metadata in cfg\.json is 3, not a table"),
         ({"activation_fn_kwargs": [3]}, r"activation_fn_kwargs in cfg\.json is \[3\], not a table"),
+        ({"apply_b_dec_to_input": "false"}, r"apply_b_dec_to_input in cfg\.json is 'false', neither"),
+        ({"rescale_acts_by_decoder_norm": "True"}, "is 'True', neither true nor false"),
+        ({"prepend_bos": 1}, "prepend_bos in cfg.json is 1, neither true nor false"),
+        ({"d_in": "8"}, r"d_in in cfg\.json is '8', no whole number above 0"),
         ({"architecture": "jumprelu"}, "but jumprelu asks for W_dec, W_enc, b_dec, b_enc, thresh"),
     ],
 )
@@ -167,7 +172,7 @@ def test_what_it_was_trained_on_and_is_otherwise_here_is_told(copy):
 
 
 def test_missing_and_damaged_files(copy, tmp_path):
-    with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
+    with pytest.raises(BadDictionary, match=r"holds no dictionary; read are directories with"):
         load_sae(tmp_path)
     folder = copy()
     weights = folder / "sae_weights.safetensors"
@@ -192,10 +197,15 @@ def test_missing_and_damaged_files(copy, tmp_path):
     with pytest.raises(BadDictionary, match="is damaged"):
         load_sae(folder)
     weights.unlink()
-    with pytest.raises(BadDictionary, match="read from safetensors alone"):
+    with pytest.raises(BadDictionary, match=r"has cfg\.json and no weights"):
         load_sae(folder)
-    (folder / "cfg.json").write_text("{")
-    with pytest.raises(BadDictionary, match="is not JSON"):
+    save_file(tensors, weights)
+    for text in ("{", "[" * 100_000, '{"d_in": ' + "9" * 5000 + "}"):
+        (folder / "cfg.json").write_text(text)
+        with pytest.raises(BadDictionary, match="is not JSON"):
+            load_sae(folder)
+    (folder / "cfg.json").unlink()
+    with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
         load_sae(folder)
 
 
@@ -203,7 +213,7 @@ def test_missing_and_damaged_files(copy, tmp_path):
 def test_a_kill_leaves_the_old_the_new_or_none(dies_at, tmp_path, monkeypatch):
     """Killed before the weights, the configuration, or after both have their place."""
     save_sae(tmp_path, own(3), "resid_pre_0", "old")
-    renamed, replace = [], loading.os.replace
+    renamed, replace = [], saelens.os.replace
 
     def dying(source, target):
         if len(renamed) == dies_at:
@@ -211,11 +221,11 @@ def test_a_kill_leaves_the_old_the_new_or_none(dies_at, tmp_path, monkeypatch):
         renamed.append(target)
         replace(source, target)
 
-    monkeypatch.setattr(loading.os, "replace", dying)
+    monkeypatch.setattr(saelens.os, "replace", dying)
     if dies_at < 2:
         with pytest.raises(KeyboardInterrupt):
             save_sae(tmp_path, own(4), "resid_pre_0", "new")
-        with pytest.raises(BadDictionary, match=r"has no cfg\.json"):
+        with pytest.raises(BadDictionary, match=r"holds no dictionary|has no cfg\.json"):
             load_sae(tmp_path)
     else:
         save_sae(tmp_path, own(4), "resid_pre_0", "new")
@@ -230,7 +240,7 @@ def test_what_cannot_be_written_leaves_the_old(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     save_sae(tmp_path, own(3), "resid_pre_0", "old")
-    monkeypatch.setattr(loading, "save_file", full_disk)
+    monkeypatch.setattr(saelens, "save_file", full_disk)
     with pytest.raises(OSError, match="No space left"):
         save_sae(tmp_path, own(4), "resid_pre_0", "new")
     assert load_sae(tmp_path).model == "old"
@@ -258,13 +268,13 @@ def refused(capsys, main, *arguments):
 
 
 def test_command_line_saves_one_of_a_group(group, tmp_path, capsys):
-    loading.main([str(group), str(tmp_path / "out"), "--site", "resid_post_0"])
+    exporting.main([str(group), str(tmp_path / "out"), "--site", "resid_post_0"])
     saved = load_sae(tmp_path / "out")
     torch.testing.assert_close(saved.dictionary.w_dec, own(2).w_dec)
     assert (saved.site, saved.model) == ("resid_post_0", "")
-    message = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_post_7")
+    message = refused(capsys, exporting.main, group, tmp_path / "out", "--site=resid_post_7")
     assert "has no dictionary of model 0 at resid_post_7" in message
-    message = refused(capsys, loading.main, group, tmp_path / "out", "--site=resid_mid_0")
+    message = refused(capsys, exporting.main, group, tmp_path / "out", "--site=resid_mid_0")
     assert "site resid_mid_0 has no name in SAELens" in message
 
 
@@ -279,13 +289,13 @@ def test_commands_name_a_file_that_is_damaged_or_foreign(group, tmp_path, capsys
     out, store = tmp_path / "out", Store(tmp_path / "store")
     store.get_or_build("steering", {"a": 1}, lambda _: Artifact({}, {}), name="other")
     (foreign,) = (tmp_path / "store" / "steering").glob("other*.safetensors")
-    message = refused(capsys, loading.main, foreign, out, "--site=resid_pre_0")
+    message = refused(capsys, exporting.main, foreign, out, "--site=resid_pre_0")
     assert f"{foreign} is of kind steering, not dictionaries" in message
-    message = refused(capsys, loading.main, tmp_path / "nowhere", out, "--site=resid_pre_0")
+    message = refused(capsys, exporting.main, tmp_path / "nowhere", out, "--site=resid_pre_0")
     assert f"{tmp_path / 'nowhere'}: it cannot be read" in message
     group.write_bytes(group.read_bytes()[:-20])
     for main, arguments in (
-        (loading.main, (group, out, "--site=resid_pre_0")),
+        (exporting.main, (group, out, "--site=resid_pre_0")),
         (listing.main, (group.parents[1],)),
     ):
         message = refused(capsys, main, *arguments)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from polyrot.cohorts.cohort import SPLITS, CohortDefaults
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import collection, groups
 from polyrot.dictionaries.loading import read_group
 from polyrot.dictionaries.sae import quality
 from polyrot.dictionaries.training import Schedule
@@ -35,33 +35,33 @@ class Planted(CohortDefaults):
 
 def test_a_second_start_is_the_anchor_from_another_start_at_the_same_sparsity() -> None:
     cohort = Planted()
-    anchor, again = (g(cohort, SHORT) for g in (collection.anchor, collection.second_start))
+    anchor, again = (g(cohort, SHORT) for g in (groups.anchor, groups.second_start))
     assert [s.site for s in again.specs] == list(cohort.internal)
     assert {s.model for s in again.specs} == {0}
     assert {s.l1 for s in again.specs} == {s.l1 for s in anchor.specs}
     starts = {s.start for s in again.specs}
-    assert starts == {collection.SECOND_START}
-    others = (*anchor.specs, *collection.own(cohort, SHORT).specs)
+    assert starts == {groups.SECOND_START}
+    others = (*anchor.specs, *groups.own(cohort, SHORT).specs)
     assert starts.isdisjoint({s.start for s in others})
 
 
 def test_a_turned_copy_starts_where_the_anchor_does() -> None:
     cohort = Planted()
-    copy = collection.turned(cohort, SHORT)
+    copy = groups.turned(cohort, SHORT)
     assert [s.site for s in copy.specs] == list(cohort.named_sites)
-    assert set(copy.specs) <= set(collection.anchor(cohort, SHORT).specs)
+    assert set(copy.specs) <= set(groups.anchor(cohort, SHORT).specs)
     plain = replace(copy, data="activations")
     assert collection.recipe(cohort, copy) != collection.recipe(cohort, plain)
 
 
-@pytest.mark.parametrize("make", [collection.second_start, collection.turned])
+@pytest.mark.parametrize("make", [groups.second_start, groups.turned])
 def test_both_train_in_float32_and_otherwise_as_the_schedule_says(make) -> None:
     assert make(Planted(), SHORT).schedule == replace(SHORT, precision=FLOAT32)
 
 
 def test_a_turned_copy_sees_the_anchors_stream_turned_and_nothing_else() -> None:
     cohort = Planted()
-    group = collection.turned(cohort, SHORT)
+    group = groups.turned(cohort, SHORT)
     x, source = collection.training_data(cohort, group, group.specs)
     for spec, i in zip(group.specs, source, strict=True):
         plain = cohort.activations("dictionary", spec.site)[0]
@@ -72,14 +72,14 @@ def test_a_turned_copy_sees_the_anchors_stream_turned_and_nothing_else() -> None
     (one, other) = (collection.turn(D, site) for site in cohort.sites[1:3])
     assert float((one - other).norm()) > 1
     # All other data are what they were.
-    anchor = collection.anchor(cohort, SHORT)
+    anchor = groups.anchor(cohort, SHORT)
     x, source = collection.training_data(cohort, anchor, anchor.specs)
     assert torch.equal(x[source[0]], cohort.activations("dictionary", anchor.specs[0].site)[0])
 
 
 def test_its_quality_is_that_on_what_it_saw(tmp_path: Path) -> None:
     cohort, runtime = Planted(), Runtime(Store(tmp_path))
-    group = collection.turned(cohort, Schedule(steps=400, batch=128, rate=3e-3))
+    group = groups.turned(cohort, Schedule(steps=400, batch=128, rate=3e-3))
     found = collection.trained(runtime, cohort, group)
     (file,) = (tmp_path / "dictionaries").glob("*turned*.safetensors")
     said = read_group(file)[0]["meta"]["quality"]

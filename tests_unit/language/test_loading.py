@@ -9,20 +9,27 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+)
 
-from polyrot.language import loading
+from polyrot.language import checks, loading
+from polyrot.language.checks import check_runs
 from polyrot.language.loading import (
     BadCheckpoint,
     DifferentFamilies,
     Unusable,
     WeightsMissing,
-    check_different,
     check_one_family,
-    check_runs,
     load_causal_lm,
     load_tokenizer,
-    weights_fingerprint,
 )
 from polyrot.maps.checks import BadActivations
 from tests_unit.language.small_checkpoints import model, save, tokenizer, vocabulary
@@ -216,35 +223,92 @@ def test_tokenizers_that_differ_in_order_or_in_merges_alone() -> None:
         check_one_family(["x", "y"], pair, [tokenizer(), joined])
 
 
-def test_one_model_twice() -> None:
-    assert weights_fingerprint(model(1)) == weights_fingerprint(model(1))
-    other = model(1)
-    with torch.no_grad():
-        other.gpt_neox.layers[2].mlp.dense_4h_to_h.weight[0, 0] += 1e-6
-    assert weights_fingerprint(model(1)) != weights_fingerprint(other)
-    check_different(["a", "b", "c"], [model(1), model(2), model(3)])
-    check_different(["a", "c"], [model(1), other], share=0.0)
-    check_different(["a", "b"], [model(1), model(1, hidden_size=24)])
-    for again in (other, model(1).to(torch.bfloat16)):
-        with pytest.raises(Unusable, match="a and b are one model: their weights differ by less"):
-            check_different(["a", "b"], [model(1), again])
-    with pytest.raises(Unusable, match="are one model: their weights are the same"):
-        check_different(["a", "b"], [model(1), model(1)], share=0.0)
-    with pytest.raises(Unusable, match="b and d are one model"):
-        check_different(["a", "b", "c", "d"], [model(1), model(2), model(3), model(2)])
+def test_what_a_directory_is_when_it_is_no_checkpoint(saved: Path, tmp_path: Path) -> None:
+    held = {
+        "adapter_config.json": r"adapter of owner/base alone \(adapter_config\.json\): merge the",
+        "model.Q4_K_M.gguf": r"files of llama\.cpp \(GGUF\)",
+        "consolidated.00.pth": "weights as Meta releases them: convert",
+        "tf_model.h5": "weights of TensorFlow",
+        "sae_weights.safetensors": "a dictionary .*it goes with --sae",
+        "checkpoint-500": r"checkpoints of a training, in folders: name one of them \(check",
+        "weights.safetensors": "other files than transformers looks for",
+    }
+    for name, message in held.items():
+        folder = tmp_path / f"holds {name}"
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / name).write_text('{"base_model_name_or_path": "owner/base"}')
+        with pytest.raises(WeightsMissing, match=message):
+            load_causal_lm(folder)
+    with pytest.raises(WeightsMissing, match=r"is a file: name the folder that it is in"):
+        load_causal_lm(saved / "model.safetensors")
+
+
+def test_an_adapter_beside_weights_is_not_passed_over(checkpoint: Path) -> None:
+    (checkpoint / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadCheckpoint, match=r"and an adapter .* not clear which is meant: merge"):
+        load_causal_lm(checkpoint)
+
+
+def test_encoders_with_and_without_a_decoder(tmp_path: Path) -> None:
+    small = {"vocab_size": 50, "num_hidden_layers": 2, "hidden_size": 16}
+    bart = BartConfig(vocab_size=50, d_model=16, encoder_layers=1, decoder_layers=1)
+    distil = DistilBertConfig(vocab_size=50, dim=16, hidden_dim=32, n_layers=1, n_heads=2)
+    for made, message in (
+        (BartForConditionalGeneration(bart), r"an encoder and a decoder \(BartFor.*GPT, Llama"),
+        (DistilBertForMaskedLM(distil),
+         r"is no causal language model \(DistilBertForMaskedLM\): give decoder-only"),
+    ):  # fmt: skip
+        made.save_pretrained(tmp_path / type(made).__name__)
+        with pytest.raises(BadCheckpoint, match=message) as raised:
+            load_causal_lm(tmp_path / type(made).__name__)
+        assert len(str(raised.value)) < 500
+    # One that transformers loads as a causal model, and that looks at later tokens all the same.
+    torch.manual_seed(0)
+    bert = BertConfig(num_attention_heads=2, intermediate_size=32, **small)
+    BertForMaskedLM(bert).save_pretrained(tmp_path / "bert")
+    encoder = load_causal_lm(tmp_path / "bert")
+    with pytest.raises(
+        BadCheckpoint, match=r"bert is no causal language model: its resid_post_0 c"
+    ):
+        checks.check_causal("bert", encoder, torch.arange(8)[None])
+    checks.check_causal("neox", model(1), torch.arange(8)[None])
 
 
 def test_what_a_model_cannot_run() -> None:
-    one, tokens = model(1), {"fit": torch.zeros(2, 8, dtype=torch.int64)}
+    one, tokens = model(1), {"fit": torch.arange(64).view(8, 8)}
     check_runs("one", one, tokens)
     with pytest.raises(Unusable, match="one knows 24 positions, the sequences have 40: lower --co"):
         check_runs("one", one, {"fit": torch.zeros(2, 40, dtype=torch.int64)})
     with pytest.raises(Unusable, match=r"the score split holds number 5000: its tokenizer"):
         check_runs("one", one, {**tokens, "score": torch.full((1, 8), 5000)})
+    with pytest.raises(Unusable, match=r"16 wide, so that 32 .* there are 24: give --tokens 32 or"):
+        check_runs("one", one, {"fit": tokens["fit"][:3]})
+    left_out = r"there are 24, the first 5 positions of each sequence left out: give --tokens 88 or"
+    with pytest.raises(Unusable, match=left_out):
+        check_runs("one", one, tokens, skip=5)
+    check_runs("one", one, {"fit": torch.arange(88).view(11, 8)}, skip=5)
+    with pytest.raises(
+        Unusable, match="--skip-positions 7 leaves no two positions of sequences of"
+    ):
+        check_runs("one", one, tokens, skip=7)
     with torch.no_grad():
         one.gpt_neox.layers[1].mlp.dense_4h_to_h.bias[3] = float("nan")
     with pytest.raises(BadActivations, match=r"one, resid_post_1: .* NaN .*dimension 3"):
         check_runs("one", one, tokens)
+
+
+def test_a_dimension_that_never_varies_is_told_from_one_that_varies_late(monkeypatch) -> None:
+    monkeypatch.setattr(checks, "AT_ONCE", 16)
+    rare = model(1)
+    with torch.no_grad():
+        rare.gpt_neox.embed_in.weight[:63, 5] = 2.0
+    tokens = {"fit": torch.arange(64).view(8, 8)}
+    check_runs("rare", rare, tokens)  # its last token alone has another value
+    with pytest.raises(
+        BadActivations, match=r"rare, resid_pre_0: dimension 5 is constant over all"
+    ):
+        check_runs("rare", rare, {"fit": torch.arange(56).view(7, 8)})
 
 
 def test_out_of_memory_says_what_to_do(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

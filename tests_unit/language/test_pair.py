@@ -16,7 +16,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from fixtures.language import PAIR, pytest_sessionstart
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import groups
 from polyrot.dictionaries.loading import BadDictionary, load_sae, save_sae
 from polyrot.dictionaries.training import Schedule
 from polyrot.language import activations, pair
@@ -76,7 +76,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def anchors(folder: Path, workshop: Workshop):
     """Dictionaries of A by site."""
     cohort = cohort_of(folder, "B")
-    return {s.site: d for s, d in workshop.named(cohort, collection.anchor).items()}
+    return {s.site: d for s, d in workshop.named(cohort, groups.anchor).items()}
 
 
 def frontier(folder: Path, other: str, anchors, workshop: Workshop) -> Frontier:
@@ -198,23 +198,23 @@ def test_any_architecture(folder: Path, tmp_path: Path) -> None:
 
 def test_sparsity_is_that_of_language_models(folder: Path) -> None:
     cohort = cohort_of(folder, "B")
-    for group in (collection.anchor, collection.published, collection.own, collection.noise):
+    for group in (groups.anchor, groups.published, groups.own, groups.noise):
         assert {spec.l1 for spec in group(cohort, SCHEDULE).specs} == {1e-5}
     assert {spec.l1 for spec in sibling_group(cohort, SCHEDULE, SITES).specs} == {1e-5}
     toy = SimpleNamespace(facts=SHARED_FACTS, seeds=(0, 1), sites=SITES, internal=SITES[1:])
-    assert {spec.l1 for spec in collection.own(toy, SCHEDULE).specs} == {1e-3}
-    assert collection.l1_grid(toy, SITES[1]) == collection.L1_GRID
+    assert {spec.l1 for spec in groups.own(toy, SCHEDULE).specs} == {1e-3}
+    assert groups.l1_grid(toy, SITES[1]) == groups.L1_GRID
     # Activations four times as large ask for four times the l1; rounding does not show.
-    found = collection.l1_grid(cohort, SITES[1])
+    found = groups.l1_grid(cohort, SITES[1])
 
     def scaled(by: float) -> Any:
         return SimpleNamespace(
             facts=cohort.facts, activations=lambda *where: by * cohort.activations(*where)
         )
 
-    four = collection.l1_grid(scaled(4.0), SITES[1])
+    four = groups.l1_grid(scaled(4.0), SITES[1])
     assert four == tuple(4 * l1 for l1 in found)
-    assert collection.l1_grid(scaled(1.0000001), SITES[1]) == found
+    assert groups.l1_grid(scaled(1.0000001), SITES[1]) == found
     x = cohort.activations("fit", SITES[1])[0]
     assert found[0] < float((x.var(0).mean() / 16).sqrt()) < 100 * found[-1]
 
@@ -373,7 +373,7 @@ def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> No
     a, text = str(folder / "A"), str(folder / "text")
     with pytest.raises(pytest.UsageError, match="are one model: their weights differ by less"):
         pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
-    with pytest.raises(pytest.UsageError, match=r"has no cfg\.json"):
+    with pytest.raises(pytest.UsageError, match=r"is a model's checkpoint"):
         pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))
     pytest_sessionstart(session(("pair",), pair=(a, a), collectonly=True))
     pytest_sessionstart(session(("paper", "toy_a")))

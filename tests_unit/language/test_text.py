@@ -85,12 +85,12 @@ def test_too_short_has_the_numbers(tmp_path: Path) -> None:
 
 
 def test_files_that_are_no_text(tmp_path: Path) -> None:
-    with pytest.raises(TextMissing, match="cannot be read: No such file"):
+    with pytest.raises(TextMissing, match="nowhere cannot be read: it is no file"):
         sequences_from_text(tmp_path / "nowhere", tokenizer(), 16, SIZES)
     with pytest.raises(TextMissing, match="cannot be read"):
         sequences_from_text(tmp_path, tokenizer(), 16, SIZES)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(TextMissing, match="is not UTF-8 text"):
+    with pytest.raises(TextMissing, match=r"is UTF-16, .*convert it \(`iconv -f UTF-16 -t UTF-8`\)"):
         sequences_from_text(tmp_path / "bytes", tokenizer(), 16, SIZES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from polyrot.maps.matching import matched_fraction, max_cosine
+from polyrot.maps.matching import best_match, matched_fraction, max_cosine, one_to_one
+from polyrot.runtime.seeding import torch_generator
 
 seeds = st.integers(0, 2**31 - 1)
 quick = settings(max_examples=25, deadline=None)
@@ -119,3 +121,26 @@ def test_decoders_the_wrong_way_round_are_refused() -> None:
         max_cosine(a, b.T)
     with pytest.raises(ValueError, match='features must be "columns" or "rows"'):
         max_cosine(a, b, features="both")  # type: ignore[call-overload]
+
+
+def test_one_to_one_shares_no_partner_and_is_the_best_of_all_matchings() -> None:
+    drawn = torch_generator(3, "one to one")
+    a, b = (torch.randn(3, 5, generator=drawn) for _ in range(2))
+    cosines = (a / a.norm(dim=0)).T @ (b / b.norm(dim=0))
+    best = max(
+        sum(float(cosines[i, j]) for i, j in enumerate(order))
+        for order in itertools.permutations(range(5))
+    )
+    found = one_to_one(a, b)
+    assert float(found.sum()) == pytest.approx(best)
+    # Two columns that are near one partner: the best match takes it twice, this takes it once.
+    twice = torch.tensor([[1.0, 0.99], [0.0, 0.14]])
+    assert (max_cosine(twice, torch.eye(2), features="columns") > 0.9).all()
+    assert one_to_one(twice, torch.eye(2)).min() < 0.2
+
+
+def test_best_match_is_where_the_largest_cosine_is() -> None:
+    drawn = torch_generator(4, "best match")
+    a = torch.randn(6, 9, generator=drawn)
+    order = torch.randperm(9, generator=drawn)
+    assert best_match(a, 2 * a[:, order]).tolist() == order.argsort().tolist()

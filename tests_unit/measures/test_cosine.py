@@ -1,7 +1,5 @@
 """Agreement of decoders over a cohort: planted matches and strangers."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -33,11 +31,6 @@ def test_an_sae_of_noise_is_compared_site_by_site():
     assert table.values[0, 0] == 1
     assert table.values[0, 1] < 0.3
     assert cosines.shape == (1, 2, FEATURES)
-    named = SimpleNamespace(named_sites=("second",))
-    found = cosine.match_with_noise(table, named)
-    assert found.labels == ("second",)
-    assert found.values[0] == pytest.approx(table.values[0, 1])
-    assert found.beside["first"] == 1
 
 
 def agreement(fractions: list[list[float]]) -> Agreement:
@@ -77,18 +70,6 @@ def test_the_ceiling_is_one_from_one_start_and_else_what_two_starts_share():
         assert ceilings[0] == pytest.approx(1)
         assert ceilings[1] < 0.5
     assert own.live_fraction.ceiling is None
-
-
-def test_a_turned_copy_is_recorded_and_bounds_nothing():
-    sites = SITES[:1]
-    turned = {
-        name: PairSite(np.array([[value]]), ("turned copy",), sites)
-        for name, value in (("fraction", 0.25), ("mean", 0.375))
-    }
-    found = agreement([[0.9]]).below().beside_turned(turned)
-    assert found.fraction.mean_over_pairs().beside["turned_copy_first"] == 0.25
-    assert found.mean.mean_over_pairs().beside["turned_copy_first"] == 0.375
-    assert found.fraction.mean_over_pairs().ceilings == (1.0,)
 
 
 def test_the_gain_of_a_perfect_sibling_is_what_a_second_start_shares_beyond_chance():

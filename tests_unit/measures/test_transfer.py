@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import ortho_group
 
-from polyrot.dictionaries.collection import Choice
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.dictionaries.sparsity import Choice
 from polyrot.measured import PairSite
 from polyrot.measures import cosine, transfer
 from polyrot.measures.fits import fit_all

@@ -106,7 +106,7 @@ def test_what_cannot_be_used_is_one_line(
         (named["vector.npy"], b): "expected [tokens, d], got shape [5]",
         (tmp_path / "whole.npy", b): "int64",
         (b, b, "--groups", named["vector.npy"]): "groups of shape [5]",
-        (b, b, "--sae", tmp_path): "has no cfg.json",
+        (b, b, "--sae", tmp_path): "holds no dictionary",
         (b, b, "--sae-of-a", tmp_path): "give --sae too",
     }.items():
         assert run("compare", *arguments) == 2, says

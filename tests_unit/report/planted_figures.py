@@ -19,6 +19,7 @@ from polyrot.measures.bars.joint import PUBLISHED_WEIGHTINGS, WEIGHTINGS, Joint
 from polyrot.measures.component_effects import Attribution
 from polyrot.measures.effects import BEYOND, DOSES
 from polyrot.measures.firing import Firing, Overlap
+from polyrot.measures.frontier import Frontier
 from polyrot.measures.published_scores import PublishedScores, Scores
 from polyrot.measures.steering import Curves, Steering
 from polyrot.measures.steering_arms import ARMS, DRAWN, Arms, SteeringArms
@@ -29,6 +30,7 @@ from polyrot.report.figures.along_run import PatchingAlongRun
 from polyrot.report.figures.cosine import DecoderCosine
 from polyrot.report.figures.effects import Effects
 from polyrot.report.figures.firing import FiringBySite
+from polyrot.report.figures.frontier import DictionaryOnB
 from polyrot.report.figures.glance import Glance, Line, Mark
 from polyrot.report.figures.power import Power
 from polyrot.report.figures.reconstruction import EVBySite
@@ -40,6 +42,7 @@ from polyrot.report.figures.tradeoff import TradeOff
 from polyrot.runtime.seeding import numpy_generator, torch_generator
 
 SITES, PAIRS, WIDTH = ("pre_0", "mid_0", "post_0"), ("0-1", "0-2"), 12
+COUNTS = {"pairs": 1, "tokens": 1000, "sequences": 50}
 COHORT: Any = SimpleNamespace(
     scale="toy_a",
     seeds=(0, 1, 2),
@@ -62,6 +65,24 @@ def transfer(**levels: float) -> Transfer:
             for name in names
         }
     )
+
+
+def frontier(**levels: float) -> Frontier:
+    """Of one pair at two of the sites, EVs around `levels`, their draws a hundredth apart."""
+    found = transfer(**levels)
+    drawn = np.linspace(-0.01, 0.01, 20)[:, None, None]
+
+    def of_one(table: PairSite) -> PairSite:
+        values = table.values[:1, :2]
+        return PairSite(values, PAIRS[:1], SITES[:2], resamples=values + drawn, counts=COUNTS)
+
+    names = Transfer.__dataclass_fields__
+    one = Transfer(**{name: of_one(getattr(found, name)) for name in names})
+    rows = {
+        site: {f: float(getattr(one, f).values[0, j]) for f in ("self_ev", "naive_ev")}
+        for j, site in enumerate(SITES[:2])
+    }
+    return Frontier(rows, COUNTS, one)
 
 
 def scores_as_published() -> PublishedScores:
@@ -283,4 +304,5 @@ def values() -> tuple[Any, ...]:
         glance(), cosine(), ev_by_site(), firing(), rotation(), power(),
         DoseCurves.of("toy_a", steering()), arms(), effects(), along_run(), tradeoff(),
         StitchedLoss.of("toy_a", stitching()),
+        DictionaryOnB.of("pair", frontier(self_ev=0.9, rotated_ev=0.8, naive_ev=-34.0)),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from polyrot.report import figures
 from polyrot.report.figures import effects, power, reconstruction, style
 from polyrot.report.figures.effects import Effects
 from polyrot.report.figures.firing import FiringBySite
+from polyrot.report.figures.frontier import DictionaryOnB
 from polyrot.report.figures.glance import Glance
 from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.figures.rotation import RotationSpectrum
@@ -279,6 +280,25 @@ def test_stitched_losses_are_those_that_were_measured() -> None:
     assert list(shown["exact copy, rotated (ceiling)"].get_ydata()) == [1, 1]
     single = StitchedLoss.of("pair", planted.stitching(0.9, ("0-1",)))
     assert "n = 40 sequences of one pair" in single.words().caption
+
+
+def test_the_verdict_on_a_pair_is_drawn_and_said() -> None:
+    value = DictionaryOnB.of(
+        "pair", planted.frontier(self_ev=0.9, rotated_ev=0.8, naive_ev=-34.0, shuffled_ev=0.2)
+    )
+    assert value.answers == ("yes", "yes")
+    found = {arm.name: arm for arm in value.arms}
+    assert found["rotated_ev"].values == pytest.approx((0.8, 0.78))
+    assert found["rotated_ev"].low[0] < 0.8 < found["rotated_ev"].high[0]
+    words = value.words()
+    assert words.caption.startswith("A's dictionary works on B through R: yes at every site. pre_0")
+    assert "on B as it is -34" in words.description
+    axes = figures.KINDS["dictionary_on_b"].draw(value).axes[0]
+    assert [text.get_text() for text in axes.texts[:2]] == ["yes", "yes"]
+    none = planted.frontier(self_ev=-22.0, rotated_ev=-34.5, naive_ev=-104.0, shifted_ev=-34.4)
+    lost = DictionaryOnB.of("pair", none)
+    assert lost.answers == ("cannot tell", "cannot tell")
+    assert "it does not work on A" in lost.words().caption
 
 
 def test_effects_are_aligned_before_they_are_compared() -> None:

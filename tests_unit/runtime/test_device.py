@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import collection, groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.language import activations, neox, pythia, seeds, training
 from polyrot.measures.lenses import __main__ as lenses
@@ -125,5 +125,5 @@ def test_training_dictionaries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     message = "training 1 dictionaries at once does not fit on cpu: lower AT_ONCE .*--tokens"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         collection.trained(
-            Runtime(Store(tmp_path)), cohort, collection.own(cohort, Schedule(steps=2, batch=8))
+            Runtime(Store(tmp_path)), cohort, groups.own(cohort, Schedule(steps=2, batch=8))
         )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group, Spec
+from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, Quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.language import training

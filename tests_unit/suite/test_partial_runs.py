@@ -97,10 +97,10 @@ def test_failed_first_is_a_whole_run(two_files: Any) -> None:
     assert two_files.judge(*CACHE, "--ff")["f.two[toy_a]"] == "not written"
 
 
-def test_what_is_not_written_makes_nothing_red(two_files: Any) -> None:
+def test_what_is_not_written_is_an_error(two_files: Any) -> None:
     result = two_files.run()
-    assert result.ret == pytest.ExitCode.OK
-    result.stdout.fnmatch_lines(["*not written*"])
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.stdout.fnmatch_lines(["*not written*", "*1 without a test, which is an error;*"])
 
 
 # ------------------------------------------------------------------------------- the source

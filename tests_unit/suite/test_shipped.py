@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fixtures.cohorts import SHIPPED
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import collection, groups
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.dictionaries.sae import quality
 from polyrot.judge.ledger import Ledger
@@ -79,7 +79,7 @@ def test_first_steps_of_a_shipped_seed(workshop):
 
 
 def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
-    group = collection.anchor(cohort, PROFILE.dictionaries)
+    group = groups.anchor(cohort, PROFILE.dictionaries)
     shipped = workshop.runtime.store.get_or_build(
         "dictionaries", collection.recipe(cohort, group), lambda _: None
     )
@@ -94,7 +94,7 @@ def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
 
 def test_storing_in_half_precision_moves_no_score(workshop, cohort):
     """The EV recorded when the dictionary was trained, in float32, against the shipped one's."""
-    group = collection.anchor(cohort, PROFILE.dictionaries)
+    group = groups.anchor(cohort, PROFILE.dictionaries)
     shipped = workshop.runtime.store.get_or_build(
         "dictionaries", collection.recipe(cohort, group), lambda _: None
     )

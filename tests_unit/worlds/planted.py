@@ -8,7 +8,8 @@ same tokens.
 The planted dictionary knows the major features and reconstructs the anchor almost exactly. Off
 them, where it never saw anything, it answers with whatever it was born with, as trained ones do:
 that is why it fails on a turned sibling. `two_sided` dictionaries read every axis in both
-directions and see second moments alone; `one_sided` ones read features, whose sign matters.
+directions and see second moments alone; `one_sided` ones read features, whose sign matters;
+`random` ones know nothing of the anchor.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ OVERSHOOT = 0.5
 ACTIVE = 0.25
 """Share of the tokens on which a feature is active."""
 
-Kind = Literal["one_sided", "two_sided"]
+Kind = Literal["one_sided", "two_sided", "random"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,9 @@ def haar(d: int, *purpose: str | int, special: bool = False) -> Tensor:
 
 def dictionary(at: Law, kind: Kind = "one_sided", overshoot: float = OVERSHOOT) -> Dictionary:
     """Knows the major features of a law; see the head of this file."""
+    if kind == "random":
+        drawn = torch.randn(2, *at.features.shape, generator=torch_generator(0, "random weights"))
+        return Dictionary(drawn[0], torch.zeros(len(at.scales)), drawn[1], at.origin, at.origin)
     known, rest = at.features[:, : at.major], at.features[:, at.major :]
     if kind == "two_sided":
         known = torch.cat([known, -known], 1)
@@ -234,6 +238,12 @@ def strangers(world: World, i: int, site: str, split: Split, x: Tensor) -> Tenso
     return own.draw(len(x), split, site, f"stranger {i}")
 
 
+def far_strangers(world: World, i: int, site: str, split: Split, x: Tensor) -> Tensor:
+    """The same around a mean far off, as an untrained model may have it: any map that replaces the
+    mean beats none, and no pairing of tokens is needed."""
+    return mean_shift(world, i, site, split, strangers(world, i, site, split, x))
+
+
 def turned_features(world: World, i: int, site: str, split: Split, x: Tensor) -> Tensor:
     """A rotation, computed from the codes: the rounding of the anchor's tokens is not turned along,
     which would tell of R where the activations do not vary at all."""
@@ -263,7 +273,9 @@ WORLDS = {
         World("reflected", mapped(reflected)),
         World("shared input", mapped(shared_input), scale="toy_a"),
         World("permuted", mapped(permuted)),
+        World("rotated, random dictionary", mapped(rotated), kind="random"),
         World("unrelated", strangers),
+        World("unrelated, mean far off", far_strangers),
         World("second moments", second_moments),
         World("second moments, turned", turned_moments),
         World("turned subspace", mapped(turned_subspace)),

@@ -20,6 +20,7 @@ from tests_unit.worlds.test_haar import CASES as ON_FREE_DIRECTIONS
 from tests_unit.worlds.test_scored import CASES as SCORED
 
 CEILING = "an exact rotated copy, read by second moments alone, does not reach the bar"
+RANDOM = "rotated, random dictionary"
 NO_MAP = "tokens are unrelated: R is the noise of the fit, and what it looks like says nothing"
 LOW_RANK = "an exact copy, judged where its rotation is determined, drawn where it is not"
 LIKE_HAAR = (
@@ -169,6 +170,15 @@ CASES = [
     # ------------------------------------------------------------------ section 11: the frontier
     Case("frontier.rotation_beats_naive", "rotated", HELD, "the basis moved"),
     Case("frontier.rotation_beats_naive", "second moments", REFUTED, "R is noise, naive is not"),
+    Case("frontier.rotation_beats_naive", "unrelated, mean far off", HELD, "only the mean moved"),
+    Case("frontier.dictionary_works_at_home_control", "rotated", HELD, "it knows the features"),
+    Case("frontier.dictionary_works_at_home_control", RANDOM, REFUTED, "it knows none"),
+    Case("frontier.beats_nulls_control", "rotated", HELD, "R finds what the nulls cannot"),
+    Case("frontier.beats_nulls_control", "unrelated, mean far off", REFUTED, NO_MAP),
+    Case("frontier.beats_nulls_control", "second moments", REFUTED, NO_MAP),
+    Case("frontier.beats_nulls_control", "rotated, two-sided dictionary", HELD, "R finds them"),
+    Case("frontier.magnitude_control", "rotated", REFUTED, "noise is as far from the identity"),
+    Case("frontier.magnitude_control", "the anchor itself", REFUTED, "whatever the models"),
     Case("frontier.magnitude", "rotated", HELD, "Haar was planted"),
     Case("frontier.magnitude", "turned subspace", REFUTED, "most stayed"),
 ]

@@ -31,6 +31,9 @@ STILL, FADING = "a run that stands still", "a run whose known features fade"
 SOLVER = "R may be anything where activations do not vary"
 FEATURES, ANCHORS = "dictionaries of features", "the anchor's features"
 START, CHANCE = "dictionaries at their start", "dictionaries that two starts decide"
+LEAVING = "dictionaries that leave their start"
+PARTING = "dictionaries that part at the last site"
+THROUGHOUT = "the anchor's features at the last site too"
 COARSE = "dictionaries that reconstruct too little"
 NOR_TWO_STARTS = "two starts on one model do not match either"
 MOVED, STRANGER, SEEN = (
@@ -69,7 +72,18 @@ CASES = [
     Case("cosine.matched_fraction", ANCHORS, HELD, "the same columns"),
     Case("cosine.matched_fraction", START, HELD, "columns that never moved"),
     Case("cosine.matched_fraction", FEATURES, REFUTED, "turned out of each other's way"),
+    Case("cosine.matched_fraction", LEAVING, HELD, "at 4,000 steps, which is a reading"),
     Case("cosine.mean_max", START, HELD, "columns that never moved"),
+    Case("cosine.mean_max", LEAVING, HELD, "at 4,000 steps, which is a reading"),
+    Case("cosine.one_to_one", ANCHORS, HELD, "the same columns"),
+    Case("cosine.one_to_one", START, HELD, "columns that never moved"),
+    Case("cosine.one_to_one", FEATURES, REFUTED, "turned out of each other's way"),
+    Case("cosine.same_index", ANCHORS, HELD, "the same columns in another order"),
+    Case("cosine.same_index", START, REFUTED, "columns that never moved keep their place"),
+    Case("cosine.survives_training", ANCHORS, HELD, "the same columns at every step"),
+    Case("cosine.survives_training", LEAVING, REFUTED, "they leave what they had in common"),
+    Case("cosine.final_layer_drops", PARTING, HELD, "strangers at the last site alone"),
+    Case("cosine.final_layer_drops", THROUGHOUT, REFUTED, "the same columns at every site"),
     Case("cosine.mean_max", FEATURES, REFUTED, "turned out of each other's way"),
     Case("cosine.independent_initialisation", ANCHORS, HELD, "the same columns"),
     Case("cosine.independent_initialisation", START, REFUTED, "other starts, other columns"),
@@ -83,7 +97,12 @@ CASES = [
     Case("cosine.universal_up_to_rotation", ANCHORS, HELD, "the same features"),
     Case("cosine.universal_up_to_rotation", CHANCE, OUT, NOR_TWO_STARTS),
     Case("cosine.universal_up_to_rotation", COARSE, OUT, "they are not as registered"),
+    Case("cosine.universal_relative_to_ceiling", FEATURES, HELD, "as many as starts share"),
+    Case("cosine.universal_relative_to_ceiling", START, REFUTED, "starts share, siblings do not"),
+    Case("cosine.universal_relative_to_ceiling", CHANCE, OUT, NOR_TWO_STARTS),
+    Case("cosine.universal_relative_to_ceiling", COARSE, OUT, "they are not as registered"),
     Case("triplet.cosine_hides_failure", START, HELD, "high cosine, turned activations"),
+    Case("triplet.cosine_hides_failure", LEAVING, HELD, "at 4,000 steps, which is a reading"),
     Case("triplet.cosine_hides_failure", FEATURES, REFUTED, "the cosine shows it"),
     # ------------------------------------------------------------------------ section 10: the bars
     Case("bars.parametric", MOVED, HELD, "an element of the group"),

@@ -22,9 +22,10 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts, Split
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Choice, Spec
+from polyrot.dictionaries import collection, groups, sparsity
+from polyrot.dictionaries.groups import Spec
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.dictionaries.sparsity import Choice
 from polyrot.dictionaries.training import Schedule, train
 from polyrot.maps.matching import matched_fraction, max_cosine
 from polyrot.measured import PairSite
@@ -78,7 +79,7 @@ class Found:
 @cache
 def grid() -> dict[Spec, Dictionary]:
     (site,) = SparseFeatures().internal
-    assert set(GRID) < set(collection.l1_grid(SparseFeatures(), site))
+    assert set(GRID) < set(groups.l1_grid(SparseFeatures(), site))
     return trained([Spec(0, site, 0, l1) for l1 in GRID])
 
 
@@ -88,11 +89,11 @@ def found(l1: float | None) -> Found:
     chosen sparsity, or at that of `l1`."""
     cohort = SparseFeatures()
     (site,) = cohort.internal
-    x, wanted = cohort.activations("fit", site)[0], collection.l0_range(cohort)
+    x, wanted = cohort.activations("fit", site)[0], sparsity.l0_range(cohort)
     offered = {s: d for s, d in grid().items() if l1 in (None, s.l1)}
-    choice = collection.choose_l1(offered, x, site, l0=wanted)
+    choice = sparsity.choose_l1(offered, x, site, l0=wanted)
     anchor = grid()[Spec(0, site, 0, choice.l1)]
-    starts = collection.sparse(cohort, SCHEDULE, {site: choice.l1}).specs
+    starts = groups.sparse(cohort, SCHEDULE, {site: choice.l1}).specs
     others = {(spec.model, spec.site): sae for spec, sae in trained(starts).items()}
     again = {site: others.pop((0, site))}
     saes = {(0, site): anchor, **others}
@@ -104,10 +105,10 @@ def found(l1: float | None) -> Found:
 
 def trained(specs: list[Spec] | tuple[Spec, ...]) -> dict[Spec, Dictionary]:
     cohort = SparseFeatures()
-    group = collection.Group("sparse", tuple(specs), SCHEDULE)
+    group = groups.Group("sparse", tuple(specs), SCHEDULE)
     x, source = collection.training_data(cohort, group, specs)
     starts, l1 = [s.start for s in specs], [s.l1 for s in specs]
-    made, _ = train(x, source, starts, l1, collection.EXPANSION * D, SCHEDULE)
+    made, _ = train(x, source, starts, l1, groups.EXPANSION * D, SCHEDULE)
     return dict(zip(specs, made, strict=True))
 
 
@@ -124,7 +125,7 @@ def test_the_verdict_is_the_planted_one(case: Case) -> None:
 
 
 def test_the_features_are_there_to_be_found_and_the_registered_choice_cannot() -> None:
-    least, largest = collection.l0_range(SparseFeatures())
+    least, largest = sparsity.l0_range(SparseFeatures())
     free, chosen = found(FINDS), found(None)
     assert free.known > 0.95
     assert free.choice.l0 > largest

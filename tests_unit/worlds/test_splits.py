@@ -11,9 +11,9 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import SPLITS
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Choice
+from polyrot.dictionaries import collection, groups, sparsity
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.dictionaries.sparsity import Choice
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import fit_rotation, principal_basis
@@ -178,7 +178,7 @@ def test_the_share_that_a_shift_closes_is_of_the_whole_gap(transfer: Transfer) -
 
 
 def test_dictionaries_are_trained_on_their_split(apart: Apart) -> None:
-    group = collection.own(apart, Schedule(steps=1))
+    group = groups.own(apart, Schedule(steps=1))
     apart.read()
     x, source = collection.training_data(apart, group, group.specs)
     assert apart.read() == {"dictionary"}
@@ -246,17 +246,17 @@ def test_sparsity_is_chosen_by_the_data_it_is_given() -> None:
     for l1, known in ((0.1, D), (0.2, MAJOR), (0.4, 1)):
         w = features.features[:, :known]
         off = torch.full((known,), -1e-3)  # a feature that is not active is not rounding either
-        grid[collection.Spec(0, SITE, 0, l1)] = Dictionary(
+        grid[groups.Spec(0, SITE, 0, l1)] = Dictionary(
             w, off, w.T, features.origin, features.origin
         )
-    chosen = collection.choose_l1(grid, x, SITE, l0=(1.0, 3.0))
+    chosen = sparsity.choose_l1(grid, x, SITE, l0=(1.0, 3.0))
     # A quarter of the features is active: an L0 of 4, of 2 and of a quarter.
     assert chosen.l1 == 0.2
     assert chosen.admissible
-    assert collection.choose_l1(grid, x, SITE, l0=(3.5, 9.0)).l1 == 0.1
+    assert sparsity.choose_l1(grid, x, SITE, l0=(3.5, 9.0)).l1 == 0.1
     # Of several that are sparse enough, the one that explains most.
-    assert collection.choose_l1(grid, x, SITE, l0=(1.0, 9.0)).l1 == 0.1
-    poor = collection.choose_l1(grid, x, SITE, l0=(0.01, 0.9))
+    assert sparsity.choose_l1(grid, x, SITE, l0=(1.0, 9.0)).l1 == 0.1
+    poor = sparsity.choose_l1(grid, x, SITE, l0=(0.01, 0.9))
     assert poor.l1 == 0.4
     assert not poor.admissible
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from polyrot.cohorts.cohort import ScaleFacts
-from polyrot.dictionaries import collection
-from polyrot.dictionaries.collection import Group, Spec
+from polyrot.dictionaries import collection, groups, sparsity
+from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, quality
 from polyrot.dictionaries.training import Schedule
 from polyrot.haar.frames import common_rank
@@ -66,7 +66,7 @@ def test_sparsity_is_chosen_on_the_anchors_fit_split(
     runtime: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three dictionaries: each is sparse enough on one of three sets of activations alone."""
-    apart, wanted = Toyish(), collection.l0_range(Apart())
+    apart, wanted = Toyish(), sparsity.l0_range(Apart())
     x = {
         "anchor, fit": apart.activations("fit", SITE)[0],
         "anchor, score": apart.activations("score", SITE)[0],
@@ -80,11 +80,11 @@ def test_sparsity_is_chosen_on_the_anchors_fit_split(
         at = 0.9 * float(mean.square().sum())
         active = torch.full((D,), -1e3)
         active[: int(wanted[1])] = -at
-        grid[Spec(0, SITE, 0, collection.L1_GRID[i])] = Dictionary(
+        grid[Spec(0, SITE, 0, groups.L1_GRID[i])] = Dictionary(
             near.T, active, torch.eye(D), torch.zeros(D), torch.zeros(D)
         )
     l0 = [[quality(d, t).l0 for t in x.values()] for d in grid.values()]
-    picks = [collection.choose_l1(grid, t, SITE, l0=wanted).l1 for t in x.values()]
+    picks = [sparsity.choose_l1(grid, t, SITE, l0=wanted).l1 for t in x.values()]
     assert picks[0] not in picks[1:], (l0, picks)
     monkeypatch.setattr(workshops.Workshop, "group", lambda self, cohort, group: grid)
     workshop = workshops.Workshop(runtime, next(iter(PROFILES.values())))
@@ -93,10 +93,10 @@ def test_sparsity_is_chosen_on_the_anchors_fit_split(
 
 def test_a_relative_grid_is_in_units_of_the_anchors_fit_split() -> None:
     apart = Apart()
-    found = collection.l1_grid(apart, SITE)
+    found = groups.l1_grid(apart, SITE)
     assert apart.read() == {"fit"}
     x = apart.activations("fit", SITE)[0]
-    unit = found[0] / collection.RELATIVE_GRID[0]
+    unit = found[0] / groups.RELATIVE_GRID[0]
     assert 0.7 < unit / float((x.var(0).mean() / D).sqrt()) < 1.42  # to the nearest power of two
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import platformdirs
 
-from polyrot.dictionaries import collection
+from polyrot.dictionaries import collection, groups
 from polyrot.measures.differential.pipeline import NAMES, NoPipeline, Pipeline, opened
 from polyrot.measures.differential.quantities import (
     QUANTITIES,
@@ -150,15 +150,15 @@ def _sides(
                 f"seeds {training.name} are neither shipped nor in {store.root}: {command}"
             )
     cohort = workshop.toy_cohort(scale)
-    for make in (collection.anchor, collection.own):
+    for make in (groups.anchor, groups.own):
         group = make(cohort, profile.dictionaries_of(cohort, make))
         if not store.has(collection.KIND, collection.recipe(cohort, group)):
             raise ValueError(
                 f"the dictionaries {group.name!r} of {scale} are neither shipped nor in "
                 f"{store.root}: {command}"
             )
-    anchors = workshop.named(cohort, collection.anchor)
-    others = workshop.named(cohort, collection.own)
+    anchors = workshop.named(cohort, groups.anchor)
+    others = workshop.named(cohort, groups.own)
     return Sides(
         cohort,
         models,

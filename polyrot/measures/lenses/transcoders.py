@@ -1,5 +1,5 @@
 """Lens 2: dictionaries. A transcoder reads an MLP's normed input and writes its output
-(Dunefsky et al. 2024, arXiv 2406.11944); residual SAEs are in `polyrot.dictionaries.collection`."""
+(Dunefsky et al. 2024, arXiv 2406.11944); residual SAEs are in `polyrot.dictionaries.groups`."""
 
 from __future__ import annotations
 

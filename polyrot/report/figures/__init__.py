@@ -20,7 +20,9 @@ from polyrot.report.figures import (
     cosine,
     effects,
     firing,
+    frontier,
     glance,
+    match,
     power,
     reconstruction,
     rotation,
@@ -59,6 +61,10 @@ KINDS: Mapping[str, Kind] = {
             "decoder_cosine", "Decoder cosine", ("cosine",), cosine.DecoderCosine, cosine.draw
         ),
         Kind(
+            "match_curve", "Match along training of the SAEs", ("cosine",), match.MatchCurve,
+            match.draw,
+        ),
+        Kind(
             "ev_by_site",
             "Explained variance by site",
             ("naive", "procrustes"),
@@ -84,6 +90,10 @@ KINDS: Mapping[str, Kind] = {
             "stitching", "Stitching", ("stitching",), stitching.StitchedLoss, stitching.draw
         ),
         Kind(
+            "dictionary_on_b", "A's dictionary on B", ("frontier",), frontier.DictionaryOnB,
+            frontier.draw,
+        ),
+        Kind(
             "effects", "Predicted against measured effects", ("attribution", "bars"),
             effects.Effects, effects.draw,
         ),
@@ -96,12 +106,14 @@ KINDS: Mapping[str, Kind] = {
 }  # fmt: skip
 FROM_MEASUREMENTS = (
     "decoder_cosine",
+    "match_curve",
     "ev_by_site",
     "firing",
     "rotation",
     "steering",
     "steering_arms",
     "stitching",
+    "dictionary_on_b",
     "effects",
     "patching_along_run",
     "tradeoff",
