@@ -6,6 +6,7 @@ pytest_plugins = [
     "fixtures.options",
     "fixtures.workers",
     "fixtures.suite",
+    "fixtures.first_positions",
     "fixtures.cohorts",
     "fixtures.dictionaries",
     "fixtures.measurements",

@@ -18,6 +18,10 @@ from polyrot import __version__
 #: The commands of the rooms: what each is for, and the module whose `main` it is.
 ROOMS = {
     "haar": ("is an orthogonal matrix Haar? the battery, and its power", "polyrot.haar.__main__"),
+    "pair": (
+        "does A's dictionary work on B, and carry it there",
+        "polyrot.measures.porting_command",
+    ),
     "report": ("compare two runs, build a page, fill the README", "polyrot.report.__main__"),
     "store": ("check, list and ship artifacts", "polyrot.store.__main__"),
     "train": ("train the seeds and dictionaries of a scale", "polyrot.workshop.__main__"),

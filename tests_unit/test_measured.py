@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from polyrot.measured import (
@@ -200,3 +203,39 @@ def test_the_favourable_reading_is_the_one_whose_worst_value_is_best() -> None:
     assert low.beside["reading"] == "late", "below a bar the largest decides"
     with pytest.raises(ValueError, match="none"):
         favourable({}, "high")
+
+
+NO_NUMBERS: dict[str, Any] = {
+    "complex": np.array([1 + 2j]),
+    "complex in a list": [1 + 0j],
+    "complex tensor": torch.tensor([1j]),
+    "texts": np.array(["1.0"]),
+    "None": np.array([None]),
+    "masked": np.ma.masked_array([1.0], [True]),
+}
+
+
+@pytest.mark.parametrize("given", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_what_is_no_real_number_is_refused_wherever_it_is_given(given: Any) -> None:
+    matrix: Any = given.reshape(1, 1) if hasattr(given, "reshape") else [given]
+    for make in (
+        lambda: Measured(given, ("a",)),
+        lambda: Measured.of(given),
+        lambda: Measured.of(1.0).below(given),
+        lambda: Measured(np.ones(1), ("a",), ceilings=given),
+        lambda: Measured(np.ones(1), ("a",), replicates=matrix),
+        lambda: PairSite(matrix, ("0-1",), ("mid",)),
+        lambda: Measured.of(1.0).also(spread=given),
+    ):
+        with pytest.raises(ValueError, match=r"expected real numbers|are masked"):
+            make()
+
+
+def test_real_numbers_of_every_library_are_taken() -> None:
+    tensor = torch.tensor([1.0, 2.0], requires_grad=True)
+    two: list[Any] = [[1, 2], (1.0, 2.0), np.array([1, 2], np.float32), tensor]
+    for given in two:
+        assert Measured(given, ("a", "b")).values.tolist() == [1.0, 2.0]
+    lone: Any = np.float32(3)
+    figure: Any = torch.tensor(2.0)
+    assert Measured.of(lone).also(x=figure).values.tolist() == [3.0]

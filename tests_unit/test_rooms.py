@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "polyrot"
 FACE = "the public face"
 ROOMS = (
+    "defaults",
     "runtime",
     "measured",
     "maps",

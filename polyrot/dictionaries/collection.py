@@ -13,7 +13,7 @@ from torch import Tensor
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, quality, stack, unstack
-from polyrot.dictionaries.training import train
+from polyrot.dictionaries.training import remedy, train
 from polyrot.maps.null_space import haar_block
 from polyrot.runtime.device import memory_for
 from polyrot.runtime.seeding import torch_generator
@@ -173,6 +173,7 @@ def _build(
                 group.schedule,
                 progress=runtime.progress,
                 stage=f"{cohort.scale} {group.name} {had + 1}-{had + len(specs)}/{end}",
+                remedy=remedy(cohort.scale),
                 compiled=compiled,
                 states={at: done[at] for at in states},
             )

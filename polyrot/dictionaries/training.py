@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -130,6 +131,7 @@ def train(
     compiled: bool = False,
     stop_after: int | None = None,
     states: Mapping[int, list[Dictionary]] | None = None,
+    remedy: str = "lower the rate of the schedule",
 ) -> tuple[list[Dictionary], list[list[float]]]:
     """Train len(starts) dictionaries as one batched program.
 
@@ -138,7 +140,8 @@ def train(
     target: [m, tokens, d_out] for transcoders; default x.
     states: by step, a list to which the dictionaries are added as they are after so many steps.
     Returns the dictionaries and the losses of the first steps [step][dictionary].
-    Raises ValueError for activations that are not finite.
+    remedy: what a message on a loss that is not finite offers.
+    Raises ValueError for activations that are not finite, FloatingPointError for such a loss.
     """
     check_finite(x.flatten(0, 1), "activations to train dictionaries on")
     device = x.device
@@ -182,10 +185,27 @@ def train(
             states[step + 1].extend(_dictionaries(weights))
         if (step + 1) % 100 == 0 or step + 1 == end:
             mean = float(losses.detach().mean())
-            if mean != mean:
-                raise FloatingPointError(f"{stage}: the loss is NaN at step {step}: lower the rate")
+            if not math.isfinite(mean):
+                raise FloatingPointError(
+                    f"{stage}: the loss is {mean} at step {step}, of activations as large as "
+                    f"{float(x.abs().max()):.3g}: {remedy}"
+                )
             progress(stage, step + 1, end, f"loss {mean:.5f}")
     return _dictionaries(weights), early
+
+
+def remedy(scale: str) -> str:
+    """What a user of `pytest claims` can change where dictionaries of a scale diverge.
+
+    >>> remedy("pythia")
+    'leave a large first position out with --skip-positions 1, or train in single precision with \
+--device cpu'
+    """
+    if scale not in ("pair", "pythia", "neox"):
+        return "train by another --schedule, or in single precision with --device cpu"
+    first = "leave a large first position out with --skip-positions 1"
+    own = ", or bring a dictionary of model A with --sae DIR" if scale == "pair" else ""
+    return f"{first}, or train in single precision with --device cpu{own}"
 
 
 def _dictionaries(weights: Weights) -> list[Dictionary]:

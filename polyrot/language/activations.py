@@ -29,6 +29,8 @@ class TextCohort(CohortDefaults):
     positions_at_once = 4096
     skip = 0
     """The first positions of every sequence, which are left out: see `skipping`."""
+    notes: tuple[str, ...] = ()
+    """What is to be said of the sequences: special tokens in them and before them."""
     _whole = ""  # the fingerprint of the cohort that leaves none out
 
     def __init__(

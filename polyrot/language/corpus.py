@@ -19,11 +19,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from polyrot.cohorts.cohort import SPLITS, Split
+from polyrot.defaults import NEOX_CONTEXT
 from polyrot.store import Artifact, Store, fingerprint
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is made
 VOCABULARY = 1024
-CONTEXT = 128
+CONTEXT = NEOX_CONTEXT
 N_SEQUENCES: dict[Split, int] = {"dictionary": 768, "fit": 512, "score": 512}
 HELD_OUT = 0.08
 """Share of the files that no model is trained on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from polyrot.cohorts.cohort import ScaleFacts
+from polyrot.defaults import WIDTH
 from polyrot.language import corpus, seeds
 from polyrot.language.checkpoints import checkpoints
 from polyrot.language.cohort import LanguageCohort
@@ -26,7 +27,7 @@ class Neox:
 
     runtime: Runtime
     schedule: Schedule
-    width: int = seeds.WIDTH
+    width: int = WIDTH
     skip: int = 0
 
     def evaluation(self) -> Evaluation:
@@ -61,6 +62,7 @@ class Neox:
             facts=FACTS,
             start=lambda: replace(self, skip=0).cohort(trained=False),
         )
+        made.notes = (_note(on),)
         if trained:
             made.departures = seeds.departures(self.schedule, self.width)
         return made.skipping(self.skip)
@@ -79,3 +81,12 @@ class Neox:
         )
         made.departures = seeds.departures(self.schedule, self.width)
         return made.skipping(self.skip)
+
+
+def _note(on: Evaluation) -> str:
+    ends = sum(int((ids == corpus.END_ID).sum()) for ids in on.tokens.values())
+    total = sum(ids.numel() for ids in on.tokens.values())
+    return (
+        "text: sequences are cut from Python sources, and no special token is put before them; "
+        f"{corpus.END}, which ends each file, stands in them {ends} times, of {total} tokens"
+    )

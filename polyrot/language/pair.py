@@ -62,7 +62,9 @@ class Loaded:
             loading.on_device(model, device, name)
             for name, model in zip(self.names, self.models, strict=True)
         ]
-        return PairCohort(self.names, moved, self.tokens, self.made_by)
+        made = PairCohort(self.names, moved, self.tokens, self.made_by)
+        made.notes = self.notes
+        return made
 
 
 def load(

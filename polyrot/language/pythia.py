@@ -167,7 +167,7 @@ class Loaded:
             loading.on_device(model, device, f"seed {seed}")
             for seed, model in zip(self.seeds, self.models, strict=True)
         ]
-        return LanguageCohort(
+        made = LanguageCohort(
             SCALE,
             self.seeds,
             models,
@@ -178,6 +178,8 @@ class Loaded:
             lower=LOWER_TOKENS,
             facts=FACTS,
         )
+        made.notes = self.notes
+        return made
 
 
 def load(

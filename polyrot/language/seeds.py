@@ -9,6 +9,7 @@ from pathlib import Path
 
 from transformers import GPTNeoXForCausalLM
 
+from polyrot.defaults import PYTHIA_WIDTH, WIDTH
 from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
@@ -32,10 +33,6 @@ TRAINING_MEMORY_REMEDY = (
     "takes half as many sequences a step as full, or --device cpu"
 )
 """What a training that does not fit on a GPU can do without."""
-
-WIDTH = 128
-PYTHIA_WIDTH = 512
-
 
 def seeds(width: int = WIDTH) -> tuple[int, ...]:
     """Five seeds; nine, as the paper's, at Pythia-70m's width."""

@@ -8,7 +8,6 @@ their beginning. A byte order mark is dropped, and every end of line is one line
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -188,13 +187,14 @@ def notes_on(tokenizer: PreTrainedTokenizerBase, tokens: Mapping[Split, Tensor])
     """What is to be said of the special tokens of these sequences."""
     every = torch.cat([ids.flatten() for ids in tokens.values()])
     numbers, counts = every.unique(return_counts=True)
-    return special_notes(
-        tokenizer, Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
-    )
+    found = dict(zip(numbers.tolist(), counts.tolist(), strict=True))
+    return special_notes(tokenizer, found, every.numel())
 
 
-def special_notes(tokenizer: PreTrainedTokenizerBase, counts: Mapping[int, int]) -> tuple[str, ...]:
-    """See `notes_on`. counts: how often each token occurs."""
+def special_notes(
+    tokenizer: PreTrainedTokenizerBase, counts: Mapping[int, int], total: int
+) -> tuple[str, ...]:
+    """See `notes_on`. counts: how often each special token occurs, at least, in `total` tokens."""
     plain, own = (
         tokenizer("a", add_special_tokens=more, verbose=False)["input_ids"]
         for more in (False, True)
@@ -204,7 +204,6 @@ def special_notes(tokenizer: PreTrainedTokenizerBase, counts: Mapping[int, int])
     if own != plain:
         put = " ".join(tokenizer.convert_ids_to_tokens(before))
         begins += f", though this tokenizer puts {put} before a text: the models may expect it"
-    total = sum(counts.values())
     inside = [
         f"{tokenizer.convert_ids_to_tokens(number)} {counts[number]} times"
         for number in sorted(set(tokenizer.all_special_ids))

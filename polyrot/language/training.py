@@ -277,7 +277,8 @@ class _State:
             self.loss = float(loss)
             if not math.isfinite(self.loss):
                 raise FloatingPointError(
-                    f"the loss is {self.loss} at step {self.step}: lower the peak rate"
+                    f"the loss is {self.loss} at step {self.step}: lower the peak rate "
+                    "(pytest claims: another --schedule, or --device cpu)"
                 )
 
     def evaluate(self, held_out: Tensor) -> None:

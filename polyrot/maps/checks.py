@@ -53,6 +53,15 @@ def check_finite(x: Tensor, where: str, first_token: int = 0) -> None:
         )
 
 
+def out_of_range(where: str) -> BadActivations:
+    """The error for finite activations whose squares or fourth powers overflow or vanish."""
+    return BadActivations(
+        f"{where}: the values are finite, but so large or so small that their powers are beyond "
+        "double precision; check the unit and the model's precision, or divide all by one number: "
+        "nothing here depends on the scale"
+    )
+
+
 def check_pair(
     a: Tensor, b: Tensor, where: str, same_width: bool = True, finite: bool = True
 ) -> None:
@@ -117,4 +126,5 @@ __all__ = [
     "check_orthogonal",
     "check_pair",
     "check_square",
+    "out_of_range",
 ]

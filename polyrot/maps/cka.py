@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from polyrot.maps.arrays import Array, read
-from polyrot.maps.checks import BadActivations, check_pair
+from polyrot.maps.checks import BadActivations, check_pair, out_of_range
 from polyrot.maps.moments import MomentAccumulator, Moments
 
 #: The debiased estimate divides by tokens - 3.
 FEWEST_TOKENS = 4
+_LARGEST = 1e150  # sums of squares from its inverse to it have squares in double precision
 
 
 class CKAAccumulator:
@@ -66,6 +67,10 @@ class CKAAccumulator:
         moments = self._moments.moments()[0]
         n, p = moments.tokens, self._products
         shift_b, shift_a = self._moments.provisional_means()
+        sums = [n * float(variance.sum()) for variance in (moments.var_a, moments.var_b)]
+        within = all(x == 0 or 1 / _LARGEST < x < _LARGEST for x in sums)
+        if not within or not all(bool(term.isfinite().all()) for term in p.values()):
+            raise out_of_range(self._where)
         off_a, off_b = moments.mean_a - shift_a, moments.mean_b - shift_b
         auto_a, auto_b = moments.auto_a, moments.auto_b
         assert auto_a is not None

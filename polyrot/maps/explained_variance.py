@@ -8,12 +8,15 @@ lower, and predicting the mean vector scores above 0 wherever dimensions differ 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from polyrot.maps.arrays import Array, read
-from polyrot.maps.checks import BadActivations, check_pair
+from polyrot.maps.checks import BadActivations, check_pair, out_of_range
+
+_SAFE = 1e100  # largest entries between its inverse and it have squares in double precision
 
 
 @dataclass(frozen=True)
@@ -30,16 +33,12 @@ class EVSums:
 
     @classmethod
     def of(cls, x: Array, x_hat: Array) -> EVSums:
-        """Sums over `x` and its reconstruction `x_hat`, both [tokens, d]. Raises BadActivations."""
-        where = "explained variance of x (first) by x_hat (second)"
-        given, estimate = read(x, x_hat, where=(f"{where}, first", f"{where}, second")).tensors
-        check_pair(given, estimate, where)
-        wide = given.double()
-        mean = wide.mean(0)
-        # Both sums are taken alike, so that predicting `mean` gives their exact quotient 1.
-        spread = (wide - mean).square_().sum(0)
-        error = (wide - estimate).square_().sum(0)
-        return cls(len(given), mean, spread, float(error.sum()))
+        """Sums over `x` and its reconstruction `x_hat`, both [tokens, d]. Raises BadActivations,
+        also where squares are beyond double precision."""
+        found = cls(*_sums(*_checked(x, x_hat)))
+        if not math.isfinite(found.error + float(found.spread.sum())):
+            raise out_of_range(_WHERE)
+        return found
 
     def __add__(self, other: EVSums) -> EVSums:
         # Chan, Golub and LeVeque 1983 (doi:10.1080/00031305.1983.10483115): without cancellation.
@@ -60,6 +59,42 @@ class EVSums:
         """1 - mean squared error / variance of all entries around one scalar mean."""
         around = (self.mean - self.mean.mean()).square().sum() * self.tokens
         return 1 - self.error / _positive(float(self.spread.sum() + around))
+
+
+_WHERE = "explained variance of x (first) by x_hat (second)"
+
+
+def _checked(x: Array, x_hat: Array) -> tuple[Tensor, Tensor]:
+    given, estimate = read(x, x_hat, where=(f"{_WHERE}, first", f"{_WHERE}, second")).tensors
+    check_pair(given, estimate, _WHERE)
+    return given, estimate
+
+
+def _sums(x: Tensor, x_hat: Tensor) -> tuple[int, Tensor, Tensor, float]:
+    """Tokens, mean, spread and error, as in `EVSums`."""
+    wide = x.double()
+    mean = wide.mean(0)
+    # Both sums are taken alike, so that predicting `mean` gives their exact quotient 1.
+    spread = (wide - mean).square_().sum(0)
+    error = (wide - x_hat).square_().sum(0)
+    return len(x), mean, spread, float(error.sum())
+
+
+def _in_units_of_x(x: Array, x_hat: Array) -> EVSums:
+    """Sums of both divided by one power of two where squares of x would leave double precision: no
+    score depends on the unit."""
+    given, estimate = _checked(x, x_hat)
+    largest = float(given.abs().max())
+    if largest and not 1 / _SAFE < largest < _SAFE:
+        unit = 2.0 ** -max(-1000, min(math.frexp(largest)[1], 1000))
+        given, estimate = given.double() * unit, estimate.double() * unit
+    found = EVSums(*_sums(given, estimate))
+    if not math.isfinite(found.error):
+        raise BadActivations(
+            f"{_WHERE}: x_hat is so far from x that the score, below -1e100, is no number; check "
+            "what was reconstructed"
+        )
+    return found
 
 
 def _positive(total: float) -> float:
@@ -84,7 +119,7 @@ def explained_variance(x: Array, x_hat: Array) -> float:
     >>> explained_variance([[0.0, 1.0], [2.0, 3.0]], [[2.0, 3.0], [0.0, 1.0]])
     -3.0
     """
-    return EVSums.of(x, x_hat).score
+    return _in_units_of_x(x, x_hat).score
 
 
 def explained_variance_grand(x: Array, x_hat: Array) -> float:
@@ -93,7 +128,7 @@ def explained_variance_grand(x: Array, x_hat: Array) -> float:
     x, x_hat: [tokens, d]. The variance is the population's, around one scalar mean. Raises as
     `explained_variance`.
     """
-    return EVSums.of(x, x_hat).grand_score
+    return _in_units_of_x(x, x_hat).grand_score
 
 
 __all__ = ["EVSums", "explained_variance", "explained_variance_grand"]

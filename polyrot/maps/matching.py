@@ -134,9 +134,19 @@ def _unit_columns(decoder: Tensor, mask: Array | None, where: str) -> Tensor:
 
 
 def matched_fraction(cosines: Tensor, threshold: float = 0.5) -> float:
-    """Share of the best cosines [f] above `threshold`. Raises ValueError where there are none."""
+    """Share of the best cosines [f] above `threshold`. Raises ValueError where there are none, or
+    one of them or the threshold is NaN, which lies on no side.
+
+    >>> matched_fraction(torch.tensor([0.9, 0.2, 0.6, 0.4]))
+    0.5
+    """
     if cosines.numel() == 0:
         raise ValueError("matched fraction of no features")
+    if cosines.isnan().any() or math.isnan(threshold):
+        raise ValueError(
+            f"matched fraction: {int(cosines.isnan().sum())} of {cosines.numel()} cosines are NaN "
+            f"(threshold {threshold}); leave out the features that are zero or not finite"
+        )
     return float((cosines > threshold).double().mean())
 
 

@@ -14,10 +14,13 @@ from polyrot.maps.checks import (
     check_finite,
     check_not_constant,
     check_pair,
+    out_of_range,
 )
 
 # Relative size below which a singular value is rounding, by the precision of the products.
 _RTOL = {torch.float64: 1e-11, torch.float32: 1e-6}
+
+_LEAST_VARIANCE = 1e-200  # below, squares lose their digits on the way to 0
 
 _BLOCK = 1024
 _PROVISIONAL = "provisional"
@@ -206,7 +209,8 @@ class MomentAccumulator:
         return {"anchor": self._anchor, **named}
 
     def moments(self) -> list[Moments]:
-        """One for each sibling. Raises BadActivations where no rows were added."""
+        """One for each sibling. Raises BadActivations where no rows were added, or squares of them
+        are beyond double precision."""
         n = self._tokens
         if n == 0:
             raise BadActivations(f"{self._where}: no rows were added; check the token mask")
@@ -216,6 +220,10 @@ class MomentAccumulator:
         for side, cross in zip(self._siblings, self._cross, strict=True):
             mean_a, shift_a, var_a, auto_a = _finish(side, n)
             centred = (cross / n).addr_(shift_a, shift_b, alpha=-1)
+            spread = [float(variance.max()) for variance in (var_a, var_b)]
+            within = all(x == 0 or x > _LEAST_VARIANCE for x in spread)  # 0: said by `check_fit`
+            if not within or not (centred.sum() + sum(spread)).isfinite():
+                raise out_of_range(self._where)
             rtol, eps = _RTOL[self._precision], max(side.eps, b.eps)
             result.append(
                 Moments(n, mean_a, mean_b, var_a, var_b, centred, auto_a, auto_b, rtol, eps)

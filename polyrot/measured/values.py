@@ -24,6 +24,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -106,7 +107,7 @@ class Measured:
             if found is not None and not found.low <= value <= found.high:
                 raise ValueError(f"{label or 'the value'}: {value:.6g} lies outside of {found}")
         object.__setattr__(self, "intervals", intervals)
-        ceilings = tuple(float(ceiling) for ceiling in self.ceilings)
+        ceilings = tuple(real(self.ceilings, "ceilings").tolist())
         if ceilings and len(ceilings) != values.size:
             raise ValueError(f"{values.size} measured values but {len(ceilings)} ceilings")
         _require_finite(np.array(ceilings), [f"the ceiling of {label}" for label in labels])
@@ -119,8 +120,11 @@ class Measured:
         if isinstance(measured, Measured):
             return measured
         if isinstance(measured, Mapping):
-            return cls(np.array(list(measured.values()), dtype=np.float64), tuple(measured))
-        return cls(np.array([float(measured)]), ("",))
+            return cls(real(list(measured.values())), tuple(measured))
+        found = real(measured, "the measured value")
+        if found.size != 1:
+            raise ValueError(f"one measured value, or a mapping from labels, not {found.shape}")
+        return cls(found.reshape(1), ("",))
 
     def interval(self, index: int) -> Interval | None:
         """The 95 % interval of the value at `index`; None where it has none."""
@@ -142,7 +146,7 @@ class Measured:
 
     def below(self, ceilings: float | Sequence[float] | np.ndarray) -> Measured:
         """The same with what a perfect sibling gives: one number for each value, or for all."""
-        each = np.broadcast_to(np.asarray(ceilings, dtype=np.float64), self.values.shape)
+        each = np.broadcast_to(real(ceilings, "ceilings"), self.values.shape)
         return replace(self._given(), ceilings=tuple(each.tolist()))
 
     def unless(self, unmet: str) -> Measured:
@@ -327,9 +331,30 @@ class PairSite:
 
 
 def _frozen(values: np.ndarray) -> np.ndarray:
-    copy = np.array(values, dtype=np.float64)
+    copy = real(values)
     copy.setflags(write=False)
     return copy
+
+
+def real(values: Any, what: str = "measured values") -> np.ndarray:
+    """A copy of real numbers, float64. Raises ValueError for complex ones, of which a cast would
+    drop a part without a word, for masked ones, texts, and whatever is no number."""
+    try:
+        # from a tensor by way of its own copy: it may need gradients or lie on a card
+        given = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what}: expected numbers ({error})") from error
+    if given.dtype.kind == "O":  # such as numbers of other libraries, each by itself
+        try:
+            given = np.array([float(each) for each in given.ravel()]).reshape(given.shape)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"{what}: expected real numbers ({error})") from error
+    if given.dtype.kind not in "fiub":
+        kind = "complex" if given.dtype.kind == "c" else str(given.dtype)
+        raise ValueError(f"{what}: expected real numbers, got {kind}")
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{what}: {int(np.ma.count_masked(values))} are masked; leave them out")
+    return np.array(given, dtype=np.float64)
 
 
 def _require_finite(values: np.ndarray, labels: Sequence[str]) -> None:
@@ -341,5 +366,9 @@ def _require_finite(values: np.ndarray, labels: Sequence[str]) -> None:
 
 def _require_finite_figures(figures: Mapping[str, Figure]) -> None:
     for name, figure in figures.items():
-        if not isinstance(figure, str) and not np.isfinite(figure):
-            raise ValueError(f"not finite: {figure} for the figure {name}")
+        if isinstance(figure, str):
+            continue
+        found = real(figure, f"the figure {name}")
+        if found.ndim or not np.isfinite(found):
+            what = "not finite" if found.ndim == 0 else "not one number"
+            raise ValueError(f"{what}: {figure} for the figure {name}")

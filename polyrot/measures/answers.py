@@ -100,7 +100,7 @@ def answer(
         for value, bar, what in checks:
             if value.against(bar) == wanted:
                 open_ = f", interval and bar overlap; {MORE}" if wanted == unknown else ""
-                return told(wanted, f"{what} is {value}, where {bar:g} is asked{open_}")  # type: ignore[arg-type]
+                return told(wanted, f"{what} is {value}, where {bar:g} is asked{open_}")
     return told(
         "yes",
         f"EV is {rotated} through R and {naive} without, {home} on A itself, and {beyond} above "

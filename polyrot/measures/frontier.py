@@ -209,8 +209,8 @@ def measure_frontier(
     fits: every map from B to A, at every site. saes: A's dictionaries by site, at one site or more.
     others: B's own at the same sites, or none. notes: see `notes_on`; one is added for every site
     at which A's dictionary suits B better. beside: further figures by name and site, measured
-    elsewhere. read: A's dictionary, where it came from a directory: a line says what it is. related:
-    see `Frontier`. copies: exact ones of A, for what perfect siblings would give.
+    elsewhere. read: A's dictionary, where it came from a directory: a line says what it is.
+    related: see `Frontier`. copies: exact ones of A, for what perfect siblings would give.
     """
     at = [site for site in fits.sites if site in saes]
     transfer = measure_transfer(cohort, fits.at(at), saes, copies=copies, likeness=BEYOND)

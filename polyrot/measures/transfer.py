@@ -244,8 +244,8 @@ def measure_transfer(
     seed: draws the noise, the sequences and the copies. draws: of the score split's sequences, the
     same for every table, pair and site; 0, or a split of one sequence, leaves resamples out.
     copies: of the anchor, whose scores by the same code are the ceilings of the tables `likeness`;
-    0 leaves ceilings out. With draws, recorded beside the rotated and the pointwise scores: the share of
-    tokens whose prefix was fitted on, where the cohort has tokens.
+    0 leaves ceilings out. With draws, recorded beside the rotated and the pointwise scores: the
+    share of tokens whose prefix was fitted on, where the cohort has tokens.
     """
     perfect = ExactCopies(cohort, fits.sites, copies, derive(seed, "exact copies"))
     # The fit split is left before the score split is begun: a large cohort holds one at a time.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from polyrot.cohorts.cohort import Cohort
+if TYPE_CHECKING:
+    from polyrot.cohorts.cohort import Cohort
 
 
 @dataclass(frozen=True)

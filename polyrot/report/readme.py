@@ -11,10 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from polyrot.cohorts.departures import of_bar_b
+from polyrot.defaults import POSITIONS
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict
-from polyrot.measures.bars.kept import POSITIONS
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.table import BEFORE, CONTROL_WORDS, before_mark
 from polyrot.runtime.files import write_atomically

@@ -11,7 +11,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,13 +21,17 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from polyrot.runtime.documents import json_of
+from polyrot.runtime.files import FULL, Unwritable, room, unwritable
+
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
 _FORMAT = 1
 SUFFIX = ".safetensors"
+ELSEWHERE = "Give another with --artifacts DIR"
 
 
-class StoreFull(OSError):
+class StoreFull(Unwritable):
     """No space for an artifact; the message says how much was needed, and where."""
 
 
@@ -98,12 +101,12 @@ def read(
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Damaged(f"it cannot be read ({error.strerror})") from error
+        raise Damaged(f"it cannot be read ({error.strerror or error})") from error
     if file_sha is not None and (found := hashlib.sha256(data).hexdigest()) != file_sha:
         raise Damaged(f"its sha256 differs: {found}, but the manifest says {file_sha}")
     try:
         size = int.from_bytes(data[:8], "little")
-        head = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["polyrot"])
+        head = json_of(json_of(data[8 : 8 + size].decode())["__metadata__"]["polyrot"])
         tensors = safetensors.torch.load(data)
         if head["sha256"] != _digest(head, tensors):
             raise Damaged("its sha256 differs from the one in its header")
@@ -127,7 +130,8 @@ def from_stored(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 
 
 def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write one file whole or not at all. Raises StoreFull, leaving nothing behind."""
+    """Write one file whole or not at all. Raises Unwritable, where there is no room StoreFull,
+    leaving nothing behind."""
     head = {**head, "format": _FORMAT}
     head["sha256"] = _digest(head, tensors)
     # One metadata entry: several would be written in no fixed order, and the file with them.
@@ -141,22 +145,24 @@ def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor])
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise store_full(path, len(blob)) from error
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise refused(path, error, len(blob)) from error
         raise
 
 
-def store_full(path: Path, needed: int) -> StoreFull:
-    """The error for a write that found no room."""
-    with contextlib.suppress(OSError):
-        free = f", {shutil.disk_usage(path.parent).free / 2**20:.1f} MiB are free"
-        return StoreFull(
-            errno.ENOSPC,
-            f"no space left in {path.parent}: {path.name} needs {needed / 2**20:.1f} MiB{free}. "
-            "Nothing was written; make room, or move the store with --artifacts DIR",
-        )
-    return StoreFull(errno.ENOSPC, f"no space left for {path}; move the store with --artifacts DIR")
+def refused(path: Path, error: OSError, needed: int = 0) -> Unwritable:
+    """The error for a write that was refused: StoreFull where there was no room for the `needed`
+    bytes."""
+    if error.errno not in FULL or isinstance(error, StoreFull):
+        return unwritable(path, error, ELSEWHERE)
+    needs = f": {path.name} needs {needed / 2**20:.1f} MiB" if needed else ""
+    return StoreFull(
+        error.errno or errno.ENOSPC,
+        f"{room(path.parent)}{needs}. Nothing was written; make room, or move the store with "
+        "--artifacts DIR",
+    )
 
 
 def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

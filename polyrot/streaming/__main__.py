@@ -8,7 +8,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +20,26 @@ from transformers.utils.logging import disable_progress_bar
 
 from polyrot.dictionaries.loading import load_sae
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.language import text as texts
+from polyrot.language.checks import check_causal
+from polyrot.language.identity import function_fingerprint
 from polyrot.language.loading import (
     Unusable,
     check_one_family,
     has_tokenizer,
     load_causal_lm,
     load_tokenizer,
-    weights_fingerprint,
 )
-from polyrot.language.sites import blocks, capture, site_names, width_of
+from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.maps.checks import check_enough_tokens
 from polyrot.runtime import threads
 from polyrot.runtime.device import NoDevice, resolve_device
 from polyrot.runtime.progress import ConsoleProgress, Progress, silent
 from polyrot.store import Artifact, Runtime, Store
 from polyrot.streaming.job import Job, Stream
-from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Activations, Reconstruct
+from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Reconstruct
 from polyrot.streaming.ranks import Ranks, joined, place
+from polyrot.streaming.readings import first_position, reader, readings
 from polyrot.streaming.sequences import StreamedText
 
 DTYPES = {d: getattr(torch, d) for d in ("float32", "bfloat16", "float16")}
@@ -47,11 +50,13 @@ anchor A, and score it on held-out sequences, in memory that does not grow with 
 tokens. Pass 1 gathers means, covariances and cross-covariances at every site; pass 2 scores. A
 killed run is resumed by the same command. Prints a Markdown table, and where the artifacts lie."""
 _MORE = """columns: distance is ||R - I||_F / sqrt(2 d), 1 for a Haar draw; rank is that of the
-cross-covariance: where it is below d, R is arbitrary on the rest. EV of the anchor's activations,
-predicted from the sibling's: untouched, with the anchor's mean (shift), through the rotation,
-through the unconstrained affine map. EV of what the anchor's dictionary makes of its input: the
-anchor's activations (self), the sibling's untouched (naive), with the anchor's mean (shifted),
-rotated. 1 is perfect, 0 is no better than the mean; all on held-out sequences.
+cross-covariance: where it is below d, R is arbitrary on the rest; first/median is the norm at the
+first position over the median, the larger of the two models' (above 3 there is a second line,
+SITE[1:], without that position, or with --skip-positions SITE[0:], with all). EV of the anchor's
+activations, predicted from the sibling's: untouched, with the anchor's mean (shift), through the
+rotation, through the unconstrained affine map. EV of what the anchor's dictionary makes of its
+input: the anchor's activations (self), the sibling's untouched (naive), with the anchor's mean
+(shifted), rotated. 1 is perfect, 0 is no better than the mean; all on held-out sequences.
 
 several processes: torchrun --nproc-per-node 2 -m polyrot.streaming A B --text FILE
 exit status: 0 done, 2 error, 130 interrupted."""
@@ -73,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
     add("--tokens", type=_count, default=65_536, metavar="N", help="to fit on (default 65536)")
     add("--held-out", type=_count, default=16_384, metavar="N", help="to score on (default 16384)")
     add("--context", type=_count, default=128, metavar="N", help="tokens of a sequence (128)")
+    add("--skip-positions", type=_not_negative, default=0, metavar="N", help="leave the first N "
+        "positions of each sequence out of everything (default 0); many models have an attention "
+        "sink there, whose norm decides the figures")  # fmt: skip
     add("--sites", metavar="A,B", help="such as resid_pre_0,resid_post_2 (default: all)")
     add("--sae", action="append", type=Path, default=[], metavar="DIR", help="a dictionary of A, "
         "saved by polyrot or SAELens; repeat for more sites")  # fmt: skip
@@ -104,6 +112,10 @@ def _count(text: str) -> int:
     return number
 
 
+def _not_negative(text: str) -> int:
+    return 0 if text == "0" else _count(text)
+
+
 def _device_map(text: str) -> str | dict[str, Any]:
     if not text.startswith("{"):
         return text
@@ -125,10 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not ranks.first:
                 disable_progress_bar()
             progress = ConsoleProgress() if ranks.first else silent
-            done = make_job(options, ranks, device, progress).run()
+            job = make_job(options, ranks, device, progress)
+            done = job.run()
         if done is not None:
             scores, paths = done
-            print(table(scores, [Path(name).name for name in options.models[1:]]))
+            print(table(scores, [Path(name).name for name in options.models[1:]], job.ratios))
             print("".join(f"\n{kind:<17} {path}" for kind, path in paths.items()))
     except torch.OutOfMemoryError as error:
         advice = "lower --batch-tokens, name fewer --sites, or give --no-affine or --dtype bfloat16"
@@ -184,39 +197,55 @@ def make_job(
     if len(names) < 2:
         raise Unusable(f"one model, {names[0]}: name the anchor and at least one sibling")
     models, tokenizer = _load(names, options, device)
-    prints = ranks.share([_fingerprint(model) for model in models] if ranks.first else None)
+    prints = ranks.share([function_fingerprint(m) for m in models] if ranks.first else None)
     for i, fingerprint in enumerate(prints):
         if fingerprint in prints[:i]:
             raise Unusable(
                 f"{names[prints.index(fingerprint)]} and {names[i]} are one model: their weights "
-                f"are the same (sha256 {fingerprint[:16]}); give two that were trained apart"
+                f"and configurations are the same (sha256 {fingerprint[:16]}); give two that were "
+                "trained apart"
             )
     anchor: Any = models[0]
     d = width_of(anchor)
     longest = getattr(anchor.config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and options.context > longest:
         raise Unusable(f"--context {options.context}: the models know {longest} positions")
-    check_enough_tokens(options.tokens, d, "--tokens")
-    sites = _sites(options.sites, site_names(len(blocks(anchor))))
-    dictionaries = _dictionaries(options.sae, sites, d, device)
-    if ranks.first:
-        matrices = len(names) - 1 + (0 if options.no_affine else len(names))
-        gib = len(sites) * matrices * d * d * 8 / 2**30
-        print(
-            f"{len(sites)} sites x {matrices} matrices of {d} x {d}: {gib:.2f} GiB of sums, and as "
-            "much in the store, for any number of tokens",
-            file=sys.stderr,
+    skip = options.skip_positions
+    if skip > options.context - 2:
+        raise Unusable(
+            f"--skip-positions {skip} leaves no two positions of sequences of --context "
+            f"{options.context}"
         )
+    kept = options.tokens // options.context * (options.context - skip) if skip else options.tokens
+    check_enough_tokens(kept, d, "--tokens" + (", the skipped positions left out" if skip else ""))
+    sites = _sites(options.sites, site_names(len(blocks(anchor))))
+    given = _dictionaries(options.sae, sites, d, device)
     vocabulary = anchor.get_input_embeddings().weight.shape[0]
     text = StreamedText(options.text, tokenizer, options.context, vocabulary)
     cut = text.split(options.tokens, options.held_out, progress) if ranks.first else None
     split, text.index = ranks.share((cut, text.index))
-    read = _reader(models, text, sites)
+    for name, model in zip(names, models, strict=True):
+        check_causal(name, model, text.sequences(split.fit[:1]))
+    first = ranks.share(
+        first_position(models, text, split.fit, sites, skip) if ranks.first else None
+    )
+    wanted = readings(sites, first)
+    if ranks.first:
+        for note in (*texts.special_notes(tokenizer, text.counts, text.seen), *first.notes()):
+            print(note, file=sys.stderr)
+        matrices = len(names) - 1 + (0 if options.no_affine else len(names))
+        gib = len(wanted) * matrices * d * d * 8 / 2**30
+        print(
+            f"{len(wanted)} sites x {matrices} matrices of {d} x {d}: {gib:.2f} GiB of sums, and "
+            "as much in the store, for any number of tokens",
+            file=sys.stderr,
+        )
+    read = reader(models, text, wanted)
     return Job(
         runtime=Runtime(Store(options.artifacts), str(device), progress),
         ranks=ranks,
         models=prints,
-        sites=sites,
+        sites=tuple(wanted),
         fit=Stream(split.fit, options.context, read),
         score=Stream(split.score, options.context, read),
         fit_sha=split.fit_sha,
@@ -224,7 +253,9 @@ def make_job(
         dtype=options.dtype,
         precision=PRECISIONS[options.precision],
         covariances=not options.no_affine,
-        dictionaries=dictionaries,
+        dictionaries={n: given[r.site] for n, r in wanted.items() if r.site in given},
+        prepared={"text": texts.fingerprint(tokenizer), "skip": skip},
+        ratios={name: first.ratios[r.site] for name, r in wanted.items()},
         batch=max(1, options.batch_tokens // options.context),
         save_every=options.save_every,
         name="-".join(Path(name).name for name in names),
@@ -253,22 +284,6 @@ def _load(
             tokenizers.append(load_tokenizer(source, revision=revision or None))
     check_one_family(names, models, tokenizers)
     return models, tokenizers[0]
-
-
-def _fingerprint(model: nn.Module) -> str:
-    """`weights_fingerprint`, also of weights that accelerate keeps elsewhere."""
-    if not any(tensor.is_meta for tensor in model.state_dict().values()):
-        return weights_fingerprint(model)
-    from accelerate.utils import align_module_device
-
-    digest = hashlib.sha256()
-    for name in sorted(model.state_dict()):
-        owner, _, own = name.rpartition(".")
-        with align_module_device(model.get_submodule(owner), "cpu"):
-            tensor = model.get_submodule(owner).state_dict()[own].detach().cpu()
-            digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _sites(asked: str | None, known: Sequence[str]) -> tuple[str, ...]:
@@ -304,31 +319,23 @@ def _on(dictionary: Dictionary, device: torch.device) -> Reconstruct:
     return lambda x: dictionary(x.to(device)).to(x.device)
 
 
-def _reader(
-    models: Sequence[nn.Module], text: StreamedText, sites: Sequence[str]
-) -> Callable[[Sequence[int]], Activations]:
-    """From sequences' numbers to the activations of all models on their tokens."""
-
-    def read(numbers: Sequence[int]) -> Activations:
-        tokens = text.sequences(numbers)
-        found = []
-        for model in models:
-            body: Any = model.base_model  # without the head: nobody asks for its logits
-            device = next(body.parameters()).device
-            where = torch.device("cpu") if device.type == "meta" else device
-            captured = capture(body, tokens.to(where), sites)
-            found.append({site: x.flatten(0, 1) for site, x in captured.items()})
-        return found
-
-    return read
-
-
-def table(scores: Artifact, siblings: Sequence[str]) -> str:
-    """A `language-scores` artifact as a Markdown table, a line for each sibling and site."""
+def table(scores: Artifact, siblings: Sequence[str], ratios: Mapping[str, Sequence[float]]) -> str:
+    """A `language-scores` artifact as a Markdown table, a line for each sibling and reading.
+    ratios: by reading, of each model the norm at the first position over the median."""
     facts, found = scores.meta["maps"], scores.meta["scores"]
     given = {name for of_site in found.values() for each in of_site for name in each}
     names = [name for name in (*PREDICTORS, *RECONSTRUCTIONS) if name in given]
-    lines = [["sibling", "site", "distance", "det", "rank", *(f"EV {name}" for name in names)]]
+    lines = [
+        [
+            "sibling",
+            "site",
+            "distance",
+            "det",
+            "rank",
+            "first/median",
+            *(f"EV {name}" for name in names),
+        ]
+    ]
     for i, sibling in enumerate(siblings):
         for site in scores.meta["sites"]:
             about, values = facts[site][i], found[site][i]
@@ -339,6 +346,7 @@ def table(scores: Artifact, siblings: Sequence[str]) -> str:
                     f"{about['distance']:.3f}",
                     f"{about['det']:+.0f}",
                     f"{about['rank']}/{about['d']}",
+                    f"{max(ratios[site][0], ratios[site][1 + i]):.3g}",
                     *(_ev(values, name) for name in names),
                 ]
             )

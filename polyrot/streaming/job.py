@@ -105,8 +105,9 @@ class Job:
     """Everything that decides the result, and how to get there.
 
     models: fingerprints, the anchor's first. fit, score: the two streams, and the sha256 of their
-    tokens. dictionaries: the anchor's, by site, each with its sha256. covariances: needed for the
-    affine map. runtime: on its device sums are restored, maps fitted and applied.
+    tokens. dictionaries: the anchor's, by site, each with its sha256. prepared: what makes tokens
+    of the text, and how many positions are skipped. ratios: for the table. covariances: needed for
+    the affine map. runtime: on its device sums are restored, maps fitted and applied.
     """
 
     runtime: Runtime
@@ -121,6 +122,8 @@ class Job:
     precision: torch.dtype = torch.float64
     covariances: bool = True
     dictionaries: Mapping[str, tuple[str, Reconstruct]] = field(default_factory=dict)
+    prepared: Mapping[str, Any] = field(default_factory=dict)
+    ratios: Mapping[str, Sequence[float]] = field(default_factory=dict)
     batch: int = 32
     save_every: float = 60.0
     name: str = ""
@@ -164,6 +167,7 @@ class Job:
             "dtype": self.dtype,
             "precision": str(self.precision).removeprefix("torch."),
             "covariances": self.covariances,
+            **self.prepared,
         }
         maps = {"version": RECIPE_VERSION, "moments": fingerprint("language-moments", moments)}
         scores = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from polyrot.language.text import TextMissing, TextTooShort
+from polyrot.language.text import (
+    TextMissing,
+    TextTooShort,
+    check_plain,
+    check_there,
+    not_utf8,
+)
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import numpy_generator
 
@@ -45,7 +52,8 @@ class StreamedText:
 
     vocabulary: tokens that the models know. `index`, made by `split`, may be given to the same in
     another process: the blocks' offsets in bytes, and their first sequences' numbers, each with the
-    end in last place.
+    end in last place. counts, seen: how often each special token stands in what `split` read, and
+    the number of all tokens there.
     """
 
     def __init__(
@@ -56,6 +64,8 @@ class StreamedText:
         self.context = context
         self.vocabulary = vocabulary
         self.index: tuple[list[int], list[int]] = ([0], [0])
+        self.counts: Counter[int] = Counter()
+        self.seen = 0
         self._held: tuple[int, np.ndarray] | None = None
 
     def sequences(self, numbers: Sequence[int]) -> Tensor:
@@ -78,6 +88,7 @@ class StreamedText:
 
         Raises TextTooShort, and TextMissing for a file that cannot be read as UTF-8.
         """
+        check_there(self.path)
         n_fit, n_score = (math.ceil(n / self.context) for n in (fit_tokens, score_tokens))
         shas = hashlib.sha256(), hashlib.sha256()
         # Of a fitted sequence only a hash is kept: 8 bytes.
@@ -88,6 +99,9 @@ class StreamedText:
         fitted = np.empty(0, dtype=np.int64)
         for offset, data in self._blocks():
             found = self._rows_of(data, offset)
+            for special in self.tokenizer.all_special_ids:
+                self.counts[special] += int((found == special).sum())
+            self.seen += found.size
             first = rows[-1]
             starts.append(offset + len(data))
             rows.append(first + len(found))
@@ -133,12 +147,11 @@ class StreamedText:
         try:
             text = data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise TextMissing(
-                f"{self.path} is not UTF-8 text: byte {offset + error.start} ({error.reason}); "
-                "convert it, or give another file"
-            ) from error
+            raise TextMissing(not_utf8(self.path, error, offset)) from error
+        text = text.removeprefix("\ufeff") if not offset else text
+        check_plain(text, self.path)
         pieces, lines, length = [], [], 0
-        for line in text.replace("\r\n", "\n").splitlines(keepends=True):
+        for line in text.replace("\r\n", "\n").replace("\r", "\n").splitlines(keepends=True):
             lines.append(line)
             length += len(line)
             if length >= _PIECE:

@@ -59,7 +59,7 @@ class TrainingState:
         if not torch.isfinite(self.loss).all():
             raise FloatingPointError(
                 f"the loss is not finite at step {self.step}: {self.loss.tolist()}; "
-                "lower the peak rate"
+                "lower the peak rate (pytest claims: another --schedule, or --device cpu)"
             )
         accuracy, held_out = evaluate(params, schedule.evaluation_sequences)
         self.history.append({"step": self.step, "loss": self.loss.tolist(), "accuracy": accuracy})

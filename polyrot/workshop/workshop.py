@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
+from polyrot.defaults import WIDTH
 from polyrot.dictionaries import collection, groups, sparsity
 from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
@@ -14,7 +15,6 @@ from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.neox import Neox
-from polyrot.language.seeds import WIDTH
 from polyrot.runtime.progress import silence
 from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.toy import seeds
@@ -32,7 +32,7 @@ from polyrot.workshop.profiles import Profile
 class Workshop:
     """Where and how things are made: a runtime, and the schedules of a profile.
 
-    width: of the language models of scale neox. say: shows what long work will cost, before it
+    width: of the language models of scale neox; skip: positions of theirs that are left out. say: shows what long work will cost, before it
     begins. announced: the scales of which that was said as a whole (see `polyrot.workshop.plan`).
     """
 

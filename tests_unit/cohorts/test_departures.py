@@ -13,11 +13,12 @@ from fixtures import departures as of_tests
 from fixtures.dictionaries import Shelf
 from polyrot.cohorts import departures
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
+from polyrot.defaults import LEAST_POSITIONS, PYTHIA_WIDTH
 from polyrot.dictionaries import groups
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.language import neox
 from polyrot.language import seeds as language_seeds
-from polyrot.measures.bars.kept import FEW_POSITIONS, LEAST_POSITIONS
+from polyrot.measures.bars.kept import FEW_POSITIONS
 from polyrot.runtime.device import BF16, BY_HARDWARE, FLOAT32
 from polyrot.store import Runtime, Store
 from polyrot.toy import seeds
@@ -175,7 +176,7 @@ def test_neox_departs_from_pythia() -> None:
     shipped = " ".join(language_seeds.departures(language_seeds.SHIPPED))
     for what in ("width 128", "5 seeds", "3,000 steps", "standard library", "8 bits"):
         assert what in shipped
-    wide = " ".join(language_seeds.departures(language_seeds.FULL, language_seeds.PYTHIA_WIDTH))
+    wide = " ".join(language_seeds.departures(language_seeds.FULL, PYTHIA_WIDTH))
     assert "width" not in wide
     assert "seeds" not in wide
     assert "12,000 steps" in wide
@@ -190,8 +191,11 @@ def test_cohort_shelf_and_workshop_say_what_they_rest_on(tmp_path: Path) -> None
     assert not any("dictionaries" in text for text in of_models)
     on_shelf = departures.departures_of(Shelf(made, cohort))
     assert on_shelf[: len(of_models)] == of_models
-    of_dictionaries = made.profile.dictionaries.departures()
-    assert on_shelf[len(of_models) :] == of_dictionaries != ()
+    assert on_shelf == of_models, "the anchor's dictionaries are the paper's"
+    hasty = replace(made, profile=replace(made.profile, dictionaries=PROFILES["tiny"].dictionaries))
+    of_dictionaries = PROFILES["tiny"].dictionaries.departures()
+    assert departures.departures_of(Shelf(hasty, cohort)) == (*of_models, *of_dictionaries)
+    assert of_dictionaries != ()
     everything = departures.departures_of(made)
     assert set(on_shelf) <= set(everything)
     assert set(made.neox.cohort(trained=True).departures) <= set(everything)
@@ -223,7 +227,7 @@ def test_a_claim_lists_what_its_fixtures_rest_on() -> None:
         assert of_tests.of_test({**plain, name: object()}) == said
     run = {**plain, "checkpoints": cohort, "reconstructions": object()}
     *rest, last = of_tests.of_test(run)
-    assert rest == ["models: differ", *usual]
+    assert rest == ["models: differ", *others.departures(language=True)]
     assert "of checkpoints: an l1" in last
     assert of_tests.of_test({"positions": LEAST_POSITIONS}) == (
         "Bar B: 1,000,000 positions where the paper takes 10,000,000",

@@ -286,3 +286,15 @@ def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
     assert again["resid_post_0"][0] == choice
     assert torch.equal(again["resid_post_0"][1].w_enc, dictionary.w_enc)
     assert not list((tmp_path / "dictionaries").glob("*sparse-grid*"))
+
+
+def test_a_loss_that_is_not_finite_names_what_can_be_changed():
+    x = 1e30 * torch.randn(1, 500, 8, generator=torch_generator(0, "huge"))
+    for scale, remedy in {
+        "pair": "--skip-positions 1, .* --device cpu, or bring .* --sae DIR",
+        "pythia": "--skip-positions 1, or train in single precision with --device cpu$",
+        "toy_a": "train by another --schedule",
+    }.items():
+        message = rf"loss is (nan|inf) at step \d+, of activations as large as .*e\+30: .*{remedy}"
+        with pytest.raises(FloatingPointError, match=message):
+            training.train(x, [0], [1], [1e-3], 16, TINY, remedy=training.remedy(scale))

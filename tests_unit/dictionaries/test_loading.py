@@ -12,9 +12,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from polyrot.dictionaries import __main__ as listing
+from polyrot.dictionaries.loading import (
+    BadDictionary,
+    hook_of,
+    load_sae,
+    saelens,
+    save_sae,
+    site_of,
+)
 from polyrot.dictionaries.loading import __main__ as exporting
-from polyrot.dictionaries.loading import saelens
-from polyrot.dictionaries.loading import BadDictionary, hook_of, load_sae, save_sae, site_of
 from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import initialise
 from polyrot.maps.matching import max_cosine
@@ -138,7 +144,7 @@ def copy(tmp_path):
         ({"architecture": "topk", "k": 17}, "topk with k = 17 of 16 features"),
         ({"metadata": 3}, r"metadata in cfg\.json is 3, not a table"),
         ({"activation_fn_kwargs": [3]}, r"activation_fn_kwargs in cfg\.json is \[3\], not a table"),
-        ({"apply_b_dec_to_input": "false"}, r"apply_b_dec_to_input in cfg\.json is 'false', neither"),
+        ({"apply_b_dec_to_input": "false"}, r"_to_input in cfg\.json is 'false', neither true"),
         ({"rescale_acts_by_decoder_norm": "True"}, "is 'True', neither true nor false"),
         ({"prepend_bos": 1}, "prepend_bos in cfg.json is 1, neither true nor false"),
         ({"d_in": "8"}, r"d_in in cfg\.json is '8', no whole number above 0"),

@@ -231,7 +231,7 @@ def test_nothing_that_can_run_code_is_read(
         lambda path: torch.save([1, 2], path),
     ):
         write(folder / "ae.pt")
-        with pytest.raises(BadDictionary, match="save (its|the module's) state_dict") as caught:
+        with pytest.raises(BadDictionary, match=r"save (its|the module's) state_dict") as caught:
             load_sae(folder)
         assert "weights_only" not in str(caught.value)
         assert "\n" not in str(caught.value)

@@ -67,7 +67,7 @@ FUNCTIONS = {
         "rope_parameters": {
             "rope_theta": 100.0,
             "rope_type": "default",
-            "partial_rotary_factor": 0.25,
+            "partial_rotary_factor": 1.0,
         },
     },
 }

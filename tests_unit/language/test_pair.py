@@ -24,6 +24,7 @@ from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
 from polyrot.language.pair import PairCohort
 from polyrot.language.text import TextTooShort, sequences_from_text
 from polyrot.maps.checks import BadActivations
+from polyrot.measures.answers import in_words
 from polyrot.measures.fits import fit_all
 from polyrot.measures.frontier import Frontier, measure_frontier, notes_on, sibling_group
 from polyrot.store import Runtime, Store
@@ -96,6 +97,9 @@ def test_a_planted_rotation_is_found(folder: Path, anchors, workshop: Workshop) 
         assert row["pointwise_ev"] > 0.999
         assert row["rotated_ev"] == pytest.approx(row["self_ev"], abs=1e-3)
         assert row["split_half"] < 0.01
+        assert row["split_half_share"] > 0.999
+    assert {each.says for each in found.answers()} <= {"yes", "cannot tell"}
+    assert "yes" in {each.says for each in found.answers()}
     gain, magnitude = found.gain(), found.magnitude()
     assert gain.labels == magnitude.labels == SITES
     assert (gain.values > 0.1).all()
@@ -104,6 +108,18 @@ def test_a_planted_rotation_is_found(folder: Path, anchors, workshop: Workshop) 
         assert interval.of == "sequences"
         assert 0 < interval.low < value < interval.high
     assert not gain.ceilings
+    home, beyond = found.at_home(), found.beyond_nulls()
+    assert home.labels == beyond.labels == SITES
+    assert not home.ceilings
+    # An exact copy's ceiling is what this exact copy reaches, but for the draw of the shuffle.
+    np.testing.assert_allclose(beyond.values, beyond.ceilings, atol=0.25)
+    for site, value in zip(SITES, beyond.values, strict=True):
+        row = found.by_site[site]
+        nulls = max(row["mean_shift_ev"], row["shuffled_ev"])
+        assert value == pytest.approx(row["rotated_ev"] - nulls)
+    off = found.magnitude_of_shuffled()
+    for site, value in zip(SITES, off.values, strict=True):
+        assert value == pytest.approx(abs(1 - found.by_site[site]["magnitude_shuffled"]))
     q = rotation().numpy()
     planted = np.linalg.norm(q.T - np.eye(16)) / 32**0.5
     np.testing.assert_allclose(magnitude.values, planted, atol=1e-3)
@@ -142,7 +158,15 @@ def test_two_trainings_are_no_rotation_of_each_other(
     assert lines[0].split() == list(SITES)
     shown = {line.split()[0]: line.split()[1:] for line in lines[1:]}
     assert shown["naive_ev"] == [f"{row['naive_ev']:.3f}" for row in found.by_site.values()]
-    assert len(found.lines(at_once=3)) == 2 * len(lines)
+    said = len(found.notes) + len(in_words(found.answers()))
+    assert len(found.lines(at_once=3)) - said == 2 * (len(lines) - said)
+    # Two trainings of nothing but noise: no rotation carries A's dictionary over.
+    assert lines[-said].startswith("A's dictionary works on B through R: ")
+    assert "yes" not in lines[-said]
+    row = found.by_site["resid_post_1"]
+    assert (row["rank"], row["l0"] > 0) == (16, True)
+    # ||R_1 - R_2||_F / sqrt(2 d) is the square root of what the halves do not share.
+    assert row["split_half"] == pytest.approx((1 - row["split_half_share"]) ** 0.5, abs=1e-6)
 
 
 def test_a_dictionary_at_one_site_is_judged_there(
@@ -241,7 +265,7 @@ def load(folder: Path, sae=None):
 def test_the_same_model_twice(copy: Path) -> None:
     shutil.rmtree(copy / "B")
     shutil.copytree(copy / "A", copy / "B")
-    with pytest.raises(Unusable, match=r"A and .*B are one model: their weights differ by"):
+    with pytest.raises(Unusable, match=r"A and .*B are one model: their weights are the same"):
         load(copy)
 
 
@@ -314,7 +338,8 @@ def test_what_a_dictionary_says_of_itself_is_noted(
     found = measure_frontier(cohort, fit_all(cohort), of_b, of_b, notes)
     assert found.notes[:2] == notes
     assert found.notes[2].endswith("reconstructs B better than A: is it B's?")
-    assert found.lines()[-len(found.notes) :] == list(found.notes)
+    end = len(in_words(found.answers()))
+    assert found.lines()[-len(found.notes) - end : -end] == list(found.notes)
     assert found.gain().beside["notes"] == "; ".join(found.notes)
     right = frontier(folder, "R", anchors, workshop)
     assert right.notes == ()
@@ -350,6 +375,11 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     shown = next(line.split() for line in ran.stdout.splitlines() if line.startswith("cka"))
     assert shown[1:] == ["1.000"] * 4
     assert "note: the dictionary" not in ran.stdout
+    # Of the first position and the text it is said how they are.
+    ratios = next(x.split() for x in ran.stdout.splitlines() if x.startswith("first/median A"))
+    assert all(0.3 < float(ratio) < 3 for ratio in ratios[2:])
+    assert "text: sequences are cut from a running text, and no special token is put" in ran.stdout
+    assert "attention sink" not in ran.stdout
     recorded = record["run"]["options"]
     assert recorded["--pair"] == " ".join(names)
     assert (recorded["--schedule"], recorded["--tokens"]) == ("tiny", "512")
@@ -360,7 +390,8 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
 
 def session(scales: tuple[str, ...], **options: object) -> Any:
     """As much of a pytest session as its start looks at."""
-    given = {"collectonly": False, "sae": None, "pair": None, "tokens": 512, "context": CONTEXT}
+    given = {"collectonly": False, "sae": None, "pair": None, "skip_positions": 0}
+    given |= {"tokens": 512, "context": CONTEXT}
     suite = SimpleNamespace(scales=scales, own_at=lambda _: None)
     plugin = SimpleNamespace(get_plugin=lambda _: suite)
     option = SimpleNamespace(**{**given, **options})
@@ -371,7 +402,7 @@ def session(scales: tuple[str, ...], **options: object) -> Any:
 
 def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> None:
     a, text = str(folder / "A"), str(folder / "text")
-    with pytest.raises(pytest.UsageError, match="are one model: their weights differ by less"):
+    with pytest.raises(pytest.UsageError, match="are one model: their weights are the same"):
         pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
     with pytest.raises(pytest.UsageError, match=r"is a model's checkpoint"):
         pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))

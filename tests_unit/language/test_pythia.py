@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from polyrot.cohorts import run
 from polyrot.cohorts.cohort import Cohort
-from polyrot.language import pythia
+from polyrot.language import loading, pythia
 from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
 from polyrot.language.pythia import (
     PINNED,
@@ -108,6 +109,20 @@ def test_nothing_there_and_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert f"  hf download EleutherAI/pythia-70m-seed2 --revision {PINNED[2]}" in lines
     assert "  hf download EleutherAI/pythia-70m-seed1 --revision step3000" in lines
     assert "  hf download EleutherAI/pythia-70m" in lines
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def unreachable(name: str, *, local_files_only: bool, **_: object) -> None:
+        if not local_files_only:
+            asked.append(name)  # each such call waits for its connection, and tries again
+        raise LocalEntryNotFoundError("Cannot reach the hub")
+
+    monkeypatch.setattr(loading, "snapshot_download", unreachable)
+    with pytest.raises(WeightsMissing, match="hub said: Cannot reach the hub; likewise 13 more"):
+        locate(hub())
+    assert asked == ["EleutherAI/pythia-70m-seed1"]
 
 
 # ------------------------------------------------------------------------------- local folders

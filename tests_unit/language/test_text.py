@@ -9,13 +9,16 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 
 from polyrot.cohorts.cohort import SPLITS
+from polyrot.language import text
 from polyrot.language.loading import Unusable
 from polyrot.language.text import (
     TextMissing,
     TextTooShort,
     check_there,
+    notes_on,
     pile_sequences,
     sequences_from_text,
     split_sequences,
@@ -90,8 +93,69 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     with pytest.raises(TextMissing, match="cannot be read"):
         sequences_from_text(tmp_path, tokenizer(), 16, SIZES)
     (tmp_path / "bytes").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(TextMissing, match=r"is UTF-16, .*convert it \(`iconv -f UTF-16 -t UTF-8`\)"):
+    with pytest.raises(
+        TextMissing, match=r"is UTF-16, .*convert it \(`iconv -f UTF-16 -t UTF-8`\)"
+    ):
         sequences_from_text(tmp_path / "bytes", tokenizer(), 16, SIZES)
+
+
+def test_a_byte_order_mark_and_ends_of_lines_are_no_tokens(tmp_path: Path) -> None:
+    plain = write_text(tmp_path / "text", 2000).read_bytes()
+    own = sequences_from_text(tmp_path / "text", tokenizer(), 16, SIZES)
+    for end in (b"\r\n", b"\r"):
+        (tmp_path / "other").write_bytes(b"\xef\xbb\xbf" + plain.replace(b"\n", end))
+        found = sequences_from_text(tmp_path / "other", tokenizer(), 16, SIZES)
+        assert all(torch.equal(found[split], own[split]) for split in SPLITS)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ("words of it".encode("utf-16"), r"is UTF-16, where .* \(`iconv -f UTF-16 -t UTF-8`\)"),
+        ("words of it".encode("utf-32"), r"is UTF-32, where"),
+        ("words of it".encode("utf-16-le"), r"no plain text: character 1 is NUL"),
+        (b"words\0of it", r"character 5 is NUL. It is a binary file, or UTF-16"),
+        ("na\u00efve words".encode("latin-1"), r"not UTF-8 text: byte 2 .*`iconv -f LATIN1 -t"),
+        (b"\x1f\x8b\x08\x00", r"is compressed \(gzip\), where UTF-8 text is expected"),
+        (b"PK\x03\x04", "is an archive"),
+    ],
+)
+def test_files_of_other_encodings_and_kinds(data: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "it").write_bytes(data)
+    with pytest.raises(TextMissing, match=message):
+        sequences_from_text(tmp_path / "it", tokenizer(), 16, SIZES)
+
+
+def test_one_character_over_and_over(tmp_path: Path) -> None:
+    (tmp_path / "it").write_text("a" * 20_000)
+    message = r"gives \d different sequences of 16 tokens \(it has \d+, but those that repeat count"
+    with pytest.raises(TextTooShort, match=message + ".* longer and more varied text"):
+        sequences_from_text(tmp_path / "it", tokenizer(), 16, SIZES)
+
+
+def test_a_long_line_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "_CHARACTERS", 100)
+    (tmp_path / "it").write_text("x" * 1000 + "\n" + "y" * 150 + "\nz")
+    pieces = list(text._pieces(tmp_path / "it"))
+    assert max(map(len, pieces)) <= 200
+    assert "".join(pieces) == (tmp_path / "it").read_text()
+
+
+def test_what_is_said_of_special_tokens() -> None:
+    plain = tokenizer()
+    ids = torch.tensor(
+        plain("one<|endoftext|>two<|endoftext|>", add_special_tokens=False).input_ids
+    )
+    begins, inside = notes_on(plain, {"fit": ids[None]})
+    assert begins.endswith("running text, and no special token is put before them")
+    assert f"read as such: <|endoftext|> 2 times, of {len(ids)} tokens" in inside
+    assert len(notes_on(plain, {"fit": ids[:1][None]})) == 1
+    begun = tokenizer()
+    begun.add_special_tokens({"bos_token": "<s>"})
+    begun._tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", begun.bos_token_id)]
+    )
+    assert "though this tokenizer puts <s> before a text" in notes_on(begun, {"fit": ids[None]})[0]
 
 
 def test_the_pile(monkeypatch: pytest.MonkeyPatch) -> None:

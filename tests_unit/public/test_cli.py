@@ -150,6 +150,7 @@ class _Parsed(Exception):
 COMMANDS = {
     "polyrot": ["compare", "x.npy", "y.npy"],
     "haar": ["haar", "battery", "x.npy"],
+    "pair": ["pair", "A", "B"],
     "report": ["report", "readme"],
     "store": ["store", "verify"],
     "train": ["train", "toy_a"],

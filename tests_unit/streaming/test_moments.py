@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 import signal
 from dataclasses import dataclass
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from polyrot.dictionaries.loading import save_sae
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.language.sites import capture
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import affine_least_squares, fit_rotation, shift_only
+from polyrot.store import fingerprint
 from polyrot.store.file import read
 from polyrot.streaming import __main__ as command
+from polyrot.streaming.ranks import Ranks
 from tests_unit.language.tiny_language import rotated, rotation
 from tests_unit.streaming.streaming_checkpoints import (
     CONTEXT,
@@ -152,16 +156,17 @@ def test_the_anchors_dictionary_works_through_the_planted_rotation(place, whole)
 
 
 def test_the_table_has_a_line_for_each_sibling_and_site(place, whole, capsys, monkeypatch):
-    # A second run finds everything in the store and runs no model.
-    monkeypatch.setattr(command, "_reader", lambda *_: None)
+    # A second run finds everything in the store, and runs the models to look them over alone.
+    monkeypatch.setattr(command, "reader", lambda *_: None)
     run(place, "anchor", "copy", "stranger", sae=place.root / "sae")
     lines = capsys.readouterr().out.splitlines()
     head, rule, *body = (line for line in lines if line.startswith("|"))
     assert len({len(line) for line in (head, rule, *body)}) == 1
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in body]
     assert [row[:2] for row in cells] == [[b, s] for b in ("copy", "stranger") for s in SITES]
-    assert head.split("|")[8].strip() == "EV rotation"
-    assert cells[0][7] == "1.0000"
+    assert head.split("|")[9].strip() == "EV rotation"
+    assert cells[0][8] == "1.0000"
+    assert 0.3 < float(cells[0][5]) < 3  # norm of the first position over the median
     assert cells[0][-1] == ""
     assert cells[1][-1] != ""
     assert sum(line.startswith("language-") for line in lines) == 3
@@ -284,6 +289,62 @@ def test_models_spread_by_a_device_map_give_the_same_moments(place, whole):
     found = run(place, "anchor", "copy", "stranger", store="spread", device_map='{"": "disk"}')
     for name, tensor in whole["language-moments"].items():
         torch.testing.assert_close(found["language-moments"][name], tensor, rtol=1e-9, atol=1e-9)
+
+
+def sinking(root: Path) -> None:
+    """Two unrelated models whose first position is large."""
+    for seed, name in enumerate(("sink_a", "sink_b")):
+        torch.manual_seed(seed)
+        made = GPT2LMHeadModel(GPT2Config(vocab_size=256, n_embd=16, n_layer=1, n_head=2))
+        with torch.no_grad():
+            made.transformer.wte.weight.normal_()
+            made.transformer.wpe.weight[0] *= 2000
+        save(made, root / name)
+
+
+def test_a_large_first_position_is_said_and_both_figures_are_shown(place, capsys):
+    sinking(place.root)
+    evs = {}
+    for skip, other in ((0, "[1:]"), (1, "[0:]")):
+        given = {"sites": "resid_pre_0,resid_post_0", "skip_positions": skip}
+        assert command.main(place.arguments("sink_a", "sink_b", store="sinks", **given)) == 0
+        shown = capsys.readouterr()
+        assert "an attention sink, which may decide every figure that includes it" in shown.err
+        assert "text: sequences are cut from a running text, and no special token" in shown.err
+        rows = [[cell.strip() for cell in x.split("|")] for x in shown.out.splitlines() if "|" in x]
+        head = rows[0]
+        for row in rows[2:]:
+            cells = dict(zip(head, row, strict=True))
+            evs[skip, cells["site"]] = float(cells["EV rotation"])
+            assert float(cells["first/median"]) > 3
+        assert {site for _, site in evs if _ == skip} == {
+            "resid_pre_0",
+            "resid_post_0",
+            f"resid_pre_0{other}",
+            f"resid_post_0{other}",
+        }
+    for site in ("resid_pre_0", "resid_post_0"):
+        assert evs[0, site] == evs[1, f"{site}[0:]"] > 0.8
+        assert evs[1, site] == evs[0, f"{site}[1:]"] < 0.5
+
+
+def test_another_function_or_tokenizer_is_another_artifact(place):
+    names = ["anchor", "stranger"]
+    options = command.parser().parse_args(place.arguments(*names, sites="resid_post_0"))
+
+    def recipe() -> str:
+        job = command.make_job(options, Ranks(), torch.device("cpu"))
+        return fingerprint("language-moments", job.recipes()["language-moments"])
+
+    own, config = recipe(), place.root / "stranger" / "config.json"
+    before = config.read_text()
+    try:
+        config.write_text(json.dumps({**json.loads(before), "transformers_version": "9.9.9"}))
+        assert recipe() == own
+        config.write_text(json.dumps({**json.loads(before), "layer_norm_eps": 0.1}))
+        assert recipe() != own
+    finally:
+        config.write_text(before)
 
 
 def test_help_explains_every_option():

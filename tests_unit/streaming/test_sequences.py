@@ -79,6 +79,35 @@ def test_a_text_that_is_no_text_is_refused(tmp_path):
     path.write_bytes(b"abcdefgh" * 4 + b"\xff")
     with pytest.raises(TextMissing, match="not UTF-8 text: byte 32"):
         text(path).split(8, 8)
+    for data, message in (
+        (b"\xff\xfea\x00b\x00", "is UTF-16, where UTF-8"),
+        ("abcdefgh".encode("utf-16-le") * 4, "no plain text: character 1 is NUL"),
+        (b"\x1f\x8b\x08", r"is compressed \(gzip\), where"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(TextMissing, match=message):
+            text(path).split(8, 8)
     path.write_text("abcdefgh" * 4)
     with pytest.raises(TextMissing, match="the models know 0 to 60"):
         StreamedText(path, tokenizer(), 8, 61).split(8, 8)
+
+
+def test_a_byte_order_mark_and_ends_of_lines_are_no_tokens(tmp_path):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    plain.write_bytes(b"abc\ndef\nghi\njkl\nmnopqrst" * 3)
+    found = text(plain).split(16, 16)
+    for end in (b"\r\n", b"\r"):
+        other.write_bytes(b"\xef\xbb\xbf" + plain.read_bytes().replace(b"\n", end))
+        again = text(other).split(16, 16)
+        assert (again.fit_sha, again.score_sha) == (found.fit_sha, found.score_sha)
+
+
+def test_special_tokens_in_the_text_are_counted(tmp_path):
+    words = tokenizer()
+    words.add_special_tokens({"eos_token": "<|end|>"})
+    path = tmp_path / "text"
+    path.write_text("abcdefg<|end|>hijklmn<|end|>opqrstuvwxyz0123456789")
+    made = StreamedText(path, words, 8, 300)
+    made.split(8, 8)
+    assert made.counts[words.eos_token_id] == 2
+    assert made.seen == 40

@@ -25,6 +25,7 @@ CHANGED: dict[str, list[str]] = {
     "--text": ["text"],
     "--context": ["64"],
     "--tokens": ["70000"],
+    "--skip-positions": ["1"],
 }
 """Another value than the default, for every option that decides verdicts."""
 MINE = """

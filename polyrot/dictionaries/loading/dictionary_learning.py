@@ -69,10 +69,10 @@ def _dictionary(
     made: str, trainer: Mapping[str, Any], found: dict[str, Tensor]
 ) -> LoadedDictionary:
     wanted = CLASSES[made]
-    k = found.pop("k", None)
+    saved, k = found.pop("k", None), None
     if made == "AutoEncoderTopK":
         found.pop("threshold", None)
-        k = _k(trainer, k)
+        k = _k(trainer, saved)
     checked.expect(found, wanted - {"k"}, WEIGHTS, made)
     tensors = checked.as_float32(found, WEIGHTS)
     if "W_enc" in tensors:
@@ -89,18 +89,19 @@ def _dictionary(
         file=WEIGHTS,
         subtracted=made not in ("AutoEncoderNew", "JumpReluAutoEncoder"),
         threshold=tensors.get("threshold"),
-        k=k if made == "AutoEncoderTopK" else None,
+        k=k,
     )
 
 
 def _k(trainer: Mapping[str, Any], found: Tensor | None) -> int:
     """Of a TopK: in the weights, and in the configuration."""
     told = checked.whole(trainer, "k", f"trainer of {CONFIGURATION}") if "k" in trainer else None
-    if found is None and told is None:
+    saved = None if found is None else int(torch.as_tensor(found).reshape(-1)[0])
+    k = told if saved is None else saved
+    if k is None:
         raise BadDictionary(f"neither {WEIGHTS} nor {CONFIGURATION} says k of its TopK")
-    saved = told if found is None else int(torch.as_tensor(found).reshape(-1)[0])
-    if told is not None and told != saved:
-        raise BadDictionary(f"k is {saved} in {WEIGHTS} and {told} in {CONFIGURATION}")
-    if saved < 1:
-        raise BadDictionary(f"topk with k = {saved}")
-    return saved
+    if told is not None and told != k:
+        raise BadDictionary(f"k is {k} in {WEIGHTS} and {told} in {CONFIGURATION}")
+    if k < 1:
+        raise BadDictionary(f"topk with k = {k}")
+    return k

@@ -44,7 +44,7 @@ OTHERS = {
     "adapter_model.safetensors": "an adapter of a model",
 }
 """What else is met, by a file that tells it."""
-DEEP, MANY = 4, 2000
+DEEP, MANY = 5, 2000
 """How far below a directory, and among how many entries, dictionaries are looked for."""
 
 

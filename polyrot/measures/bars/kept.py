@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from polyrot.defaults import POSITIONS
 from polyrot.measures.bars import across, alignment, behaviour, causal, joint, published_search
 from polyrot.measures.bars.across import Across
 from polyrot.measures.bars.alignment import Alignment
@@ -24,14 +25,6 @@ from polyrot.toy.folding import Folded, joined
 from polyrot.toy.symmetry import Element
 
 RECIPE_VERSION = 1  # raise when a change of code changes a figure
-
-
-LEAST_POSITIONS = 1_000_000
-"""Positions of Bar B that are registered; the paper takes 1e7."""
-
-
-POSITIONS = 10_000_000
-"""Those of a plain run."""
 
 
 FEW_POSITIONS = 140_000

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
+from polyrot.defaults import SKIP_POSITIONS
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.language.activations import TextCohort
 from polyrot.maps.explained_variance import explained_variance
@@ -23,7 +25,6 @@ FACTOR = 3.0
 """Above it, the ratio of norms is noted."""
 SEQUENCES = 32
 """Of the score split, over which norms are taken."""
-OPTION = "--skip-positions"
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,12 @@ class FirstPosition:
         )
         if self.skip:
             return (
-                f"{begins}; {OPTION} {self.skip} leaves it out of what is judged, and [0:] marks "
-                "the figures that have all positions",
+                f"{begins}; {SKIP_POSITIONS} {self.skip} leaves it out of what is judged, and [0:] "
+                "marks the figures that have all positions",
             )
         return (
-            f"{begins}; figures marked [1:] are without the first position, and {OPTION} 1 judges "
-            "by those",
+            f"{begins}; figures marked [1:] are without the first position, and {SKIP_POSITIONS} 1 "
+            "judges by those",
         )
 
     def lines(self) -> list[str]:
@@ -91,6 +92,9 @@ class FirstPosition:
             f"first/median {letter}": {site: r[i] for site, r in self.ratios.items()}
             for i, letter in enumerate(letters)
         }
+        for site, row in self.here.items():
+            if "self_ev" not in row:  # elsewhere the pair's own table has it
+                found.setdefault("pointwise_ev", {})[site] = row["pointwise_ev"]
         for site, row in self.there.items():
             for name, value in row.items():
                 found.setdefault(name + self.other, {})[site] = value
@@ -116,16 +120,16 @@ def first_position(
 
 def first_ratios(cohort: TextCohort) -> dict[str, list[float]]:
     """By site and model, the mean norm at the first position over the median norm at all."""
-    found = {}
-    for site, norms in cohort.norms("score", SEQUENCES).items():
-        median = norms.flatten(1).median(1).values.clamp(min=1e-30)
-        found[site] = (norms[:, :, 0].mean(1) / median).tolist()
-    return found
+    norms = cohort.norms("score", SEQUENCES)
+    return {site: [ratio(of_model) for of_model in found] for site, found in norms.items()}
 
 
-def _figures(
-    cohort: TextCohort, saes: Mapping[str, Dictionary]
-) -> dict[str, dict[str, float]]:
+def ratio(norms: Tensor) -> float:
+    """Of norms [sequences, position], the mean at the first position over the median of all."""
+    return float(norms[:, 0].double().mean() / norms.double().median().clamp(min=1e-300))
+
+
+def _figures(cohort: TextCohort, saes: Mapping[str, Dictionary]) -> dict[str, dict[str, float]]:
     """Fitted on the fit split, which is left before the score split is begun."""
     fitted: dict[str, list[Rotation]] = {}
     for site in cohort.sites:
@@ -136,14 +140,14 @@ def _figures(
     for site in cohort.sites:
         x = cohort.activations("score", site)
         rotated = [r.apply(a) for r, a in zip(fitted[site], x[1:], strict=True)]
-        row = {"pointwise_ev": np.mean([explained_variance(x[0], y) for y in rotated])}
+        row = {"pointwise_ev": [explained_variance(x[0], y) for y in rotated]}
         if site in saes:
             sae = saes[site]
-            row["self_ev"] = explained_variance(x[0], sae(x[0]))
-            row["naive_ev"] = np.mean([explained_variance(a, sae(a)) for a in x[1:]])
-            row["rotated_ev"] = np.mean([explained_variance(y, sae(y)) for y in rotated])
-        found[site] = {name: float(value) for name, value in row.items()}
+            row["self_ev"] = [explained_variance(x[0], sae(x[0]))]
+            row["naive_ev"] = [explained_variance(a, sae(a)) for a in x[1:]]
+            row["rotated_ev"] = [explained_variance(y, sae(y)) for y in rotated]
+        found[site] = {name: float(np.mean(values)) for name, values in row.items()}
     return found
 
 
-__all__ = ["FACTOR", "OPTION", "FirstPosition", "first_position", "first_ratios"]
+__all__ = ["FACTOR", "FirstPosition", "first_position", "first_ratios", "ratio"]
