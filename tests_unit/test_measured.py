@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +145,18 @@ def test_ceilings_stay_with_their_sites() -> None:
         PairSite(VALUES, PAIRS, SITES, ceiling=np.array([1.0, np.nan]))
     with pytest.raises(ValueError, match="1 measured values but 2 ceilings"):
         Measured([0.9], ("",), ceilings=(1.0, 1.0))
+
+
+def test_the_larger_of_two_tables_is_taken_draw_by_draw() -> None:
+    drawn = np.array([[[0.0, 1.0]], [[2.0, 3.0]]])
+    one = PairSite(np.array([[1.0, 2.0]]), ("0-1",), ("a", "b"), resamples=drawn,
+                   ceiling=np.array([4.0, 0.0]))  # fmt: skip
+    other = replace(one, values=np.array([[0.5, 7.0]]), resamples=1.5 + 0 * drawn)
+    found = one.larger(other)
+    np.testing.assert_array_equal(found.values, [[1.0, 7.0]])
+    np.testing.assert_array_equal(found.resamples, [[[1.5, 1.5]], [[2.0, 3.0]]])
+    np.testing.assert_array_equal(found.ceiling, [4.0, 0.0])
+    assert one.larger(replace(other, ceiling=None)).ceiling is None
 
 
 def test_tables_combine_only_with_the_same_labels() -> None:

@@ -103,7 +103,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """`value`, if it is nested no deeper than DEEPEST and its whole numbers fit double precision."""
+    """`value`, nested no deeper than DEEPEST, of whole numbers that fit double precision."""
     level, depth = [value], 0
     while level:
         if depth > DEEPEST:

@@ -1,6 +1,7 @@
 """Artifacts on disk: what is shipped, what is cached, and what is built where neither is there."""
 
 from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
+from polyrot.store.place import Retraining, begin_retraining, only_readable
 from polyrot.store.runtime import Runtime
 from polyrot.store.shipped import (
     SHIPPED_BUDGET,
@@ -18,11 +19,14 @@ __all__ = [
     "Artifact",
     "Checkpoint",
     "DamagedArtifact",
+    "Retraining",
     "Runtime",
     "Store",
     "StoreFull",
     "StoreWarning",
+    "begin_retraining",
     "fingerprint",
+    "only_readable",
     "read_manifest",
     "ship",
     "verify",

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from polyrot.runtime.checkout import NotACheckout, checkout
-from polyrot.store.file import StoreFull
 from polyrot.store.shipped import (
     DamagedArtifact,
     read_manifest,
@@ -56,7 +55,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m polyrot.
     except NotACheckout as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (DamagedArtifact, OverflowError, StoreFull, OSError) as error:
+    except (DamagedArtifact, OverflowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

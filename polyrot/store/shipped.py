@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
-import tomllib
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polyrot.runtime.documents import BadDocument, read_toml
+from polyrot.runtime.files import write_atomically
 from polyrot.store.file import SUFFIX, Damaged, read, write
 
 SHIPPED_BUDGET = 40 * 2**20
@@ -90,44 +92,136 @@ def write_manifest(shipped: Path) -> Path:
         lines += ["", f"[{json.dumps(file)}]"]
         lines += [f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in entry.items()]
     manifest = Path(shipped) / _MANIFEST
-    temporary = manifest.with_suffix(".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(temporary, manifest)
+    write_atomically(manifest, "\n".join(lines) + "\n")
     return manifest
 
 
 def read_manifest(shipped: Path) -> dict[str, dict[str, Any]]:
     """Entries of `manifest.toml` by file name; none where there is none. Raises DamagedArtifact."""
-    path = Path(shipped) / _MANIFEST
-    if not path.exists():
+    entries = _manifest(Path(shipped))
+    for file, entry in entries.items():
+        if wrong := next(_wrong_in(file, entry), ""):
+            raise DamagedArtifact(restore_advice(Path(shipped) / _MANIFEST, Damaged(wrong)))
+    return entries
+
+
+def _manifest(shipped: Path) -> dict[str, Any]:
+    """The manifest as it stands, entries unchecked."""
+    path = shipped / _MANIFEST
+    if not path.exists() and not path.is_symlink():
         return {}
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DamagedArtifact(restore_advice(path, Damaged(f"it is not TOML ({error})"))) from error
+        return read_toml(path)
+    except BadDocument as error:
+        raise DamagedArtifact(restore_advice(path, Damaged(str(error)))) from error
+
+
+_ENTRY = {
+    "kind": str,
+    "name": str,
+    "fingerprint": str,
+    "sha256": str,
+    "bytes": int,
+    "how": str,
+    "device": str,
+    "when": str,
+    "seconds": (int, float),
+}
+"""What an entry of the manifest holds."""
+
+
+def _wrong_in(file: str, entry: Any) -> Iterator[str]:
+    """What is wrong with an entry of the manifest, whatever the file is."""
+    if not isinstance(entry, dict):
+        yield f"{file}: its entry in the manifest is no table, but {entry!r}"[:200]
+        return
+    for key, kind in _ENTRY.items():
+        if not isinstance(entry.get(key), kind) or isinstance(entry.get(key), bool):
+            yield f"{file}: the manifest's {key} is {entry.get(key, 'missing')!r}"[:200]
+    for key in ("fingerprint", "sha256"):
+        if isinstance(entry.get(key), str) and not re.fullmatch("[0-9a-f]{64}", entry[key]):
+            yield f"{file}: the manifest's {key} is no sha256"
+    if not re.fullmatch(rf"[a-z0-9_-]+/[^/]+{re.escape(SUFFIX)}", file):
+        yield f"{file}: the manifest names no file of the form kind/name{SUFFIX}"
 
 
 def verify(shipped: Path) -> list[str]:
     """What is wrong with the shipped files, one line each; empty where all is well."""
     shipped = Path(shipped)
+    problems: list[str] = []
+    listed: dict[str, Any] = {}
     try:
-        listed = read_manifest(shipped)
+        listed = _manifest(shipped)
     except DamagedArtifact as error:
-        return [str(error)]
-    present = {p.relative_to(shipped).as_posix() for p in artifacts_in(shipped, below="*/")}
-    total = sum((shipped / file).stat().st_size for file in present)
-    if not listed and not present:
-        return [f"nothing is shipped in {shipped}: there is no manifest and no artifact"]
-    problems = [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
-    problems += [f"{f}: not listed in the manifest" for f in sorted(present - set(listed))]
-    for file in sorted(present & set(listed)):
-        entry = listed[file]
+        problems.append(str(error))
+    present, total = set(), 0
+    for path in _below(shipped, problems):
+        file = path.relative_to(shipped).as_posix()
+        present.add(file)
         try:
-            read(shipped / file, entry.get("fingerprint"), file_sha=entry.get("sha256"))
-        except Damaged as damage:
-            problems.append(f"{file}: {damage}")
+            total += path.stat().st_size
+        except OSError:
+            continue  # it is said when it is read
+    if not listed and not present and not problems:
+        return [f"nothing is shipped in {shipped}: there is no manifest and no artifact"]
+    problems += [f"{f}: listed in the manifest, but missing" for f in sorted(set(listed) - present)]
+    problems += [f"{f}: not listed in the manifest" for f in sorted(present - set(listed))]
+    for file, entry in sorted(listed.items()):
+        wrong = list(_wrong_in(file, entry))
+        problems += wrong
+        if file in present and not wrong:
+            problems += _wrong_with(shipped, file, entry)
     if total > SHIPPED_BUDGET:
         problems.append(
             f"{total / 2**20:.1f} MiB are shipped, {SHIPPED_BUDGET / 2**20:.0f} at most"
         )
     return problems
+
+
+def _below(shipped: Path, problems: list[str]) -> list[Path]:
+    """Every file that could be an artifact, links to nothing among them; what cannot be looked into
+    and what is no artifact's place goes to `problems`."""
+    found = []
+    for path in _entries(shipped, shipped, problems):
+        if path.name == _MANIFEST:
+            continue
+        if not path.is_dir():
+            problems.append(f"{path.name}: no file of the suite, and not in a directory of a kind")
+            continue
+        for inner in _entries(path, shipped, problems):
+            if inner.is_dir() or inner.suffix != SUFFIX or inner.name.startswith("."):
+                problems.append(
+                    f"{inner.relative_to(shipped).as_posix()}: no artifact of the suite"
+                )
+            else:
+                found.append(inner)
+    return found
+
+
+def _entries(folder: Path, shipped: Path, problems: list[str]) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        where = "the directory" if folder == shipped else folder.relative_to(shipped).as_posix()
+        problems.append(f"{where}: it cannot be looked into ({error.strerror or error})")
+        return []
+
+
+def _wrong_with(shipped: Path, file: str, entry: dict[str, Any]) -> Iterator[str]:
+    path = shipped / file
+    if path.is_symlink() and not path.exists():
+        yield f"{file}: a link to nothing"
+        return
+    try:
+        head, _ = read(path, entry["fingerprint"], file_sha=entry["sha256"])
+        size = path.stat().st_size
+    except (Damaged, OSError) as damage:
+        yield f"{file}: {damage}"
+        return
+    for key, there in (("kind", head["kind"]), ("name", head["name"]), ("bytes", size)):
+        if entry[key] != there:
+            yield f"{file}: the manifest's {key} is {entry[key]!r}, the file's {there!r}"
+    if head["kind"] != path.parent.name:
+        yield f"{file}: a {head['kind']} in the directory {path.parent.name}"

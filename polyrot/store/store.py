@@ -14,7 +14,10 @@ With `retrain` the directory `retrain/` below the cache stands in for both, and 
 What one run builds there is found again by its other processes (pytest-xdist), and by the next
 `--retrain` run if this one was killed. `Store.finish_retrain`, called once at the end of a run that
 was not interrupted, moves it into the cache, so that the `--retrain` after that begins anew. What
-is unfinished stays: checkpoints, and, while another run is building there, everything.
+is unfinished stays: checkpoints, and, while another process is building there, everything. A second
+run beside the first has a directory of its own (`polyrot.store.place`), `retrain-2/`.
+
+A cache that can only be read serves all the same: with `instead` what is built goes there.
 
 `python -m polyrot.store --help` lists, verifies and ships artifacts.
 """
@@ -22,7 +25,6 @@ is unfinished stays: checkpoints, and, while another run is building there, ever
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import re
@@ -37,6 +39,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from polyrot.runtime.files import check_file
 from polyrot.runtime.progress import Progress, silent
 from polyrot.store.file import (
     SUFFIX,
@@ -47,11 +50,13 @@ from polyrot.store.file import (
     on_cpu,
     plain,
     read,
-    store_full,
+    refused,
     write,
 )
+from polyrot.store.place import RETRAIN
 from polyrot.store.shipped import DamagedArtifact, artifacts_in, read_manifest, restore_advice
 
+_LONGEST_NAME = 100
 _log = logging.getLogger(__name__)
 
 
@@ -77,9 +82,15 @@ class Checkpoint:
             return None
 
     def save(self, state: Artifact) -> None:
-        """Replace the saved state, atomically. Raises StoreFull, keeping the previous one."""
+        """Replace the saved state, atomically. Raises Unwritable, keeping the previous one."""
         meta = plain(state.meta, "meta")
         write(self.path, {**self.head, "role": "checkpoint", "meta": meta}, on_cpu(state.tensors))
+
+
+def _remove(path: Path) -> None:
+    """Clear away what is no longer needed; what cannot be removed harms nobody."""
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _warn(path: Path, damage: Damaged, then: str) -> None:
@@ -89,17 +100,27 @@ def _warn(path: Path, damage: Damaged, then: str) -> None:
 @dataclass(frozen=True)
 class Store:
     """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`.
-    progress: shown by builds that are handed no display of their own."""
+    progress: shown by builds that are handed no display of their own. instead: where to write where
+    `root` can only be read. folder: that of this run's retraining."""
 
     root: Path
     shipped: Path | None = None
     retrain: bool = False
     progress: Progress = field(default=silent, compare=False)
+    instead: Path | None = None
+    folder: str = RETRAIN
 
     @property
     def directory(self) -> Path:
-        """Where this run reads and writes its cache."""
-        return Path(self.root) / "retrain" if self.retrain else Path(self.root)
+        """Where this run writes its cache, and reads it."""
+        root = Path(self.root if self.instead is None else self.instead)
+        return root / self.folder if self.retrain else root
+
+    @property
+    def _caches(self) -> list[Path]:
+        """Where this run reads its cache."""
+        below = [] if self.retrain or self.instead is None else [Path(self.root)]
+        return [self.directory, *below]
 
     def get_or_build(
         self,
@@ -113,9 +134,9 @@ class Store:
         `recipe` must name everything that decides the result; `name` is for people and decides
         nothing. `build(checkpoint)` may resume from `checkpoint.load()` and call
         `checkpoint.save(...)`. Tensors come back on the CPU, fresh at each call.
-        Raises ValueError (recipe or meta is not JSON), DamagedArtifact, StoreFull.
+        Raises ValueError (recipe or meta is not JSON), DamagedArtifact, Unwritable, StoreFull.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind) or kind == "retrain":
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind) or kind.startswith(RETRAIN):
             raise ValueError(f"{kind!r} is no kind of artifact: use a-z, 0-9, _ and -")
         fp = fingerprint(kind, recipe)
         found = None if self.retrain else self._from_shipped(kind, fp)
@@ -132,9 +153,13 @@ class Store:
         kind, fp = head["kind"], head["fingerprint"]
         directory = self.directory / kind
         # Every writer of this key holds its lock, so its temporary files are left from a kill.
-        for stale in directory.glob(f".tmp-{fp[:16]}-*"):
-            stale.unlink(missing_ok=True)
         checkpoint = Checkpoint(directory / f".checkpoint-{fp[:16]}{SUFFIX}", head)
+        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")[:_LONGEST_NAME]
+        path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
+        for file in (checkpoint.path, path):
+            check_file(file, "Nothing was built")
+        for stale in directory.glob(f".tmp-{fp[:16]}-*"):
+            _remove(stale)
         start = time.monotonic()
         built = build(checkpoint)
         if not isinstance(built, Artifact):
@@ -145,13 +170,11 @@ class Store:
             "torch": torch.__version__,
         }
         done = Artifact(on_cpu(built.tensors), plain(built.meta, "meta"))
-        readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")
-        path = directory / f"{readable}-{fp[:16]}{SUFFIX}".lstrip("-")
         write(path, {**head, "role": "artifact", "meta": dict(done.meta)}, done.tensors)
         for other in artifacts_in(directory, fp):
             if other != path:  # damaged, or it would have been used
-                other.unlink(missing_ok=True)
-        checkpoint.path.unlink(missing_ok=True)
+                _remove(other)
+        _remove(checkpoint.path)
         return done
 
     def _from_shipped(self, kind: str, fp: str) -> Artifact | None:
@@ -172,7 +195,7 @@ class Store:
         return None
 
     def _from_cache(self, kind: str, fp: str, quiet: bool) -> Artifact | None:
-        for path in artifacts_in(self.directory / kind, fp):
+        for path in (p for cache in self._caches for p in artifacts_in(cache / kind, fp)):
             try:
                 return from_stored(*read(path, fp))
             except Damaged as damage:
@@ -185,21 +208,20 @@ class Store:
         path = self.directory / kind / f".lock-{fp[:16]}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            check_file(path, "Nothing was built")
+            lock = FileLock(path)
+            try:
+                return lock.acquire(timeout=1)
+            except Timeout:
+                _log.warning("another process is building %s %s; waiting for it", kind, fp[:16])
+                return lock.acquire()
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise store_full(path, 0) from error
-            raise
-        lock = FileLock(path)
-        try:
-            return lock.acquire(timeout=1)
-        except Timeout:
-            _log.warning("another process is building %s %s; waiting for it", kind, fp[:16])
-            return lock.acquire()
+            raise refused(path, error) from error
 
     def has(self, kind: str, recipe: Mapping[str, Any]) -> bool:
         """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
         fp, shipped = fingerprint(kind, recipe), None if self.retrain else self.shipped
-        places = [Path(place) for place in (self.directory, shipped) if place is not None]
+        places = [*self._caches, *([] if shipped is None else [Path(shipped)])]
         return any(artifacts_in(place / kind, fp) for place in places)
 
     def state(self) -> tuple[int, int]:
@@ -210,15 +232,19 @@ class Store:
     def finish_retrain(self) -> int:
         """Move what a `retrain` run built into the cache; number of files. Call it once, at the
         end of a run that was not interrupted, and from one process. Checkpoints and locks stay;
-        nothing is moved while another run is building there: it will look for it."""
+        nothing is moved while another process is building there: it will look for it. Raises
+        Unwritable."""
         if not self.retrain or self._is_building():
             return 0
         built = artifacts_in(self.directory, below="*/")
         for path in built:
             target = Path(self.root) / path.relative_to(self.directory)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # another run finishes at this moment
-                os.replace(path, target)
+            try:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # another process moved it just now
+                    os.replace(path, target)
+            except OSError as error:
+                raise refused(target, error) from error
         return len(built)
 
     def _is_building(self) -> bool:
