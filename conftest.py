@@ -2,7 +2,7 @@
 
 pytest_plugins = [
     "pytester",
-    "fixtures.threads",
+    "fixtures.early",
     "fixtures.options",
     "fixtures.workers",
     "fixtures.suite",

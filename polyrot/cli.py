@@ -108,8 +108,9 @@ def _compare(options: argparse.Namespace) -> int:
     from polyrot.dictionaries.loading import load_sae
     from polyrot.maps.files import read_array
     from polyrot.measures.comparison import compare
+    from polyrot.runtime.commands import run
 
-    try:
+    def work() -> None:
         if options.sae_of_a is not None and options.sae is None:
             raise ValueError("--sae-of-a is compared with the anchor's dictionary: give --sae too")
         found = compare(
@@ -121,11 +122,9 @@ def _compare(options: argparse.Namespace) -> int:
             seed=options.seed,
             allow_reflection=not options.no_reflection,
         )
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(found.to_dict(), indent=1) if options.json else found)
-    return 0
+        print(json.dumps(found.to_dict(), indent=1) if options.json else found)
+
+    return run(work, goes_on="")
 
 
 def script() -> NoReturn:

@@ -29,18 +29,20 @@ def as_another_user() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def closed(folder: Path, mode: int = 0o555) -> Iterator[None]:
-    """Within it `folder` has this mode, for a user whom that concerns."""
-    for above in (folder, *folder.parents):  # pytest's own directories are root's alone
-        if above.stat().st_uid == os.geteuid() and above != folder and above != Path("/"):
+def closed(*folders: Path, mode: int = 0o555) -> Iterator[None]:
+    """Within it the `folders` have this mode, for a user whom that concerns."""
+    before = {folder: folder.stat().st_mode for folder in folders}
+    for above in folders[0].parents:  # pytest's own directories are its user's alone
+        if above != Path(above.anchor) and above.stat().st_uid == os.geteuid():
             above.chmod(above.stat().st_mode | 0o055)
-    before = folder.stat().st_mode
-    folder.chmod(mode)
+    for folder in folders:
+        folder.chmod(mode)
     try:
         with as_another_user():
             yield
     finally:
-        folder.chmod(before)
+        for folder, was in before.items():
+            folder.chmod(was)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from polyrot.haar.figure import write_power_figure
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED
 from polyrot.haar.power import power_table
 from polyrot.maps.files import read_array
+from polyrot.runtime.commands import run
+from polyrot.runtime.files import check_folder
 from polyrot.runtime.progress import ConsoleProgress
 
 _POWER = """Estimate by simulation how often each test rejects orthogonal matrices that are not
@@ -64,14 +66,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.haar") -> int:
     """Run the command line; returns the exit status."""
     args = _parser(prog).parse_args(argv)
-    try:
-        return _power(args) if args.command == "power" else _battery(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    work = _power if args.command == "power" else _battery
+    return run(lambda: work(args), goes_on="")
 
 
 def _power(args: argparse.Namespace) -> int:
+    if args.out is not None:  # before the minutes that it takes
+        check_folder(args.out)
     table = power_table(
         args.d,
         args.draws,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, get_args
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude
 from polyrot.measured import Figure, Interval, Seeds, Source
+from polyrot.runtime.documents import BadDocument, read_toml
 from polyrot.runtime.files import write_atomically
 
 
@@ -63,12 +63,12 @@ class Ledger:
     def load(cls, path: Path, registration: Registration) -> Ledger:
         """Read `path`; a file that does not exist is an empty ledger. Raises LedgerError for a line
         of no registered claim or scale, an unknown key, a verdict or a figure that is none."""
-        if not path.exists():
+        if not path.exists() and not path.is_symlink():
             return cls()
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise LedgerError(f"{path}: {error}") from error
+            document = read_toml(path)
+        except BadDocument as error:
+            raise LedgerError(str(error)) from error
         registered = {(claim.id, scale) for claim, scale in registration.pairs()}
         entries = {}
         for id, scales in document.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from polyrot.judge.bar import SIGNS, Bar, RegistrationError
+from polyrot.runtime.documents import BadDocument, toml_of
 
 REGISTERED_SHA256 = "28a16832d8764d69e8b5af8dfb8113d7e3b15cd9370f0211c05a51e1e9f84b21"
 SCALES = ("paper", "toy_a", "toy_b", "neox", "pythia", "pair")
@@ -169,8 +169,8 @@ class Registration:
                 "A bar is never moved after a result is seen."
             )
         try:
-            document = tomllib.loads(content.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            document = toml_of(content.decode())
+        except (BadDocument, UnicodeDecodeError) as error:
             raise RegistrationError(f"{path}: {error}") from error
         return cls._parse(document, sha256)
 

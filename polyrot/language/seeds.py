@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ from polyrot.language import architecture, corpus, training
 from polyrot.language.corpus import Evaluation
 from polyrot.language.training import Schedule, Trained, Weights, model_of
 from polyrot.runtime import threads
+from polyrot.runtime.commands import run
 from polyrot.runtime.device import BY_HARDWARE, memory_for, resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Artifact, Checkpoint, Runtime, Store, fingerprint
+from polyrot.store import Artifact, Checkpoint, Runtime, Store, check_writable, fingerprint
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 KIND = "language-seeds"
@@ -33,6 +35,7 @@ TRAINING_MEMORY_REMEDY = (
     "takes half as many sequences a step as full, or --device cpu"
 )
 """What a training that does not fit on a GPU can do without."""
+
 
 def seeds(width: int = WIDTH) -> tuple[int, ...]:
     """Five seeds; nine, as the paper's, at Pythia-70m's width."""
@@ -125,8 +128,9 @@ def model(
     return model_of(*shape, weights, seed=seed, device=device)
 
 
-def main(given: Sequence[str] | None = None) -> None:
-    """Command line: train or resume the cohort, or some of its seeds, into a store."""
+def main(given: Sequence[str] | None = None) -> int:
+    """Command line: train or resume the cohort, or some of its seeds, into a store; the exit
+    status."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.language.seeds",
         description="Train the language models of scale neox on the standard library's source, or "
@@ -148,6 +152,11 @@ def main(given: Sequence[str] | None = None) -> None:
     for seed in wanted:
         if seed not in known:
             parser.error(f"--seeds: no seed {seed!r}; the cohort has {', '.join(known)}")
+    return run(lambda: _train(arguments, wanted))
+
+
+def _train(arguments: argparse.Namespace, wanted: Sequence[str]) -> None:
+    check_writable(arguments.artifacts)
     threads.settle(arguments.threads)
     schedule = {"full": FULL, "shipped": SHIPPED, "tiny": TINY}[arguments.schedule]
     runtime = Runtime(Store(arguments.artifacts), arguments.device, ConsoleProgress())
@@ -162,4 +171,4 @@ def main(given: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

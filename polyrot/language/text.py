@@ -16,16 +16,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import SPLITS, Split
+from polyrot.defaults import CONTEXT, DICTIONARY_SHARE, TOKENS
 from polyrot.language.identity import tokenizer_fingerprint
 from polyrot.language.loading import Unusable
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import fingerprint as fingerprint_of
 
-CONTEXT = 256
-TOKENS = 65_536
-"""To fit maps on, and as many to score on: the paper's 256 sequences of 256."""
-DICTIONARY_SHARE = 2
-"""Times as many tokens are dictionaries trained on."""
 DEAL_SEED = 20261124
 PILE = "NeelNanda/pile-10k"
 """The first 10,000 documents of The Pile, as data alone: the hub's own copy is a script."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 SUFFIXES = (".npy", ".npz", ".safetensors")
@@ -49,8 +49,12 @@ def read_array(path: Path, name: str | None = None) -> Tensor | NDArray[Any]:
         return array
     except BadFile:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, SafetensorError) as error:
-        raise BadFile(f"{path}: cannot be read as {path.suffix} ({error})") from error
+    except Exception as error:  # of a header: any, from Python's parser to zip's and memory's
+        raise BadFile(f"{path}: cannot be read as {path.suffix} ({_first(error)})") from error
+
+
+def _first(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _named(path: Path, names: Iterable[str], name: str | None) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import Split
+from polyrot.defaults import CONTEXT, TOKENS
 from polyrot.dictionaries.carried import carried
 from polyrot.dictionaries.loading import BadDictionary, Saved, load_sae
 from polyrot.language import pair, text
@@ -62,14 +63,14 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--context",
         type=int,
-        default=text.CONTEXT,
-        help=f"tokens in a sequence (default {text.CONTEXT})",
+        default=CONTEXT,
+        help=f"tokens in a sequence (default {CONTEXT})",
     )
     parser.add_argument(
         "--tokens",
         type=int,
-        default=text.TOKENS,
-        help=f"to fit R on, and as many to score on (default {text.TOKENS})",
+        default=TOKENS,
+        help=f"to fit R on, and as many to score on (default {TOKENS})",
     )
     parser.add_argument(
         "--skip-positions",

@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from polyrot.runtime.checkout import checkout
+from polyrot.runtime.commands import run
 from polyrot.runtime.progress import ConsoleProgress
 
 _COMPARE = """What changed between two runs, verdict by verdict, as Markdown. Exit status: 0 no
@@ -54,15 +55,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.report") -> int:
     """Run the command line; returns the exit status."""
     args = _parser(prog).parse_args(argv)
-    try:
-        if args.command == "compare":
-            return _compare(args)
-        if args.command == "readme":
-            return _readme(args)
-        return _html(args) if args.command == "html" else _power(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    work = {"compare": _compare, "readme": _readme, "html": _html, "power": _power}[args.command]
+    return run(lambda: work(args), goes_on="")
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -78,7 +72,6 @@ def _html(args: argparse.Namespace) -> int:
     from polyrot.report.html import write_page_of
 
     folder = args.out if args.out is not None else args.record.parent
-    folder.mkdir(parents=True, exist_ok=True)
     print(write_page_of(args.record, folder))
     return 0
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrot.judge.bar import Bar
+from polyrot.report.markdown import code, escaped, row
 
 JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
 SAME = 1e-9  # relative; below it two figures are one
@@ -40,7 +41,8 @@ class Change:
         one, other = (_measured(entry) for entry in (self.before, self.after))
         if one is None or other is None:
             return one is not other
-        return abs(one - other) > SAME * max(abs(one), abs(other))
+        # so that NaN, which no record may hold, is no figure like another
+        return not abs(one - other) <= SAME * max(abs(one), abs(other))
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Comparison:
         """As tables, for a terminal or a job summary."""
         n = len(self.verdicts)
         lines = [
-            f"# Verdicts: {_escaped(before)} → {_escaped(after)}",
+            f"# Verdicts: {escaped(before)} → {escaped(after)}",
             "",
             f"{n or 'No'} verdict{'' if n == 1 else 's'} changed, {len(self.figures)} with other "
             f"figures under the same verdict, {self.same} the same.",
@@ -77,9 +79,9 @@ class Comparison:
                 lines += ["", f"## {heading}", "", *_table(changes)]
         if self.judged_otherwise:
             lines += ["", "## Judged by another bar or text", ""]
-            lines += [f"- {_escaped(text)}" for text in self.judged_otherwise]
+            lines += [f"- {escaped(text)}" for text in self.judged_otherwise]
         if self.runs:
-            lines += ["", "## The runs", "", *(f"- {_escaped(text)}" for text in self.runs)]
+            lines += ["", "## The runs", "", *(f"- {escaped(text)}" for text in self.runs)]
         return "\n".join(lines)
 
 
@@ -157,12 +159,12 @@ def _table(changes: Sequence[Change]) -> list[str]:
         entry = change.after if change.after is not None else change.before
         bar = Bar.from_json(entry["bar"]).describe() if entry is not None else ""
         cells = (
-            f"`{change.name}`",
+            code(change.name, cell=True),
             one if one == other else f"{one} → **{other}**",
-            " → ".join(_shown(entry) for entry in (change.before, change.after)),
-            bar,
+            escaped(" → ".join(_shown(entry) for entry in (change.before, change.after))),
+            escaped(bar),
         )
-        lines.append(f"| {' | '.join(map(_escaped, cells))} |")
+        lines.append(row(cells))
     return lines
 
 
@@ -183,7 +185,3 @@ def _shown(entry: Entry | None) -> str:
     if entry["interval"] is not None:
         text += f" ({entry['interval'][0]:.4g} to {entry['interval'][1]:.4g})"
     return text
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")

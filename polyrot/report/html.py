@@ -21,12 +21,12 @@ from polyrot.judge.verdicts import ControlFinding, Verdict, show_interval
 from polyrot.measured import Interval
 from polyrot.report import figures
 from polyrot.report.figures import Drawn
+from polyrot.report.folder import FIGURES, PAGE, check_report
 from polyrot.report.record import read_record
 from polyrot.report.strip import strip
 from polyrot.report.table import CONTROL_WORDS, control_words
 from polyrot.runtime.files import write_atomically
 
-FIGURES = "figures.json"
 UNJUDGED = (Verdict.NOT_RUN.value, Verdict.NOT_WRITTEN.value)
 HEADINGS = {
     "architecture": "Architecture and function",
@@ -104,19 +104,23 @@ def write_page(
     values = figures.joined([*parts, *figures.standing(record)])
     drawn, broken = figures.draw_all(values, folder)
     failures = [*failures, *broken]
+    page = render(record, drawn, values, failures)
     figures.write_values(folder / FIGURES, values, failures)
-    write_atomically(folder / "index.html", render(record, drawn, values, failures))
+    write_atomically(folder / PAGE, page)
     return failures
 
 
 def write_page_of(path: Path, folder: Path) -> Path:
-    """`write_page` from a verdicts.json, and the figures.json beside it if there is one; the path
-    of the page. Raises ValueError for files that are none."""
+    """`write_page` from a verdicts.json, and the figures.json beside it if there is one, into
+    `folder`, which is made; the path of the page. Raises ValueError for files that are none, and
+    Unwritable, before anything is written."""
     record = read_record(path)
     beside = path.with_name(FIGURES)
-    values, failures = figures.read_values(beside) if beside.exists() else ((), ())
+    there = beside.exists() or beside.is_symlink()
+    values, failures = figures.read_values(beside) if there else ((), ())
+    check_report(folder)
     write_page(folder, record, values, failures)
-    return folder / "index.html"
+    return folder / PAGE
 
 
 def render(

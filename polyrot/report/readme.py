@@ -16,6 +16,7 @@ from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict
 from polyrot.report.conclusion import three_sentences
+from polyrot.report.markdown import escaped, row
 from polyrot.report.table import BEFORE, CONTROL_WORDS, before_mark
 from polyrot.runtime.files import write_atomically
 from polyrot.store import Runtime, Store
@@ -89,11 +90,11 @@ def _rows(claim: Claim, entries: Mapping[tuple[str, str], Entry], mark: str) -> 
             f"`{claim.id}`{mark}",
             scale,
             claim.bar.show(entry.measured),
-            claim.bar.describe(),
-            claim.paper,
+            escaped(claim.bar.describe()),
+            escaped(claim.paper),
             verdict,
         )
-        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        rows.append(row(cells))
     return rows
 
 
@@ -120,7 +121,11 @@ def write(root: Path) -> Path:
     registration = Registration.load(root / "claims" / "preregistration.toml")
     ledger = Ledger.load(root / "claims" / "verdicts.toml", registration)
     readme = root / "README.md"
-    text = filled(readme.read_text(encoding="utf-8"), account(ledger, registration))
+    try:
+        before = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"{readme} cannot be read: {error.strerror or error}") from error
+    text = filled(before, account(ledger, registration))
     listed = departures(root / "fixtures" / "shipped")
     text = filled(text, listed, (BEGIN_DEPARTURES, END_DEPARTURES))
     write_atomically(readme, text)

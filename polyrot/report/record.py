@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from polyrot.judge.bar import Bar, RegistrationError
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Verdict, show_interval
 from polyrot.report.conclusion import three_sentences
+from polyrot.report.folder import MARKDOWN, RECORD
 from polyrot.report.gathered import Gathered
+from polyrot.report.markdown import code, escaped, row
 from polyrot.report.provenance import options_line
+from polyrot.report.schema import against_schema
 from polyrot.report.table import (
     BEFORE,
     EXPLAINED,
@@ -25,6 +29,7 @@ from polyrot.report.table import (
     sentences,
     words,
 )
+from polyrot.runtime.documents import BadDocument, read_json
 from polyrot.runtime.files import write_atomically
 
 SCHEMA_VERSION = 5
@@ -61,16 +66,16 @@ def run_record(
 def write_record(folder: Path, record: Mapping[str, Any], text: str) -> None:
     """Write verdicts.json, and `text` as verdicts.md, into the existing `folder`."""
     document = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(folder / "verdicts.json", document)
-    write_atomically(folder / "verdicts.md", text)
+    write_atomically(folder / RECORD, document)
+    write_atomically(folder / MARKDOWN, text)
 
 
 def read_record(path: Path) -> dict[str, Any]:
     """A verdicts.json of this version. Raises RecordError saying what the file is not."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} is no JSON: {error}") from error
+        record = read_json(path)
+    except BadDocument as error:
+        raise RecordError(f"{path} is no record: {error}") from error
     version = record.get("schema_version") if isinstance(record, dict) else None
     if version is None:
         raise RecordError(f"{path} is no verdicts.json: it has no schema_version")
@@ -79,15 +84,37 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path} has schema_version {version}, this polyrot reads {SCHEMA_VERSION}: make it "
             "again with `pytest claims --report DIR`, or read it with the polyrot that wrote it"
         )
-    from jsonschema import Draft202012Validator  # not needed to write a record
-    from jsonschema.exceptions import best_match
-
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    wrong = best_match(Draft202012Validator(schema).iter_errors(record))
-    if wrong is not None:
-        where = wrong.json_path.removeprefix("$").removeprefix(".") or "the record"
-        raise RecordError(f"{path}: {where}: {wrong.message[:200]}")
+    wrong = against_schema(record, SCHEMA) or next(_contradictions(record), "")
+    if wrong:
+        raise RecordError(f"{path}: {wrong}")
     return dict(record)
+
+
+def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
+    """What a schema cannot say: how parts of a record belong together."""
+    seen = set()
+    for i, entry in enumerate(record["verdicts"]):
+        where, name = f"verdicts[{i}]", f"{entry['claim']}[{entry['scale']}]"
+        if name in seen:
+            yield f"{where}: {name} is there twice"
+        seen.add(name)
+        bars = [entry["bar"]]
+        for made in entry["amendments"]:
+            for change in made["changes"]:
+                bars += [change[side] for side in ("old", "new") if change["key"] == "bar"]
+        for bar in bars:
+            try:
+                Bar.from_json(bar)
+            except RegistrationError as error:
+                yield f"{where}: {error}"
+        for found, value in [
+            (entry["interval"], entry["measured"]),
+            *((one["interval"], one["value"]) for one in entry["values"]),
+        ]:
+            if found is not None and (value is None or not found[0] <= value <= found[1]):
+                yield f"{where}: {value} does not lie in its interval {found[0]} to {found[1]}"
+        if entry["missed"] + entry["open"] > entry["checked"]:
+            yield f"{where}: more values missed and open than checked"
 
 
 def markdown(
@@ -97,8 +124,8 @@ def markdown(
     lines = ["# Verdicts", ""]
     if not registration.as_registered:
         lines += ["**Not judged against the registered bars.**", ""]
-    lines += [f"{sentence}\n" for sentence in three_sentences(conclusions, registration)]
-    lines += [f"- {sentence}" for sentence in sentences(conclusions, registration)]
+    lines += [f"{escaped(text)}\n" for text in three_sentences(conclusions, registration)]
+    lines += [f"- {escaped(text)}" for text in sentences(conclusions, registration)]
     lines += [
         "",
         "| claim | scale | measured (95 %) | bar | ceiling | paper | control | verdict |",
@@ -110,23 +137,22 @@ def markdown(
         if conclusion.verdict is Verdict.NOT_WRITTEN:
             continue
         if conclusion.verdict is Verdict.NOT_RUN:
-            command = f"; to run: `{finding.command}`" if finding.command else ""
-            reason = f"{verdict} ({finding.why}{command})" if finding.why else verdict
+            command = f"; to run: {code(finding.command)}" if finding.command else ""
+            reason = f"{verdict} ({escaped(finding.why)}{command})" if finding.why else verdict
             unjudged.setdefault(reason, []).append(f"`{finding.name}`")
             continue
         claim = registration.claim(finding.claim)
         cells = (
             f"`{finding.claim}`{before_mark(finding.claim, registration)}",
             finding.scale,
-            _measured(conclusion, registration),
-            claim.bar.describe(),
+            escaped(_measured(conclusion, registration)),
+            escaped(claim.bar.describe()),
             "" if finding.ceiling is None else claim.bar.show(finding.ceiling),
-            claim.paper,
+            escaped(claim.paper),
             control_words(conclusion.controls),
             verdict if conclusion.verdict is Verdict.HELD else f"**{verdict}**",
         )
-        escaped = [cell.replace("|", "\\|") for cell in cells]
-        lines.append(f"| {' | '.join(escaped)} |")
+        lines.append(row(cells))
     lines += [f"\n{reason}: {', '.join(names)}" for reason, names in unjudged.items()]
     lines += _unwritten(conclusions)
     if any(control.from_ledger for c in conclusions for control in c.controls):
@@ -135,14 +161,13 @@ def markdown(
     lines += _departures(conclusions)
     lines += _amendments(conclusions, registration)
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
-    lines += [
-        "",
+    provenance = (
         f"{run['date']}, commit {run['commit']}, {run['device']} ({run['device_name']}), "
         f"scales {', '.join(run['scales'])}, options {options_line(run['options'])}, "
         f"{run['duration_s']:.0f} s; {versions}; "
-        f"registration {registration.sha256[:12]}",
-        "",
-    ]
+        f"registration {registration.sha256[:12]}"
+    )
+    lines += ["", escaped(provenance), ""]
     return "\n".join(lines)
 
 
@@ -154,7 +179,7 @@ def _explained(conclusions: Sequence[Conclusion]) -> list[str]:
     if not found:
         return []
     return ["", "## Why", ""] + [
-        f"- `{c.finding.name}`, {c.verdict.value}: {_escaped(c.why)}" for c in found
+        f"- `{c.finding.name}`, {c.verdict.value}: {escaped(c.why)}" for c in found
     ]
 
 
@@ -171,7 +196,7 @@ def _departures(conclusions: Sequence[Conclusion]) -> list[str]:
     for text, names in rests.items():
         families = Counter(name.split(".")[0] for name in names)
         listed = ", ".join(f"{family} {n}" for family, n in families.items())
-        lines.append(f"- {_escaped(text)} ({len(names)} verdicts: {listed})")
+        lines.append(f"- {escaped(text)} ({len(names)} verdicts: {listed})")
     return lines
 
 
@@ -203,14 +228,10 @@ def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -
     for made in found:
         mark = before_mark(made.claim, registration)
         lines.append(
-            f"- `{made.claim}`{mark}, {made.date}: {_escaped(made.describe())}. "
-            f"{_escaped(made.reason)}"
+            f"- `{made.claim}`{mark}, {made.date}: {escaped(made.describe())}. "
+            f"{escaped(made.reason)}"
         )
     return lines
-
-
-def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _measured(conclusion: Conclusion, registration: Registration) -> str:

@@ -1,7 +1,7 @@
 """JSON and TOML that others wrote: read with one clear error for whatever is wrong with the text.
 
-What Python's own readers let through or crash on is refused: a number that is none (NaN, 1e999,
-5000 digits), a key twice, and nesting deeper than any real file's.
+What Python's own readers let through or crash on is refused: in JSON a number that is none (NaN,
+1e999) and a key twice; in both one of thousands of digits, and nesting deeper than any real file's.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def json_of(text: str) -> Any:
 
 
 def toml_of(text: str) -> dict[str, Any]:
-    """The tables of a TOML text. Raises BadDocument."""
+    """The tables of a TOML text, which may hold `nan` and `inf`. Raises BadDocument."""
     try:
-        found = tomllib.loads(text, parse_float=_float)
+        found = tomllib.loads(text)
     except RecursionError:
         raise BadDocument(f"nested too deeply: {DEEPEST} lists and tables at most") from None
     except ValueError as error:
@@ -73,7 +73,7 @@ def _file(path: Path, parse: Callable[[str], Any]) -> Any:
         size = path.stat().st_size
         if size > LARGEST:
             raise BadDocument(f"{path} has {size / 2**20:.0f} MiB: no such file is so large")
-        return parse(path.read_text(encoding="utf-8-sig"))
+        return parse(path.read_bytes().decode().removeprefix("\ufeff"))
     except OSError as error:
         raise BadDocument(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

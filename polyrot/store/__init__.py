@@ -1,7 +1,7 @@
 """Artifacts on disk: what is shipped, what is cached, and what is built where neither is there."""
 
 from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
-from polyrot.store.place import Retraining, begin_retraining, only_readable
+from polyrot.store.place import Retraining, begin_retraining, check_writable, only_readable
 from polyrot.store.runtime import Runtime
 from polyrot.store.shipped import (
     SHIPPED_BUDGET,
@@ -25,6 +25,7 @@ __all__ = [
     "StoreFull",
     "StoreWarning",
     "begin_retraining",
+    "check_writable",
     "fingerprint",
     "only_readable",
     "read_manifest",

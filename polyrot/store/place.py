@@ -13,7 +13,7 @@ from polyrot.runtime.files import READ_ONLY, Unwritable, check_file, check_folde
 from polyrot.store.file import ELSEWHERE, SUFFIX, refused
 
 RETRAIN = "retrain"
-_RUN = ".run"  # in a directory of retraining: locked while a run works in it
+_RUN = ".lock-run"  # in a directory of retraining: locked while a run works in it
 _MOST_RUNS = 64
 
 
@@ -27,17 +27,27 @@ def only_readable(root: Path) -> str:
     try:
         check_folder(root, ELSEWHERE)
     except Unwritable as error:
-        if error.errno not in READ_ONLY or not os.access(root, os.R_OK | os.X_OK):
+        if error.errno not in READ_ONLY or not _allowed(root, os.R_OK | os.X_OK):
             raise
         found = str(error)
     for folder in _folders(root):
-        if not os.access(folder, os.W_OK | os.X_OK):
+        if not _allowed(folder, os.W_OK | os.X_OK):
             denied = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             found = found or str(unwritable(folder, denied, ELSEWHERE))
         for path in _inside(folder):
             if path.name.startswith((".lock-", ".checkpoint-", ".tmp-")) or path.suffix == SUFFIX:
                 check_file(path, "Nothing was built")
     return found
+
+
+def check_writable(root: Path) -> None:
+    """Raise Unwritable unless artifacts can be kept below `root`, as a command that trains must."""
+    if why := only_readable(root):
+        raise Unwritable(errno.EACCES, why)
+
+
+def _allowed(folder: Path, mode: int) -> bool:
+    return os.access(folder, mode, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _folders(root: Path) -> list[Path]:

@@ -116,7 +116,7 @@ def _manifest(shipped: Path) -> dict[str, Any]:
         raise DamagedArtifact(restore_advice(path, Damaged(str(error)))) from error
 
 
-_ENTRY = {
+_ENTRY: dict[str, type | tuple[type, ...]] = {
     "kind": str,
     "name": str,
     "fingerprint": str,

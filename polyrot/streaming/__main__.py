@@ -9,6 +9,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from polyrot.language.loading import (
 from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.maps.checks import check_enough_tokens
 from polyrot.runtime import threads
+from polyrot.runtime.commands import GOES_ON, status_of, terminable
 from polyrot.runtime.device import NoDevice, resolve_device
 from polyrot.runtime.progress import ConsoleProgress, Progress, silent
-from polyrot.store import Artifact, Runtime, Store
+from polyrot.store import Artifact, Runtime, Store, check_writable
 from polyrot.streaming.job import Job, Stream
 from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Reconstruct
 from polyrot.streaming.ranks import Ranks, joined, place
@@ -132,8 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     local, size = place()
     who = f"rank {os.environ.get('RANK', local)}: " if size > 1 else ""
     try:
+        check_writable(options.artifacts)
         device = _device(options, local, size)
-        with joined() as ranks:
+        # Ranks are ended by torchrun, which waits for each of them.
+        with terminable() if size == 1 else nullcontext(), joined() as ranks:
             if not ranks.first:
                 disable_progress_bar()
             progress = ConsoleProgress() if ranks.first else silent
@@ -150,9 +154,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{who}error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{who}interrupted: the same command goes on from the last save", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupted:
+        print(f"{who}interrupted: {GOES_ON}", file=sys.stderr)
+        return status_of(interrupted)
     return 0
 
 

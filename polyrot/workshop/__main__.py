@@ -6,13 +6,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from polyrot.runtime import threads
+from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, check_writable
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
 from polyrot.workshop import plan
@@ -23,8 +25,8 @@ from polyrot.workshop.workshop import Workshop
 SHORTER = "shorter-content"
 
 
-def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.workshop") -> None:
-    """Command line: train one cohort's seeds and dictionaries, or resume them."""
+def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.workshop") -> int:
+    """Command line: train one cohort's seeds and dictionaries, or resume them; the exit status."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description="Train the seeds of a cohort and its dictionaries into a store, resuming "
@@ -58,6 +60,11 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
     for part in parts:
         if part not in PARTS:
             parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
+    return run(lambda: _train(arguments, parts))
+
+
+def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
+    check_writable(arguments.artifacts)
     threads.settle(arguments.threads)
     progress = ConsoleProgress()
     runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
@@ -83,4 +90,4 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
@@ -32,8 +32,9 @@ from polyrot.workshop.profiles import Profile
 class Workshop:
     """Where and how things are made: a runtime, and the schedules of a profile.
 
-    width: of the language models of scale neox; skip: positions of theirs that are left out. say: shows what long work will cost, before it
-    begins. announced: the scales of which that was said as a whole (see `polyrot.workshop.plan`).
+    width: of the language models of scale neox; skip: positions of theirs that are left out. say:
+    shows what long work will cost, before it begins. announced: the scales of which that was said
+    as a whole (see `polyrot.workshop.plan`).
     """
 
     runtime: Runtime
@@ -193,11 +194,10 @@ class Workshop:
         """The sparse dictionaries of the siblings and of the anchor's second start."""
         return self.named(cohort, groups.sparse, self.chosen_l1(cohort))
 
-    def starts(self, cohort: Cohort) -> dict[int, dict[str, Dictionary]]:
-        """The anchor's sparse dictionaries by start and site: its own and the further ones."""
-        found = {groups.SHARED_START: {s: d for s, (_, d) in self.chosen(cohort).items()}}
-        more = self.named(cohort, groups.more_starts, self.chosen_l1(cohort))
-        for spec, dictionary in more.items():
+    def starts(self, cohort: Cohort, l1: Mapping[str, float]) -> dict[int, dict[str, Dictionary]]:
+        """The anchor's further sparse dictionaries, of an l1 for each site, by start and site."""
+        found: dict[int, dict[str, Dictionary]] = {}
+        for spec, dictionary in self.named(cohort, groups.more_starts, l1).items():
             found.setdefault(spec.start, {})[spec.site] = dictionary
         return found
 

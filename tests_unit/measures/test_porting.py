@@ -98,17 +98,27 @@ def test_what_cannot_be_carried(planted: tuple[Tensor, Tensor, Any, float]) -> N
 # ------------------------------------------------------------------------------- tiny checkpoints
 
 
+def uneven(made: Any, seed: int) -> Any:
+    """Embeddings that are wide in the last dimensions, or of another seed in the first: what lies
+    in A's largest axes is not what lies in B's."""
+    widths = torch.linspace(0.1, 3, 16)
+    with torch.no_grad():
+        made.get_input_embeddings().weight.mul_(widths.flip(0) if seed else widths)
+    return made
+
+
 def gpt2(seed: int) -> Any:
     torch.manual_seed(seed)
     sizes = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 32}
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary(), **sizes))
+    return uneven(GPT2LMHeadModel(GPT2Config(vocab_size=vocabulary(), **sizes)), seed)
 
 
 def llama(seed: int) -> Any:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary(), **sizes, **heads))
+    made = LlamaForCausalLM(LlamaConfig(vocab_size=vocabulary(), **sizes, **heads))
+    return uneven(made, seed)
 
 
 def neox(seed: int) -> Any:
@@ -272,7 +282,9 @@ def test_claims_of_a_pair_with_a_dictionary_of_another_tool(
     options = [f"--text={checkpoints / 'text'}", "--tokens=1024", f"--context={CONTEXT}"]
     options += ["--schedule=tiny", f"--artifacts={tmp_path}", f"--report={tmp_path}"]
     sae = found_in(folder, form)
-    ran = claims("--pair", str(folder / "A"), str(folder / "B"), f"--sae={sae}", *options, "-k", "frontier")
+    ran = claims(
+        "--pair", str(folder / "A"), str(folder / "B"), f"--sae={sae}", *options, "-k", "frontier"
+    )
     record = json.loads((tmp_path / "verdicts.json").read_text())
     found = {e["claim"]: e for e in record["verdicts"] if e["claim"].startswith("frontier.")}
     assert len(found) == 5

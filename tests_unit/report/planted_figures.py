@@ -21,6 +21,7 @@ from polyrot.measures.effects import BEYOND, DOSES
 from polyrot.measures.firing import Firing, Overlap
 from polyrot.measures.frontier import Frontier
 from polyrot.measures.published_scores import PublishedScores, Scores
+from polyrot.measures.shared_start import UNITS, AlongTraining
 from polyrot.measures.steering import Curves, Steering
 from polyrot.measures.steering_arms import ARMS, DRAWN, Arms, SteeringArms
 from polyrot.measures.stitching import ARMS as STITCHED
@@ -32,6 +33,7 @@ from polyrot.report.figures.effects import Effects
 from polyrot.report.figures.firing import FiringBySite
 from polyrot.report.figures.frontier import DictionaryOnB
 from polyrot.report.figures.glance import Glance, Line, Mark
+from polyrot.report.figures.match import MatchCurve
 from polyrot.report.figures.power import Power
 from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.figures.rotation import RotationSpectrum
@@ -157,6 +159,24 @@ def cosines(same: bool, name: str) -> DecoderCosine:
 
 def cosine() -> DecoderCosine:
     return cosines(True, "shared start").merged(cosines(False, "own start"))
+
+
+def match_curve() -> MatchCurve:
+    """A match that falls from 0.9 to 0.7 as training goes on; one of noise that stays at 0.4."""
+    steps, sites = (10, 20, 30), COHORT.named_sites
+
+    def flat(value: float, pairs: tuple[str, ...] = PAIRS) -> PairSite:
+        spread = np.linspace(0, 0.02, len(pairs))[:, None]
+        return PairSite(value + spread, pairs, sites, unit="fraction")
+
+    tables = {
+        step: dict.fromkeys(UNITS, flat(level))
+        for step, level in zip(steps, (0.9, 0.8, 0.7), strict=True)
+    }
+    noise = {step: flat(0.4, ("noise",)) for step in steps}
+    best = torch.zeros(len(PAIRS), len(sites), 64)
+    along = AlongTraining((20, 30), tables, noise, best, best[:1])
+    return MatchCurve.of(COHORT, along)
 
 
 def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:
@@ -304,5 +324,6 @@ def values() -> tuple[Any, ...]:
         glance(), cosine(), ev_by_site(), firing(), rotation(), power(),
         DoseCurves.of("toy_a", steering()), arms(), effects(), along_run(), tradeoff(),
         StitchedLoss.of("toy_a", stitching()),
+        match_curve(),
         DictionaryOnB.of("pair", frontier(self_ev=0.9, rotated_ev=0.8, naive_ev=-34.0)),
     )  # fmt: skip

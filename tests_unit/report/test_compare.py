@@ -145,11 +145,11 @@ def test_exit_status(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no JSON"),
+        ("{", "no JSON: Expecting property name"),
         ("[]", "it has no schema_version"),
         ('{"figures": []}', "it has no schema_version"),
         ('{"schema_version": 1}', f"schema_version 1, this polyrot reads {SCHEMA_VERSION}"),
-        (f'{{"schema_version": {SCHEMA_VERSION}}}', "the record: 'run' is a required property"),
+        (f'{{"schema_version": {SCHEMA_VERSION}}}', "the document: 'run' is a required property"),
     ],
 )
 def test_a_file_that_is_no_record(

@@ -84,7 +84,7 @@ def test_waiting_threads_sleep_unless_told_otherwise(given: str | None, taken: s
     if given is not None:
         environment["OMP_WAIT_POLICY"] = given
     code = (
-        "import os, sys; import fixtures.threads; "
+        "import os, sys; import fixtures.early; "
         "print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     )
     said = subprocess.run(

@@ -51,7 +51,7 @@ def blocked(tmp_path: Path, what: str) -> Path:
 
 
 WORDS = {
-    "the cache is a file": "file cannot be written: .*is a file where a directory should be",
+    "the cache is a file": "is a file where a directory should be",
     "a parent is a file": "file is a file where a directory should be",
     "a link to nothing": "link to nothing",
     "the kind is a file": "seed is a file where a directory should be",
@@ -94,7 +94,7 @@ def test_a_cache_that_can_only_be_read_still_serves(tmp_path: Path) -> None:
     Store(root).get_or_build("seed", RECIPE, Builder(), name="s")
     beside.mkdir()
     beside.chmod(0o777)
-    with closed(root / "seed"), closed(root):
+    with closed(root, root / "seed"):
         assert "you may not write in" in only_readable(root)
         with pytest.raises(Unwritable, match=r"you may not write in .*--artifacts DIR"):
             Store(root).get_or_build("seed", OTHER, never)
@@ -122,7 +122,10 @@ def test_a_directory_of_a_kind_that_is_another_s_makes_the_cache_one_to_read(
 def test_a_directory_that_cannot_be_looked_into_is_no_cache(tmp_path: Path) -> None:
     root = tmp_path / "cache"
     root.mkdir()
-    with closed(root, 0o311), pytest.raises(Unwritable, match=r"cannot be (written|looked into)"):
+    with (
+        closed(root, mode=0o311),
+        pytest.raises(Unwritable, match=r"cannot be (written|looked into)"),
+    ):
         only_readable(root)
 
 
@@ -151,6 +154,8 @@ def test_a_full_disk_says_so_before_anything_is_built(
             only_readable(disk)
         with pytest.raises(Unwritable, match=said):
             check_folder(disk)
+        if "inodes" not in options:  # a lock has no bytes
+            return
         with pytest.raises(StoreFull, match=said):
             Store(disk).get_or_build("seed", RECIPE, never)
 
@@ -191,7 +196,7 @@ def test_verify_lists_whatever_is_wrong(shipped: Path, capsys: pytest.CaptureFix
         f'{manifest.read_text()}\n["seed/half.safetensors"]\nkind = "seed"\n["other"]\nkind = 1\n'
     )
     manifest.write_text('"no/table.safetensors" = 3\n' + manifest.read_text())
-    with closed(shipped, 0o755), closed(shipped / "closed", 0):
+    with closed(shipped / "closed", mode=0):
         found = verify(shipped)
         assert main(["verify", "--shipped", str(shipped)]) == 1
     assert "Traceback" not in capsys.readouterr().err

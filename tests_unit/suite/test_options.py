@@ -108,10 +108,19 @@ def test_what_decides_nothing_may_rewrite_the_ledger() -> None:
         (["--tokens=-5"], "*--tokens -5: that is less than one sequence*"),
         (["--context=1"], "*--context 1: a sequence has two tokens or more*"),
         (["--context=70000"], "*--tokens 65536: *one sequence of --context 70000 tokens*"),
-        (["--artifacts=tox.ini"], "*--artifacts tox.ini: it is a file, not a directory*"),
-        (["--artifacts=tox.ini/x"], "*--artifacts tox.ini/x: nothing can be written there: *"),
-        (["--report=tox.ini"], "*--report tox.ini: it is a file, not a directory*"),
-        (["--report=tox.ini/x"], "*--report tox.ini/x: nothing can be written there: *"),
+        (
+            ["--artifacts=tox.ini"],
+            "*--artifacts tox.ini: *it is a file where a directory should be*",
+        ),
+        (
+            ["--artifacts=tox.ini/x"],
+            "*--artifacts tox.ini/x: *tox.ini is a file where a directory should be*",
+        ),
+        (["--report=tox.ini"], "*--report tox.ini: *it is a file where a directory should be*"),
+        (
+            ["--report=tox.ini/x"],
+            "*--report tox.ini/x: *tox.ini is a file where a directory should be*",
+        ),
         (["--sae=nowhere"], "*--sae nowhere: it is not a directory*"),
         (["--sae=tox.ini"], "*--sae tox.ini: it is not a directory*"),
         (["--sae=claims"], "*--sae claims: *it goes with --pair A B*"),
@@ -128,7 +137,9 @@ def test_values_that_cannot_be(suite: Any, arguments: list[str], message: str) -
 
 
 @pytest.mark.parametrize(
-    "option", [option for option in OPTIONS if not option.default], ids=lambda option: option.name
+    "option",
+    [option for option in OPTIONS if not option.default and option.keywords.get("type") is not int],
+    ids=lambda option: option.name,
 )
 def test_an_empty_value_is_refused(suite: Any, option: Option) -> None:
     if option.keywords.get("action") == "store_true":
@@ -145,11 +156,10 @@ def test_a_folder_that_cannot_be_written(suite: Any, monkeypatch: pytest.MonkeyP
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    result = suite.run("--artifacts=cache")
-    assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(
-        ["*--artifacts cache: nothing can be written there: Permission denied"]
-    )
+    for words in (["--report=out"], ["--artifacts=cache", "--retrain"]):
+        result = suite.run(*words)
+        assert result.ret == pytest.ExitCode.USAGE_ERROR
+        result.stderr.fnmatch_lines(["*--* cannot be written: you may not write in *"])
 
 
 @pytest.mark.parametrize("width", [32, 128, 480, 512, 576])

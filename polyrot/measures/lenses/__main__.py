@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import platformdirs
 
 from polyrot.measures.lenses.account import account
 from polyrot.measures.lenses.lenses import measure_lenses, transcoder_quality
+from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, check_writable
 from polyrot.toy import seeds
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
@@ -19,8 +21,8 @@ from polyrot.workshop.workshop import Workshop
 SHIPPED = Path(__file__).parents[3] / "fixtures" / "shipped"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.measures.lenses",
         description="Look at one toy seed through the five lenses and print what they show. Seeds "
@@ -40,6 +42,11 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--no-transcoders", action="store_true", help="train no transcoders")
     asked = parser.parse_args(arguments)
+    return run(lambda: _look(asked))
+
+
+def _look(asked: argparse.Namespace) -> None:
+    check_writable(asked.artifacts)
     scale = next(name for name, toy in seeds.TOYS.items() if asked.seed in toy.seeds)
     store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
     runtime = Runtime(store, asked.device, ConsoleProgress())
@@ -52,4 +59,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -33,11 +33,15 @@ from polyrot.report.figures import (
     tradeoff,
 )
 from polyrot.report.figures.values import Words, decode, encode
+from polyrot.report.folder import DRAWN
+from polyrot.report.schema import against_schema
+from polyrot.runtime.documents import read_json
 from polyrot.runtime.files import write_atomically
 
 Value = Any
 """A frozen dataclass with `scale`, `words()` and `merged(other)`."""
 VERSION = 1  # of figures.json
+SCHEMA = Path(__file__).with_name("figures.schema.json")
 
 
 @dataclass(frozen=True)
@@ -210,7 +214,7 @@ def _judged(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def draw_all(values: Sequence[Value], folder: Path) -> tuple[list[Drawn], list[str]]:
     """Draw every value, write SVG and PDF into `folder`/figures: what the page needs of each, and
     for a figure that could not be drawn why."""
-    target = folder / "figures"
+    target = folder / DRAWN
     target.mkdir(exist_ok=True)
     drawn, failures = [], []
     for value in values:
@@ -244,10 +248,14 @@ def write_values(path: Path, values: Sequence[Value], failures: Sequence[str]) -
 
 def read_values(path: Path) -> tuple[tuple[Value, ...], tuple[str, ...]]:
     """Values and failures of a figures.json. Raises ValueError for another file."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: {error}") from error
+    document = read_json(path)
     if not isinstance(document, dict) or document.get("schema_version") != VERSION:
         raise ValueError(f"{path}: no figures.json of version {VERSION}")
-    return tuple(map(from_json, document["figures"])), tuple(document["failures"])
+    if wrong := against_schema(document, SCHEMA):
+        raise ValueError(f"{path}: {wrong}")
+    try:
+        values = tuple(map(from_json, document["figures"]))
+        joined(values)
+    except Exception as error:  # whatever parts that do not belong together raise
+        raise ValueError(f"{path}: {error}") from error
+    return values, tuple(document["failures"])

@@ -23,6 +23,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from polyrot.runtime.files import write_atomically
+
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
 SKY, PURPLE = "#56b4e9", "#cc79a7"
 INK, MUTED, FAINT, PAPER = "#1b1f23", "#6a737c", "#d3d8dd", "#fefefe"
@@ -136,9 +138,11 @@ def svg_text(figure: Figure) -> str:
 def save(figure: Figure, stem: Path, svg: str) -> tuple[Path, Path]:
     """Write ``<stem>.svg`` (the text `svg`) and ``<stem>.pdf``; both paths."""
     paths = stem.with_name(stem.name + ".svg"), stem.with_name(stem.name + ".pdf")
-    paths[0].write_text(svg, encoding="utf-8")
+    page = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(paths[1], format="pdf", metadata={"CreationDate": None, "Creator": None})
+        figure.savefig(page, format="pdf", metadata={"CreationDate": None, "Creator": None})
+    write_atomically(paths[0], svg)
+    write_atomically(paths[1], page.getvalue())
     return paths
 
 

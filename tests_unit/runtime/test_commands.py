@@ -1,0 +1,83 @@
+"""Command lines: an error is one line, and who is stopped says that the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from polyrot.runtime.commands import Terminated, run, status_of, terminable
+from polyrot.runtime.files import Unwritable
+
+WAITS = """
+    import sys, time
+    from polyrot.runtime.commands import run
+    def work():
+        try:
+            print("waits", flush=True)
+            time.sleep(60)
+        finally:
+            print("cleaned up", flush=True)
+    sys.exit(run(work))
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_stopped_command_cleans_up_and_says_that_the_same_goes_on(
+    number: signal.Signals, status: int
+) -> None:
+    command = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WAITS)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert command.stdout is not None
+    assert command.stdout.readline() == "waits\n"
+    command.send_signal(number)
+    out, error = command.communicate(timeout=30)
+    assert out == "cleaned up\n"
+    assert error == "\ninterrupted: the same command goes on from the last save\n"
+    assert command.returncode == status
+
+
+def test_an_error_is_one_line_and_what_is_no_error_of_the_user_is_raised(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def raising(error: Exception) -> int:
+        def work() -> None:
+            raise error
+
+        return run(work)
+
+    assert raising(ValueError("no such thing")) == 2
+    assert raising(Unwritable(13, "x cannot be written")) == 2
+    assert capsys.readouterr().err == "error: no such thing\nerror: x cannot be written\n"
+    with pytest.raises(ZeroDivisionError):
+        raising(ZeroDivisionError())
+    assert run(lambda: 3) == 3
+    assert run(lambda: None) == 0
+
+
+def test_the_signal_is_given_back_and_not_taken_from_another() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        with pytest.raises(Terminated) as stopped, terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert status_of(stopped.value) == 143
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        with terminable():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
