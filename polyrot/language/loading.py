@@ -302,7 +302,13 @@ def _shown(name_or_dir: str | Path, revision: str | None) -> str:
 
 
 def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    said = str(error)
+    if "weights_only" in said or "Weights only load failed" in said:  # and advises to run its code
+        return (
+            "its PyTorch file is damaged, a Git LFS pointer, or holds more than tensors, which "
+            "could run code and is never loaded; get the weights as safetensors, or fetch it again"
+        )
+    return (said.strip().splitlines() or [type(error).__name__])[0]
 
 
 def check_one_family(

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from polyrot.judge.bar import Bar
@@ -130,17 +131,8 @@ def render(
     failures: Sequence[str] = (),
 ) -> str:
     """The page as text."""
-    loader = PackageLoader("polyrot.report", "templates")
-    environment = Environment(
-        loader=loader,
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    environment.filters["svg"] = Markup  # of this package's own drawing
     entries = record["verdicts"]
-    return environment.get_template("report.html").render(
+    return _template().render(
         record=record,
         run=record["run"],
         sections=_sections(record, drawn, values),
@@ -152,6 +144,19 @@ def render(
         filters={v.value: _filter(v) for v in Verdict},
         from_ledger=any(c["from_ledger"] for e in entries for c in e["controls"]),
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("polyrot.report", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters["svg"] = Markup  # of this package's own drawing
+    return environment.get_template("report.html")
 
 
 def _sections(

@@ -20,7 +20,6 @@ from polyrot.report.folder import MARKDOWN, RECORD
 from polyrot.report.gathered import Gathered
 from polyrot.report.markdown import code, escaped, row
 from polyrot.report.provenance import options_line
-from polyrot.report.schema import against_schema
 from polyrot.report.table import (
     BEFORE,
     EXPLAINED,
@@ -31,6 +30,7 @@ from polyrot.report.table import (
 )
 from polyrot.runtime.documents import BadDocument, read_json
 from polyrot.runtime.files import write_atomically
+from polyrot.runtime.schema import against_schema
 
 SCHEMA_VERSION = 5
 SCHEMA = Path(__file__).with_name("verdicts.schema.json")

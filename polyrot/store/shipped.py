@@ -113,7 +113,8 @@ def _manifest(shipped: Path) -> dict[str, Any]:
     try:
         return read_toml(path)
     except BadDocument as error:
-        raise DamagedArtifact(restore_advice(path, Damaged(str(error)))) from error
+        damage = Damaged(str(error).removeprefix(f"{path}: "))
+        raise DamagedArtifact(restore_advice(path, damage)) from error
 
 
 _ENTRY: dict[str, type | tuple[type, ...]] = {

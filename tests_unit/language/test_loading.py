@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -113,9 +114,18 @@ def test_pickled_weights_are_read_as_tensors_alone(
     assert same_weights(load_causal_lm(checkpoint), model(1))
     assert asked
     assert all(asked)
-    torch.save({**weights, "code": Path}, checkpoint / "pytorch_model.bin")
-    with pytest.raises(BadCheckpoint, match="cannot be loaded"):
-        load_causal_lm(checkpoint)
+    bad = checkpoint / "pytorch_model.bin"
+    for write in (  # each has another message of torch's
+        lambda: torch.save({**weights, "code": Path}, bad),
+        lambda: torch.save(model(1), bad),
+        lambda: bad.write_bytes(pickle.dumps({"code": Path})),
+        lambda: bad.write_bytes(b"version https://git-lfs.github.com/spec/v1"),
+    ):
+        write()
+        with pytest.raises(BadCheckpoint, match=r"cannot be loaded.*is never loaded") as caught:
+            load_causal_lm(checkpoint)
+        for advice in ("weights_only", "trust", "can still be loaded", "likely succeed"):
+            assert advice not in str(caught.value)
 
 
 # ------------------------------------------------------------------------------ what is refused

@@ -6,7 +6,6 @@ files of tensors alone.
 
 from __future__ import annotations
 
-import json
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -20,20 +19,23 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from polyrot.dictionaries.loading.values import BadDictionary, LoadedDictionary
+from polyrot.runtime.documents import BadDocument, read_json
+from polyrot.runtime.schema import against_schema
 
 
-def configuration(path: Path) -> dict[str, Any]:
-    """The table in a JSON file. Raises BadDictionary: not there, not to be read, no table."""
+def configuration(path: Path, tool: str) -> dict[str, Any]:
+    """The table in a JSON file of a tool. Raises BadDictionary: not there, not to be read, none, or
+    with values of other kinds than its schema, `<tool>.schema.json` beside this file, has."""
+    if not path.exists():
+        raise BadDictionary(f"{path.parent} has no {path.name}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError as error:
-        raise BadDictionary(f"{path.parent} has no {path.name}") from error
-    except OSError as error:
-        raise BadDictionary(f"{path} cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise BadDictionary(f"{path} is not JSON: {error}") from error
+        found = read_json(path)
+    except BadDocument as error:
+        raise BadDictionary(str(error)) from error
     if not isinstance(found, dict):
         raise BadDictionary(f"{path} is no configuration: it holds a {type(found).__name__}")
+    if wrong := against_schema(found, Path(__file__).with_name(f"{tool}.schema.json")):
+        raise BadDictionary(f"{path}: {wrong}")
     return found
 
 
@@ -105,8 +107,9 @@ def npz(path: Path) -> dict[str, Tensor]:
             return {name: torch.from_numpy(np.array(arrays[name])) for name in arrays.files}
     except FileNotFoundError as error:
         raise BadDictionary(f"{path.parent} has no {path.name}") from error
-    except (ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BadDictionary(f"{path} is damaged, or holds more than arrays ({error})") from error
+    except Exception as error:  # of a header: any, from Python's parser to zip's and memory's
+        first = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise BadDictionary(f"{path} is damaged, or holds more than arrays ({first})") from error
 
 
 def as_float32(tensors: Mapping[str, Tensor], file: str) -> dict[str, Tensor]:

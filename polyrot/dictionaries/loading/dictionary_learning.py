@@ -34,7 +34,7 @@ it does not use by itself. BatchTopK encodes with its threshold, as a JumpReLU."
 
 def load(folder: Path) -> Saved:
     """See `polyrot.dictionaries.loading.load_sae`."""
-    configuration = checked.configuration(folder / CONFIGURATION)
+    configuration = checked.configuration(folder / CONFIGURATION, "dictionary_learning")
     trainer = checked.table(configuration, "trainer", CONFIGURATION)
     buffer = checked.table(configuration, "buffer", CONFIGURATION)
     made = str(trainer.get("dict_class"))

@@ -93,7 +93,7 @@ def save_sae(
 
 def load(folder: Path) -> Saved:
     """See `polyrot.dictionaries.loading.load_sae`."""
-    configuration = checked.configuration(folder / CONFIGURATION)
+    configuration = checked.configuration(folder / CONFIGURATION, "saelens")
     tensors = checked.safetensors(folder / WEIGHTS)
     described = {**configuration, **_table(configuration, "metadata")}
     site = site_of(str(described.get("hook_name") or described.get("hook_point")))

@@ -17,7 +17,7 @@ CONFIGURATION, WEIGHTS = "cfg.json", "sae.safetensors"
 
 def load(folder: Path) -> Saved:
     """See `polyrot.dictionaries.loading.load_sae`."""
-    configuration = checked.configuration(folder / CONFIGURATION)
+    configuration = checked.configuration(folder / CONFIGURATION, "sparsify")
     site = site_of(folder.resolve().name)
     activation = configuration.get("activation", "topk")
     if activation != "topk":

@@ -34,9 +34,9 @@ from polyrot.report.figures import (
 )
 from polyrot.report.figures.values import Words, decode, encode
 from polyrot.report.folder import DRAWN
-from polyrot.report.schema import against_schema
 from polyrot.runtime.documents import read_json
 from polyrot.runtime.files import write_atomically
+from polyrot.runtime.schema import against_schema
 
 Value = Any
 """A frozen dataclass with `scale`, `words()` and `merged(other)`."""
