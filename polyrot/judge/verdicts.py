@@ -164,7 +164,8 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         outcome, deciding = Verdict.OUT_OF_REACH, low or list(range(len(values)))
         ranked = list(measured.ceilings) if low else values
     elif beyond:
-        outcome, deciding, ranked = Verdict.REFUTED, beyond, values
+        outcome = Verdict.UNDECIDED if measured.unread else Verdict.REFUTED
+        deciding, ranked = beyond, values
     elif unclear:
         outcome, deciding, ranked = Verdict.UNDECIDED, unclear, values
     else:
@@ -174,7 +175,7 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         claim=claim.id,
         scale=scale,
         outcome=outcome,
-        why=_why(bar, measured, outcome, worst, deciding),
+        why=_why(bar, measured, outcome, worst, deciding, missed=deciding is beyond),
         measured=values[worst],
         label=measured.labels[worst],
         n=measured.n,
@@ -191,9 +192,16 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
 
 
 def _why(
-    bar: Bar, measured: Measured, outcome: Verdict, worst: int, deciding: Sequence[int]
+    bar: Bar,
+    measured: Measured,
+    outcome: Verdict,
+    worst: int,
+    deciding: Sequence[int],
+    *,
+    missed: bool,
 ) -> str:
-    """The value that decides with its interval and ceiling, the bar, and how many are like it."""
+    """The value that decides with its interval and ceiling, the bar, and how many are like it.
+    missed: whether those that decide miss the bar."""
     total, interval = len(measured.values), measured.interval(worst)
     by_ceiling = outcome is Verdict.OUT_OF_REACH and not measured.unmet
     text = f"{'worst ' if total > 1 and not by_ceiling else ''}"
@@ -209,8 +217,10 @@ def _why(
         ceiling = bar.show(measured.ceilings[worst])
         text += f", where a perfect sibling gives {ceiling}"
         return text + (f", as for {len(deciding)} of {total} values" if total > 1 else "")
-    if total > 1 and outcome is Verdict.REFUTED:
-        text += f", {len(deciding)} of {total} values miss it"
+    if missed:
+        text += f", {len(deciding)} of {total} values miss it" if total > 1 else ""
+        if outcome is Verdict.UNDECIDED:
+            text += f"; not measured, and admitted: {measured.unread}"
     elif outcome is Verdict.UNDECIDED:
         others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
         text += f", {others} a limit"

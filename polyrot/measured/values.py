@@ -48,6 +48,8 @@ class Measured:
     ceilings    one per value: what a perfect sibling gives by the same code; empty where the
                 statement is not one of likeness
     unmet       why the registered measure says nothing here, in words; empty where it does
+    unread      a reading that the registration admits and that was not measured, in words: by the
+                others alone nothing is refuted. Empty where all were
     beside      figures recorded next to the verdict, without a bar
     seeds       by purpose: {"model": [0, 1], "sae": 7}
     counts      {"pairs": 4, "tokens": 65536}
@@ -66,6 +68,7 @@ class Measured:
     unit: Unit = "real"
     ceilings: tuple[float, ...] = ()
     unmet: str = ""
+    unread: str = ""
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
@@ -152,6 +155,10 @@ class Measured:
     def unless(self, unmet: str) -> Measured:
         """The same, out of reach for the reason `unmet` where that is not empty."""
         return replace(self._given(), unmet=unmet)
+
+    def without(self, unread: str) -> Measured:
+        """The same, measured in all admissible readings but `unread`."""
+        return replace(self._given(), unread=unread)
 
     def _given(self) -> Measured:
         """As it was constructed: intervals that follow from replicates are worked out anew."""

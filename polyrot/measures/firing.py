@@ -144,6 +144,13 @@ class Firing:
             }
         )
 
+    def beside_reading(self, steps: int, other: Firing) -> Firing:
+        """The same with what dictionaries of so many steps give through R recorded beside it: a
+        setting of the paper's pipeline that the registration does not judge by."""
+        means = {f"{site}_after_{steps}_steps": x for site, x in _means(other.rotated.mean).items()}
+        rotated = replace(self.rotated, mean=self.rotated.mean.also(**means))
+        return replace(self, rotated=rotated)
+
     def raw(self, cohort: Cohort) -> Measured:
         """Mean r untouched at the sites that are judged, mean over pairs. Of difference: without
         a ceiling."""

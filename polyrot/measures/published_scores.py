@@ -62,6 +62,8 @@ class PublishedScores:
     judged of them: the favourable setting, one for all values, the others' figures beside."""
 
     readings: Mapping[str, Scores]
+    unread: str = ""
+    """A setting that was not measured."""
 
     def naive(self, sites: Sequence[str]) -> Measured:
         """Naive EV by site, mean over pairs; low values favour the claim."""
@@ -89,7 +91,8 @@ class PublishedScores:
 
     def _judged(self, table: Table, sites: Sequence[str], side: Side) -> Measured:
         found = self._means(table, sites)
-        return next(iter(found.values())) if len(found) == 1 else favourable(found, side)
+        best = next(iter(found.values())) if len(found) == 1 else favourable(found, side)
+        return best.without(self.unread)
 
 
 def _naive(scores: Scores) -> PairSite:

@@ -73,20 +73,20 @@ class AlongTraining:
         noise = {step: each.pop("noise") for step, each in found.items()}
         return cls(tuple(read), found, noise, tensors["cosines"], tensors["noise_cosines"])
 
-    def beside_turned(self, turned: Mapping[str, PairSite]) -> AlongTraining:
-        """The same with what an exact copy of the anchor gives at the end whose stream is turned by
-        a Haar matrix (`cosine.one_other` of it), recorded beside fractions and means."""
-        last = self.steps[-1]
-        more = {
-            name: self.last[name].also(
-                **{
-                    f"turned_copy_{site}": float(value)
-                    for site, value in zip(turned[name].sites, turned[name].values[0], strict=True)
-                }
-            )
-            for name in ("fraction", "mean")
-        }
-        return replace(self, tables={**self.tables, last: {**self.last, **more}})
+    def beside_turned(self, turned: Mapping[int, Mapping[str, PairSite]]) -> AlongTraining:
+        """The same with what an exact copy of the anchor gives whose stream is turned by a Haar
+        matrix (`cosine.one_other` of it, by step), recorded beside fractions and means."""
+        tables = {step: dict(found) for step, found in self.tables.items()}
+        for step, found in turned.items():
+            for name in ("fraction", "mean"):
+                tables[step][name] = tables[step][name].also(**_at_each("turned_copy", found[name]))
+        return replace(self, tables=tables)
+
+    def noise_at(self, step: int, sites: Sequence[str]) -> dict[str, float]:
+        """The fraction that a dictionary of noise matches after so many steps, to be recorded
+        beside what siblings match: where it is as high, the match says nothing of siblings."""
+        known = [site for site in sites if site in self.noise[step].sites]
+        return _at_each("matched_by_noise", self.noise[step].at(known))
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -104,6 +104,13 @@ class AlongTraining:
             f"{step} steps": self.tables[step][name].at(sites).mean_over_pairs()
             for step in self.read
         }
+
+
+def _at_each(name: str, table: PairSite) -> dict[str, float]:
+    return {
+        f"{name}_{site}": float(value)
+        for site, value in zip(table.sites, table.values[0], strict=True)
+    }
 
 
 def column_starts(width: int, features: int) -> Tensor:
@@ -180,7 +187,8 @@ def matched(along: AlongTraining, cohort: Cohort, name: str = "fraction") -> Mea
     found = favourable(along.readings(name, cohort.named_sites), "high").below(1.0)
     at = int(str(found.beside["reading"]).split()[0])
     live = along.tables[at]["live_fraction"].at(cohort.named_sites).values.mean()
-    return found.also(live_columns_alone=float(live))
+    noise = along.noise_at(at, cohort.named_sites)
+    return found.also(live_columns_alone=float(live), **noise)
 
 
 def judged_step(along: AlongTraining, cohort: Cohort) -> int:
@@ -229,7 +237,8 @@ def change_over_training(along: AlongTraining, cohort: Cohort) -> Measured:
             strict=True,
         )
     }
-    return gap.at(cohort.named_sites).also(**curve).mean_over_pairs().below(0.0)
+    noise = along.noise_at(last, cohort.named_sites)
+    return gap.at(cohort.named_sites).also(**curve, **noise).mean_over_pairs().below(0.0)
 
 
 def last_site_less_lowest(along: AlongTraining, cohort: Cohort) -> Measured:
@@ -249,7 +258,7 @@ def last_site_less_lowest(along: AlongTraining, cohort: Cohort) -> Measured:
         np.array([of_pairs.mean()]),
         (f"{last} - {lowest}",),
         of_pairs[None],
-        beside,
+        {**beside, **along.noise_at(along.steps[-1], cohort.named_sites)},
         dict(table.seeds),
         {"pairs": len(table.pairs)},
     )

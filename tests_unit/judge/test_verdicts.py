@@ -118,6 +118,22 @@ def test_one_value_that_surely_misses_refutes_whatever_is_open() -> None:
     assert two(0.45, 0.2, (0.1, 0.6)).measured == 0.45, "not the open one, though it is lower"
 
 
+def test_nothing_is_refuted_while_a_reading_that_is_admitted_was_not_measured() -> None:
+    def read(values: list[float], unread: str) -> Finding:
+        measured = Measured(np.array(values), ("mid", "post")).without(unread)
+        return judge(REGISTRATION.claim("f.held"), "toy_a", measured)
+
+    found = read([0.9, 0.4], "another schedule")
+    assert found.outcome is Verdict.UNDECIDED
+    assert found.missed == 1
+    assert found.why == (
+        "worst 0.4 at post, bar ≥ 0.5, 1 of 2 values miss it; not measured, and admitted: "
+        "another schedule"
+    )
+    assert read([0.9, 0.4], "").outcome is Verdict.REFUTED
+    assert read([0.9, 0.6], "another schedule").outcome is Verdict.HELD
+
+
 def test_a_ceiling_that_misses_the_bar_is_out_of_reach() -> None:
     assert finding("f.held", "toy_a", 0.3, ceiling=0.4).outcome is Verdict.OUT_OF_REACH
     assert "a perfect sibling gives 0.4" in finding("f.held", "toy_a", 0.3, ceiling=0.4).why

@@ -96,6 +96,9 @@ def test_each_claim_is_judged_by_the_reading_that_favours_it() -> None:
     np.testing.assert_allclose([rotated.values[0], naive.values[0]], [0.8, -0.8])
     assert rotated.beside["mid 6000 steps"] == pytest.approx(0.6)
     assert found.short_of_own(["mid"]).values[0] == pytest.approx(0.19)
+    assert (rotated.unread, naive.unread) == ("", "")
+    waiting = PublishedScores({"6000 steps": scores_of(0.7)}, unread="other seeds")
+    assert waiting.naive(["mid"]).unread == waiting.rotated(["mid"]).unread == "other seeds"
     alone = PublishedScores({"6000 steps": scores_of(0.7)}).rotated(["mid"])
     assert "reading" not in alone.beside
 

@@ -129,7 +129,12 @@ def test_what_a_turned_copy_gives_is_recorded_and_bounds_nothing() -> None:
         name: PairSite(np.array([[value]]), ("turned copy",), SITES[:1])
         for name, value in (("fraction", 0.25), ("mean", 0.375))
     }
-    found = FALLING.beside_turned(turned).last
+    early, late = FALLING.steps[0], FALLING.steps[-1]
+    made = FALLING.beside_turned({early: turned, late: turned})
+    assert made.tables[early]["fraction"].beside["turned_copy_middle"] == 0.25
+    between = made.tables[FALLING.steps[1]]["fraction"]
+    assert "turned_copy_middle" not in between.beside
+    found = made.last
     assert found["fraction"].beside["turned_copy_middle"] == 0.25
     assert found["mean"].beside["turned_copy_middle"] == 0.375
     assert found["fraction"].ceiling is None

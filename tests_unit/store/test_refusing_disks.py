@@ -95,7 +95,7 @@ def test_a_cache_that_can_only_be_read_still_serves(tmp_path: Path) -> None:
     beside.mkdir()
     beside.chmod(0o777)
     with closed(root, root / "seed"):
-        assert "you may not write in" in only_readable(root)
+        assert f"{root} cannot be written: you may not write in" in only_readable(root)
         with pytest.raises(Unwritable, match=r"you may not write in .*--artifacts DIR"):
             Store(root).get_or_build("seed", OTHER, never)
         store = Store(root, instead=beside)

@@ -82,7 +82,8 @@ def test_what_decides_is_named_and_never_rewrites_the_ledger(
 
 def test_an_option_is_named_only_where_it_decides() -> None:
     assert set(decisive(given(), ["toy_a"])) == {"--schedule", "--positions"}
-    assert set(decisive(given(), ["neox"])) == {"--schedule", "--neox-width"}
+    neox = {"--schedule", "--neox-width", "--skip-positions"}
+    assert set(decisive(given(), ["neox"])) == neox
     assert decisive(given(), ["paper"]) == {}
     assert decisive(given(pair=["a", "b"]), ["pair"])["--pair"] == "a b"
 

@@ -46,12 +46,12 @@ def test_whole_cost_of_a_scale_is_said_once_and_counts_what_is_trained(tmp_path:
     made.announce_scale("toy_b")
     steps = TINY.dictionaries.steps
     # Anchor and untrained anchor: 5 sites each; grid: 9 at 4 sites; own: 4 x 5; second start: 4;
-    # sparse: 5 x 4; more starts: 8.
+    # sparse: 5 x 4; more starts: 12.
     assert said[0].startswith(
-        f"to build at toy_b: 5 x seed (40 steps), 98 x dictionary at 8x ({steps} steps): about "
+        f"to build at toy_b: 5 x seed (40 steps), 102 x dictionary at 8x ({steps} steps): about "
     )
     assert str(tmp_path) in said[0]
-    assert duration(40 + 98 * steps) in said[0]
+    assert duration(40 + 102 * steps) in said[0]
     # What was said as a whole is not said again, group by group.
     cohort = ToyCohort("toy_b", (1, 2), training.transformer.initialise((1, 2)), ["none"])
     group = groups.anchor(cohort, TINY.dictionaries)
