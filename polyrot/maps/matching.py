@@ -166,8 +166,8 @@ def one_to_one(dec_a: Tensor, dec_b: Tensor) -> Tensor:
     Crouse 2016, doi:10.1109/TAES.2016.140952). [f], float64 on the CPU. Raises as `max_cosine`.
 
     >>> a = torch.tensor([[1.0, 0.8], [0.0, 0.6]])
-    >>> one_to_one(a, torch.eye(2)).tolist()
-    [1.0, 0.6...]
+    >>> [round(cosine, 3) for cosine in one_to_one(a, torch.eye(2)).tolist()]
+    [1.0, 0.6]
     """
     cosines = _cosines(dec_a, dec_b).double().cpu()
     rows, columns = linear_sum_assignment(cosines.numpy(), maximize=True)

@@ -39,6 +39,8 @@ def test_a_stopped_command_cleans_up_and_says_that_the_same_goes_on(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        # A shell in the background has its children ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert command.stdout is not None
     assert command.stdout.readline() == "waits\n"

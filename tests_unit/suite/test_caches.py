@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -123,32 +119,25 @@ def test_a_run_beside_another_retrains_on_its_own(suite: Any, cache: Path) -> No
 
 # ----------------------------------------------------------------------------- Ctrl-C and SIGTERM
 
-WAITS = """
-    open("waits", "w").close()
-    import time
-    time.sleep(60)
-    verdict(0.7)
-"""
-
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
 def test_a_run_that_is_stopped_says_that_the_same_command_goes_on(
     suite: Any, number: signal.Signals
 ) -> None:
-    suite.write(f__two=WAITS)
-    folder = suite.pytester.path
-    run = subprocess.Popen(
-        [sys.executable, "-m", "pytest", "claims", "--artifacts=cache", "-p", "no:cacheprovider"],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    before = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    suite.write(f__two=f"import signal\nsignal.raise_signal({int(number)})\nverdict(0.7)")
+    try:
+        run = suite.pytester.runpytest_inprocess(
+            "claims", "--artifacts=cache", no_reraise_ctrlc=True
+        )
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "given back"
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.ret == pytest.ExitCode.INTERRUPTED
+    run.stdout.fnmatch_lines(
+        [
+            "core claims: *",  # what was judged until then is shown
+            "Interrupted: the same command goes on from the last save; what is trained * cache",
+        ]
     )
-    while not (folder / "waits").exists():
-        assert run.poll() is None, run.communicate()[0]
-        time.sleep(0.05)
-    run.send_signal(number)
-    out, _ = run.communicate(timeout=60)
-    assert "Interrupted: the same command goes on from the last save; what is trained" in out
-    assert run.returncode == pytest.ExitCode.INTERRUPTED
-    assert "core claims: " in out, "what was judged until then is shown"
