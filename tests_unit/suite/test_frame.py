@@ -329,25 +329,6 @@ def test_two_workers_find_what_one_finds(suite: Any) -> None:
     assert suite.report()["verdicts"] == record
 
 
-def test_a_worker_has_all_of_a_scale(suite: Any) -> None:
-    by = """
-    import os, pathlib
-    with pathlib.Path("workers").open("a") as ran:
-        print(scale, os.environ["PYTEST_XDIST_WORKER"], file=ran)
-    verdict(0.7{over})
-    """
-    suite.write(
-        f__one=by.replace("{over}", ', over="pairs"'),
-        f__two=by.replace("{over}", ""),
-        g__null=by.replace("{over}", ""),
-    )
-    suite.run("-p", "xdist", "-n2")
-    ran = (suite.pytester.path / "workers").read_text().split("\n")[:-1]
-    assert len(ran) == 4
-    assert len(set(ran)) == 2, "each scale in one worker"
-    assert len({line.split()[1] for line in ran}) == 2, "and each in another"
-
-
 def test_junit_has_the_finding(suite: Any) -> None:
     suite.run("--junitxml=junit.xml")
     text = (suite.pytester.path / "junit.xml").read_text()
