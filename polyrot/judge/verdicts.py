@@ -3,8 +3,8 @@
 A finding is what one claim test saw at one scale, whatever its controls. It goes value by value,
 each with its own interval: out of reach where a precondition of the registration is unmet or a
 perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
-interval; else undecided where the interval of some value contains a limit; else held. A verdict
-adds the controls: a claim that held, but one of whose controls fails (is refuted or out of reach),
+interval (undecided where a reading that the registration admits was not measured); else undecided
+where the interval of some value contains a limit; else held. A verdict adds the controls: a claim that held, but one of whose controls fails (is refuted or out of reach),
 is not diagnostic; one of whose controls is undecided is undecided too.
 """
 
@@ -134,7 +134,8 @@ class ClaimRefuted(ClaimNotHeld):
 
 
 class ClaimUndecided(ClaimNotHeld):
-    """No value lies beyond the bar, but the interval of some value contains a limit."""
+    """No value lies beyond the bar, but the interval of some value contains a limit; or some does,
+    and a reading that the registration admits was not measured."""
 
 
 class ClaimOutOfReach(ClaimNotHeld):
