@@ -124,8 +124,9 @@ def test_a_run_beside_another_retrains_on_its_own(suite: Any, cache: Path) -> No
 def test_a_run_that_is_stopped_says_that_the_same_command_goes_on(
     suite: Any, number: signal.Signals
 ) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background ignores it
     suite.write(f__two=f"import signal\nsignal.raise_signal({int(number)})\nverdict(0.7)")
     try:
         run = suite.pytester.runpytest_inprocess(
@@ -133,7 +134,8 @@ def test_a_run_that_is_stopped_says_that_the_same_command_goes_on(
         )
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, "given back"
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     assert run.ret == pytest.ExitCode.INTERRUPTED
     run.stdout.fnmatch_lines(
         [
