@@ -38,7 +38,8 @@ def closed(*folders: Path, mode: int = 0o555) -> Iterator[None]:
     before = {folder: folder.stat().st_mode for folder in folders}
     for above in folders[0].parents:  # pytest's own directories are its user's alone
         if above != Path(above.anchor) and above.stat().st_uid == os.geteuid():
-            above.chmod(above.stat().st_mode | 0o055)
+            before[above] = above.stat().st_mode
+            above.chmod(before[above] | 0o055)
     for folder in folders:
         folder.chmod(mode)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,16 +13,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from fixtures.language import PAIR, pytest_sessionstart
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import groups
 from polyrot.dictionaries.loading import BadDictionary, load_sae, save_sae
 from polyrot.dictionaries.training import Schedule
 from polyrot.language import activations, pair
-from polyrot.language.loading import DifferentFamilies, Unusable, WeightsMissing
 from polyrot.language.pair import PairCohort
-from polyrot.language.text import TextTooShort, sequences_from_text
-from polyrot.maps.checks import BadActivations
+from polyrot.language.text import sequences_from_text
 from polyrot.measures.answers import in_words
 from polyrot.measures.fits import fit_all
 from polyrot.measures.frontier import Frontier, measure_frontier, notes_on, sibling_group
@@ -31,18 +27,11 @@ from polyrot.store import Runtime, Store
 from polyrot.toy.cohort import SHARED_FACTS
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
-from tests_unit.language.small_checkpoints import (
-    CONTEXT,
-    model,
-    save,
-    tokenizer,
-    vocabulary,
-    write_text,
-)
+from tests_unit.language.pairs import SIZES, load, save_pair, splits
+from tests_unit.language.small_checkpoints import CONTEXT, model, save, tokenizer, vocabulary
 from tests_unit.language.test_pythia import claims
-from tests_unit.language.tiny_language import rotated, rotation
+from tests_unit.language.tiny_language import rotation
 
-SIZES = {"dictionary": 64, "fit": 32, "score": 32}
 SITES = ("resid_pre_0", "resid_post_0", "resid_post_1", "resid_post_2")
 SCHEDULE = Schedule(steps=150, batch=256, rate=3e-3)
 
@@ -50,17 +39,7 @@ SCHEDULE = Schedule(steps=150, batch=256, rate=3e-3)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models A and B, A in another basis (R), and a text. Read only."""
-    made = tmp_path_factory.mktemp("pair")
-    a = model(1, plain_norms=True)
-    save(made / "A", a)
-    save(made / "B", model(2))
-    save(made / "R", rotated(a, rotation()))
-    write_text(made / "text", 2500)
-    return made
-
-
-def splits(folder: Path):
-    return lambda words: sequences_from_text(folder / "text", words, CONTEXT, SIZES)
+    return save_pair(tmp_path_factory.mktemp("pair"))
 
 
 def cohort_of(folder: Path, other: str) -> PairCohort:
@@ -253,62 +232,6 @@ def test_a_revision_in_the_name(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------ what is refused
 
 
-@pytest.fixture
-def copy(folder: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
-
-
-def load(folder: Path, sae=None):
-    return pair.load(str(folder / "A"), str(folder / "B"), splits(folder), sae)
-
-
-def test_the_same_model_twice(copy: Path) -> None:
-    shutil.rmtree(copy / "B")
-    shutil.copytree(copy / "A", copy / "B")
-    with pytest.raises(Unusable, match=r"A and .*B are one model: their weights are the same"):
-        load(copy)
-
-
-def test_two_families(copy: Path) -> None:
-    save(copy / "B", model(2, hidden_size=24))
-    with pytest.raises(DifferentFamilies, match="width 16 against 24"):
-        load(copy)
-    save(copy / "B", model(2), "other")
-    with pytest.raises(DifferentFamilies, match="tokenizer"):
-        load(copy)
-
-
-def test_missing_weights(copy: Path) -> None:
-    with pytest.raises(WeightsMissing, match=r"no weights of .*nowhere"):
-        pair.load(str(copy / "A"), str(copy / "nowhere"), splits(copy))
-
-
-def test_a_text_too_short(copy: Path) -> None:
-    write_text(copy / "text", 200)
-    with pytest.raises(TextTooShort, match="of which 128 are needed"):
-        load(copy)
-
-
-def test_nan_in_a_layer(copy: Path) -> None:
-    broken = model(2)
-    with torch.no_grad():
-        broken.gpt_neox.layers[2].mlp.dense_h_to_4h.weight[0, 0] = float("nan")
-    save(copy / "B", broken)
-    with pytest.raises(BadActivations, match=r"B, resid_post_2: .* NaN"):
-        load(copy)
-
-
-def test_nan_on_some_tokens_alone(folder: Path) -> None:
-    loaded = load(folder)
-    broken = model(2)
-    rare = int(loaded.tokens["score"][-1, -1])
-    with torch.no_grad():
-        broken.gpt_neox.embed_in.weight[rare] = float("nan")
-    cohort = replace(loaded, models=(loaded.models[0], broken)).cohort()
-    with pytest.raises(BadActivations, match=r"^B \(.*B\), resid_pre_0: .* at token \d+"):
-        cohort.activations("score", "resid_post_0")
-
-
 def test_a_dictionary_of_another_model(folder: Path, anchors, tmp_path: Path) -> None:
     save_sae(tmp_path / "own", anchors["resid_post_1"], "resid_post_1")
     load(folder, load_sae(tmp_path / "own"))
@@ -386,28 +309,3 @@ def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     assert f"options: --schedule tiny, --pair {names[0]} {names[1]}, " in ran.stdout
     assert f"options --schedule tiny, --pair {names[0]}" in (tmp_path / "verdicts.md").read_text()
     assert f"<code>--pair {names[0]} {names[1]}</code>" in (tmp_path / "index.html").read_text()
-
-
-def session(scales: tuple[str, ...], **options: object) -> Any:
-    """As much of a pytest session as its start looks at."""
-    given = {"collectonly": False, "sae": None, "pair": None, "skip_positions": 0}
-    given |= {"tokens": 512, "context": CONTEXT}
-    suite = SimpleNamespace(scales=scales, own_at=lambda _: None)
-    plugin = SimpleNamespace(get_plugin=lambda _: suite)
-    option = SimpleNamespace(**{**given, **options})
-    return SimpleNamespace(
-        config=SimpleNamespace(option=option, pluginmanager=plugin, stash=pytest.Stash())
-    )
-
-
-def test_what_cannot_be_judged_ends_the_run_before_it_begins(folder: Path) -> None:
-    a, text = str(folder / "A"), str(folder / "text")
-    with pytest.raises(pytest.UsageError, match="are one model: their weights are the same"):
-        pytest_sessionstart(session(("pair",), pair=(a, a), text=text))
-    with pytest.raises(pytest.UsageError, match=r"is a model's checkpoint"):
-        pytest_sessionstart(session(("pair",), pair=(a, a), sae=a, text=text))
-    pytest_sessionstart(session(("pair",), pair=(a, a), collectonly=True))
-    pytest_sessionstart(session(("paper", "toy_a")))
-    good = session(("pair",), pair=(a, str(folder / "B")), text=text)
-    pytest_sessionstart(good)
-    assert good.config.stash[PAIR][0].names == (a, str(folder / "B"))

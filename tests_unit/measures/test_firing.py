@@ -211,3 +211,16 @@ def test_only_the_papers_sites_are_judged_and_the_others_are_told_beside() -> No
     assert (low, high) == (values.min(), values.max())
     assert judged.ceilings
     assert not found.raw(cohort).ceilings
+
+
+def test_another_reading_of_the_dictionaries_is_recorded_and_not_judged() -> None:
+    found, other, cohort = measured("rotated"), measured("unrelated"), pair_of("rotated")
+    judged = found.beside_reading(4000, other).recovered(cohort)
+    plain = found.recovered(cohort)
+    np.testing.assert_array_equal(judged.values, plain.values)
+    for j, site in enumerate(other.rotated.mean.sites):
+        mean = other.rotated.mean.values[:, j].mean()
+        assert judged.beside[f"{site}_after_4000_steps"] == pytest.approx(mean)
+    assert judged.beside.keys() - plain.beside.keys() == {
+        f"{site}_after_4000_steps" for site in other.rotated.mean.sites
+    }

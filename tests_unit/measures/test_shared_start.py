@@ -68,6 +68,7 @@ def test_the_reading_that_favours_the_paper_is_judged_and_both_are_recorded() ->
     assert found.ceilings == (1.0,)
     assert found.beside["live_columns_alone"] == 0.5
     assert shared_start.judged_step(FALLING, COHORT) == 4000  # type: ignore[arg-type]
+    assert found.beside["matched_by_noise_middle"] == pytest.approx(0.4), "at the step judged"
 
 
 def test_noise_is_read_at_the_step_of_the_match_it_controls() -> None:
@@ -82,6 +83,7 @@ def test_the_change_is_from_a_third_of_the_training_to_its_end_pair_by_pair() ->
     assert found.replicates is not None
     assert found.replicates[0] == pytest.approx([-0.04, -0.02, -0.03])
     assert found.ceilings == (0.0,)
+    assert found.beside["matched_by_noise_middle"] == pytest.approx(0.6), "at the end"
 
 
 def test_the_last_site_is_held_against_the_lowest_of_the_named_ones() -> None:

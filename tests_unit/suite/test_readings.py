@@ -16,6 +16,7 @@ from fixtures import published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
+from polyrot.dictionaries import groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
 from polyrot.measures import growth as measures
@@ -119,18 +120,46 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     monkeypatch.setattr(published_scores, "_is_there", lambda *_: "dictionaries" in there)
     monkeypatch.setattr(Shelf, "readings", (1, 2))
 
+    monkeypatch.setattr(published_scores, "scores_at", lambda *_: None)
+
     def names(own: Any = None) -> list[str]:
         return [name for name, _ in published_scores.published_shelves(shelf, own)]
 
+    def unread(own: Any = None) -> str:
+        return published_scores.in_every_reading(shelf, own).unread
+
     assert names() == [""]
+    assert unread() == "seeds as the pipeline trains them (--schedule pipeline)"
+    assert unread(made) == ""
     there.add("toy-seeds")
     assert names() == [""], "dictionaries are not trained for a second reading"
     there.add("dictionaries")
     assert names() == ["", "seeds of the pipeline, "]
+    assert unread() == ""
     assert names(made) == [""], "models of --cohort have one reading"
     pipeline = replace(shelf.workshop.profile, toy=seeds.PIPELINE)
     shelf = Shelf(replace(shelf.workshop, profile=pipeline), shelf.cohort)
     assert names() == [""]
+    assert unread() == "seeds as the text trains them (--schedule text)"
+
+
+@pytest.mark.parametrize("scale", ["toy_b", "neox"])
+def test_dictionaries_are_held_against_the_anchors_of_their_own_schedule(
+    tmp_path: Path, scale: str
+) -> None:
+    workshop = Workshop(Runtime(Store(tmp_path)), PROFILES["shipped"])
+    facts = SimpleNamespace(
+        from_paper=False, language=scale == "neox", published_l1=1e-3, every_site=True
+    )
+    cohort = SimpleNamespace(scale=scale, facts=facts, trained=True, seeds=(1, 2))
+    for sites in ("sites", "internal", "named_sites"):
+        setattr(cohort, sites, ("resid_pre_0",))
+    shelf = Shelf(workshop, cohort)  # type: ignore[arg-type]
+    own, anchor = shelf.group(groups.own), shelf.group(groups.anchor)
+    assert own.schedule != anchor.schedule, "or there is nothing to keep apart"
+    beside = shelf.beside(groups.own)
+    assert (beside.schedule, beside.specs) == (own.schedule, anchor.specs)
+    assert shelf.beside(groups.turned) == anchor, "what is by the paper's is against the paper's"
 
 
 def test_toys_whose_dictionaries_depart_are_not_scored_as_published(
