@@ -6,24 +6,22 @@ polyrot/toy/cohort.py, polyrot/language/cohort.py, polyrot/measures/architecture
 
 import pytest
 
-from polyrot.language.architecture import pythia_70m_parameters
-from polyrot.measures.architecture import depth_beyond
-from polyrot.toy.transformer import n_parameters
+from polyrot import language, measures, toy
 
 
 @pytest.mark.claim("architecture.toy_parameters")
 def test_toy_has_104k_parameters(toy_cohort, verdict):
-    verdict(n_parameters(toy_cohort.params))
+    verdict(toy.transformer.n_parameters(toy_cohort.params))
 
 
 @pytest.mark.claim("architecture.pythia_parameters")
 def test_pythia_70m_has_71m_parameters(verdict):
-    verdict(pythia_70m_parameters() / 1e6)
+    verdict(language.architecture.pythia_70m_parameters() / 1e6)
 
 
 @pytest.mark.claim("architecture.same_function")
-def test_seeds_compute_the_same_function(cohort, verdict):
-    verdict(cohort.agreement_with_anchor(), over="pairs")
+def test_seeds_compute_the_same_function(cohort, keep, verdict):
+    verdict(keep(measures.architecture.trained_agreement), over="pairs")
 
 
 @pytest.mark.claim("architecture.seeds_are_distinct")
@@ -38,4 +36,4 @@ def test_untrained_seeds_do_not_agree(untrained_agreement, verdict):
 
 @pytest.mark.claim("architecture.length_extrapolation")
 def test_depth_drops_beyond_the_lengths_of_training(extrapolation, verdict):
-    verdict(depth_beyond(extrapolation))
+    verdict(measures.architecture.depth_beyond(extrapolation))

@@ -7,7 +7,7 @@ polyrot/maps/correlation.py.
 
 import pytest
 
-from polyrot.measures import published_attribution
+from polyrot import measures
 
 
 @pytest.mark.claim("attribution.patching_anticorrelates")
@@ -32,12 +32,12 @@ def test_integrated_gradients_predict_a_language_model(attributions, verdict):
 
 @pytest.mark.claim("attribution.published_table")
 def test_published_rows_give_the_published_correlations(verdict):
-    verdict(published_attribution.published_deviation())
+    verdict(measures.published_attribution.published_deviation())
 
 
 @pytest.mark.claim("attribution.published_table_decides")
 def test_six_rows_decide(verdict):
-    verdict(published_attribution.published_interval_width())
+    verdict(measures.published_attribution.published_interval_width())
 
 
 @pytest.mark.claim("attribution.remainder_is_quadratic")

@@ -8,91 +8,97 @@ polyrot/measures/bars/joint.py, polyrot/measures/bars/causal.py.
 
 import pytest
 
-from polyrot.measures.bars import across as between_seeds
-from polyrot.measures.bars import bars, parametric
+from polyrot import measures
 
 
 @pytest.mark.claim("bars.behavioural")
 def test_behavioural_bar(readings, toy_cohort, verdict):
-    verdict(bars.anchors_bar_b(readings, toy_cohort))
+    verdict(measures.bars.bars.anchors_bar_b(readings, toy_cohort))
 
 
 @pytest.mark.claim("bars.behavioural_near_miss")
 def test_behavioural_bar_is_nearly_met(readings, toy_cohort, verdict):
-    verdict(bars.bar_b(readings, toy_cohort), over="seeds")
+    verdict(measures.bars.bars.bar_b(readings, toy_cohort), over="seeds")
 
 
 @pytest.mark.claim("bars.depth_boundary_dominates")
 def test_depth_head_makes_the_miss(readings, toy_cohort, verdict):
-    verdict(bars.depth_share(readings, toy_cohort))
+    verdict(measures.bars.bars.depth_share(readings, toy_cohort))
 
 
 @pytest.mark.claim("bars.constructive_spec_is_the_model")
 def test_specification_can_differ_from_its_model(decoys, toy_cohort, verdict):
-    verdict(bars.own_specification(decoys, toy_cohort))
+    verdict(measures.bars.bars.own_specification(decoys, toy_cohort))
 
 
 @pytest.mark.claim("bars.parametric")
 def test_parametric_bar(alignment, self_alignment, toy_cohort, verdict):
-    verdict(bars.bar_p(alignment, toy_cohort).below(self_alignment), over="pairs")
+    verdict(measures.bars.bars.bar_p(alignment, toy_cohort).below(self_alignment), over="pairs")
 
 
 @pytest.mark.claim("bars.parametric_out_of_reach")
 def test_parametric_bar_is_far_off(alignment, toy_cohort, verdict):
-    verdict(bars.bar_p(alignment, toy_cohort), over="pairs")
+    verdict(measures.bars.bars.bar_p(alignment, toy_cohort), over="pairs")
 
 
 @pytest.mark.claim("bars.joint_alignment_fails")
 def test_no_weighting_clears_the_parametric_bar(joint, toy_cohort, verdict):
-    verdict(bars.joint_figure(joint, toy_cohort), over="pairs")
+    verdict(measures.bars.bars.joint_figure(joint, toy_cohort), over="pairs")
 
 
 @pytest.mark.claim("bars.basins_disconnected")
 def test_every_weighting_worsens_both_errors(joint, toy_cohort, verdict):
-    verdict(bars.basins(joint, toy_cohort), over="pairs")
+    verdict(measures.bars.bars.basins(joint, toy_cohort), over="pairs")
 
 
 @pytest.mark.claim("bars.causal_within")
 def test_effects_are_predicted_within_a_seed(causal, toy_cohort, gradients_at_clean_end, verdict):
-    verdict(bars.causal_within(causal, toy_cohort, gradients_at_clean_end), over="seeds")
+    verdict(
+        measures.bars.bars.causal_within(causal, toy_cohort, gradients_at_clean_end), over="seeds"
+    )
 
 
 @pytest.mark.claim("bars.causal_across")
 def test_effects_are_predicted_across_seeds(causal, toy_cohort, gradients_at_clean_end, verdict):
-    verdict(bars.causal_across(causal, toy_cohort, gradients_at_clean_end), over="pairs")
+    verdict(
+        measures.bars.bars.causal_across(causal, toy_cohort, gradients_at_clean_end), over="pairs"
+    )
 
 
 @pytest.mark.claim("bars.causal_across_fails_as_published")
 def test_prediction_across_seeds_fails_as_published(
     causal, toy_cohort, gradients_at_clean_end, verdict
 ):
-    by_pair = bars.causal_across(causal, toy_cohort, gradients_at_clean_end)
-    verdict(bars.mean_over_pairs(by_pair), over="mean over pairs")
+    by_pair = measures.bars.bars.causal_across(causal, toy_cohort, gradients_at_clean_end)
+    verdict(measures.bars.bars.mean_over_pairs(by_pair), over="mean over pairs")
 
 
 @pytest.mark.claim("bars.decoy_rejected")
 def test_decoy_is_told_apart(decoys, behaviour, verdict):
-    verdict(bars.decoy_ratio(decoys, behaviour))
+    verdict(measures.bars.bars.decoy_ratio(decoys, behaviour))
 
 
 @pytest.mark.claim("bars.independent_cohort_holds_equally")
 def test_independent_cohort_holds_equally(toy_scores, toy_cohort, verdict):
-    verdict(bars.independent_minus_shared(toy_scores["toy_a"], toy_scores["toy_b"]))
+    verdict(measures.bars.bars.independent_minus_shared(toy_scores["toy_a"], toy_scores["toy_b"]))
 
 
 @pytest.mark.claim("bars.behavioural_across")
 def test_most_pairs_pass_the_behavioural_bar(across, toy_cohort, verdict):
-    verdict(between_seeds.passing(across, toy_cohort))
+    verdict(measures.bars.across.passing(across, toy_cohort))
 
 
 @pytest.mark.claim("bars.decoy_across_control")
 def test_decoy_does_not_pass_between_seeds(across, toy_cohort, verdict):
-    verdict(between_seeds.decoys_divergence(across, toy_cohort), over="pairs")
+    verdict(measures.bars.across.decoys_divergence(across, toy_cohort), over="pairs")
 
 
 @pytest.mark.claim("bars.parametric_before_refinement")
 def test_parametric_bar_before_refinement(alignment, published_search, toy_cohort, verdict):
-    verdict(parametric.before_refinement(alignment, published_search, toy_cohort), over="pairs")
+    verdict(
+        measures.bars.parametric.before_refinement(alignment, published_search, toy_cohort),
+        over="pairs",
+    )
 
 
 @pytest.mark.claim("bars.parametric_worse_when_independent")
@@ -100,14 +106,18 @@ def test_alignment_is_worse_when_nothing_is_shared(
     shared_searches, alignment, published_search, toy_cohort, verdict
 ):
     independent = alignment, published_search
-    verdict(parametric.independent_over_shared(shared_searches, independent, toy_cohort))
+    verdict(
+        measures.bars.parametric.independent_over_shared(shared_searches, independent, toy_cohort)
+    )
 
 
 @pytest.mark.claim("bars.self_alignment_control")
 def test_search_undoes_the_anchors_own_symmetries(self_alignments, toy_cohort, verdict):
-    verdict(parametric.by_element(self_alignments, toy_cohort), over="8 random elements")
+    verdict(
+        measures.bars.parametric.by_element(self_alignments, toy_cohort), over="8 random elements"
+    )
 
 
 @pytest.mark.claim("bars.error_sits_in_the_second_mlp")
 def test_error_sits_in_the_second_mlp(alignment, toy_cohort, verdict):
-    verdict(parametric.in_second_mlp(alignment, toy_cohort))
+    verdict(measures.bars.parametric.in_second_mlp(alignment, toy_cohort))

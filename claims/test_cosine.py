@@ -5,21 +5,13 @@ Formulas: polyrot/measures/cosine.py, polyrot/measures/shared_start.py, polyrot/
 
 import pytest
 
-from polyrot.dictionaries import sparsity
-from polyrot.measures.cosine import relative_to_ceiling, up_to_rotation
-from polyrot.measures.shared_start import (
-    change_over_training,
-    kept_index,
-    last_site_less_lowest,
-    matched,
-    matched_by_noise,
-)
+from polyrot import dictionaries, measures
 
 
 @pytest.mark.claim("cosine.matched_fraction")
 def test_columns_match_above_half(cohort, along_training, verdict):
     verdict(
-        matched(along_training, cohort),
+        measures.shared_start.matched(along_training, cohort),
         over="sites the paper names, mean over pairs",
     )
 
@@ -27,7 +19,7 @@ def test_columns_match_above_half(cohort, along_training, verdict):
 @pytest.mark.claim("cosine.mean_max")
 def test_mean_best_cosine_is_near_nine_tenths(cohort, along_training, verdict):
     verdict(
-        matched(along_training, cohort, "mean"),
+        measures.shared_start.matched(along_training, cohort, "mean"),
         over="sites the paper names, mean over pairs",
     )
 
@@ -35,7 +27,7 @@ def test_mean_best_cosine_is_near_nine_tenths(cohort, along_training, verdict):
 @pytest.mark.claim("cosine.one_to_one")
 def test_columns_match_one_to_one(cohort, along_training, verdict):
     verdict(
-        matched(along_training, cohort, "one_to_one"),
+        measures.shared_start.matched(along_training, cohort, "one_to_one"),
         over="sites the paper names, mean over pairs",
     )
 
@@ -43,7 +35,7 @@ def test_columns_match_one_to_one(cohort, along_training, verdict):
 @pytest.mark.claim("cosine.same_index")
 def test_best_matches_do_not_keep_their_index(cohort, along_training, verdict):
     verdict(
-        kept_index(along_training, cohort),
+        measures.shared_start.kept_index(along_training, cohort),
         over="sites the paper names, mean over pairs",
     )
 
@@ -51,14 +43,14 @@ def test_best_matches_do_not_keep_their_index(cohort, along_training, verdict):
 @pytest.mark.claim("cosine.survives_training")
 def test_the_match_survives_training(cohort, along_training, verdict):
     verdict(
-        change_over_training(along_training, cohort),
+        measures.shared_start.change_over_training(along_training, cohort),
         over="sites the paper names, mean over pairs",
     )
 
 
 @pytest.mark.claim("cosine.final_layer_drops")
 def test_the_match_drops_at_the_last_block(cohort, along_training, verdict):
-    verdict(last_site_less_lowest(along_training, cohort))
+    verdict(measures.shared_start.last_site_less_lowest(along_training, cohort))
 
 
 @pytest.mark.claim("cosine.independent_initialisation")
@@ -73,7 +65,7 @@ def test_match_survives_starts_of_their_own(cohort, own_agreement, verdict):
 
 @pytest.mark.claim("cosine.noise_control")
 def test_noise_from_the_same_start_does_not_match(cohort, along_training, verdict):
-    verdict(matched_by_noise(along_training, cohort))
+    verdict(measures.shared_start.matched_by_noise(along_training, cohort))
 
 
 @pytest.mark.claim("cosine.rotation_raises_match")
@@ -87,7 +79,7 @@ def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
 @pytest.mark.claim("cosine.universal_up_to_rotation")
 def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
     verdict(
-        up_to_rotation(universality, sparsity.l0_range(cohort)),
+        measures.cosine.up_to_rotation(universality, dictionaries.sparsity.l0_range(cohort)),
         over="internal sites, mean over pairs",
     )
 
@@ -95,6 +87,8 @@ def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verd
 @pytest.mark.claim("cosine.universal_relative_to_ceiling")
 def test_features_are_as_universal_as_starts_allow(cohort, universality, between_starts, verdict):
     verdict(
-        relative_to_ceiling(universality, between_starts, sparsity.l0_range(cohort)),
+        measures.cosine.relative_to_ceiling(
+            universality, between_starts, dictionaries.sparsity.l0_range(cohort)
+        ),
         over="internal sites, mean over pairs",
     )

@@ -6,7 +6,7 @@ polyrot/maps/explained_variance.py.
 
 import pytest
 
-from polyrot.measures.transfer import lowest_site, of_anchor
+from polyrot import measures
 
 
 @pytest.mark.claim("naive.input_site_transfers")
@@ -30,7 +30,7 @@ def test_internal_sites_fail(cohort, transfer, verdict):
 
 @pytest.mark.claim("naive.worst_case_x32")
 def test_worst_site_at_32x_is_far_below_zero(wide_transfer, cohort, verdict):
-    verdict(lowest_site(wide_transfer.naive_ev.at(cohort.internal)))
+    verdict(measures.transfer.lowest_site(wide_transfer.naive_ev.at(cohort.internal)))
 
 
 @pytest.mark.claim("naive.language_model_sites_fail")
@@ -69,7 +69,9 @@ def test_noise_is_reconstructed_better_than_a_sibling(cohort, transfer, verdict)
 def test_noise_is_reconstructed_well(cohort, transfer, verdict):
     noise = transfer.noise_ev.at(cohort.internal)
     shuffled = transfer.permuted_ev.at(cohort.internal).values.mean()
-    verdict(of_anchor(noise.also(dimensions_shuffled=shuffled)), over="internal sites")
+    verdict(
+        measures.transfer.of_anchor(noise.also(dimensions_shuffled=shuffled)), over="internal sites"
+    )
 
 
 @pytest.mark.claim("naive.translation_control")

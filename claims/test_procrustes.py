@@ -7,7 +7,7 @@ polyrot/measures/fits.py, polyrot/maps/procrustes.py, polyrot/maps/explained_var
 
 import pytest
 
-from polyrot.measures.transfer import rank_of, spread_over_sites
+from polyrot import measures
 
 
 @pytest.mark.claim("procrustes.recovers")
@@ -56,12 +56,12 @@ def test_rotated_score_is_near_the_anchors_own(cohort, transfer, verdict):
 
 @pytest.mark.claim("procrustes.uniform_across_sites")
 def test_recovery_is_uniform(cohort, transfer, verdict):
-    verdict(spread_over_sites(transfer.rotated_ev.at(cohort.internal)))
+    verdict(measures.transfer.spread_over_sites(transfer.rotated_ev.at(cohort.internal)))
 
 
 @pytest.mark.claim("procrustes.weakest_before_first_block")
 def test_weakest_site_is_before_the_first_block(cohort, transfer, verdict):
-    verdict(rank_of(cohort.sites[0], transfer.rotated_ev))
+    verdict(measures.transfer.rank_of(cohort.sites[0], transfer.rotated_ev))
 
 
 @pytest.mark.claim("procrustes.orthogonal_is_enough")

@@ -5,9 +5,9 @@ Formulas: polyrot/measures/transfer.py, polyrot/measures/shared_start.py.
 
 import pytest
 
-from polyrot.measures.shared_start import misled
+from polyrot import measures
 
 
 @pytest.mark.claim("triplet.cosine_hides_failure")
 def test_high_cosine_beside_negative_ev(cohort, along_training, naive_readings, verdict):
-    verdict(misled(along_training, naive_readings, cohort))
+    verdict(measures.shared_start.misled(along_training, naive_readings, cohort))

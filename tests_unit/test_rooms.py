@@ -243,3 +243,20 @@ def test_formulas_that_are_not_there_are_found(tmp_path: Path, text: str, proble
     claims.write_text(text, encoding="utf-8")
     found = missing_formulas(claims, tmp_path)
     assert (problem in found[0] and len(found) == 1) if problem else found == []
+
+
+def test_a_stub_names_every_module_of_its_room() -> None:
+    """Whoever writes `measures.cosine` gets what lies in the folder, and type checkers know it."""
+    stubs = sorted((ROOT / PACKAGE).rglob("*/__init__.pyi"))
+    assert len(stubs) > 9
+    for stub in stubs:
+        room = stub.parent
+        named = {
+            alias.name
+            for node in ast.parse(stub.read_text(encoding="utf-8")).body
+            if isinstance(node, ast.ImportFrom) and node.module is None
+            for alias in node.names
+        }
+        modules = {path.stem for path in room.glob("*.py")} - {"__init__", "__main__"}
+        packages = {path.parent.name for path in room.glob("*/__init__.py")}
+        assert named == modules | packages, room

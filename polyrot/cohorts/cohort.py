@@ -10,10 +10,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from polyrot.measured import Measured, interval_about
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Split = Literal["dictionary", "fit", "score"]
 SPLITS: tuple[Split, ...] = ("dictionary", "fit", "score")
@@ -231,6 +232,8 @@ class CohortDefaults:
         """Every token is taken for a sequence of its own, as it is not known which belong together:
         the intervals of single pairs are then too narrow. A cohort that knows better overrides it.
         """
+        import torch
+
         x = self.activations(split, self.sites[0])
         return torch.arange(x.shape[1], device=x.device)
 

@@ -168,9 +168,14 @@ def l1_grid(cohort: Cohort, site: str) -> tuple[float, ...]:
     return tuple(unit * share for share in RELATIVE_GRID)
 
 
-def sparse_grid(cohort: Cohort, schedule: Schedule) -> Group:
-    """The anchor at every l1 of the grid, internal sites: from these the sparsity is chosen."""
-    return _grid(cohort, schedule, {site: l1_grid(cohort, site) for site in cohort.internal})
+def sparse_grid(
+    cohort: Cohort, schedule: Schedule, grids: Mapping[str, Sequence[float]] | None = None
+) -> Group:
+    """The anchor at every l1 of the grid, internal sites: from these the sparsity is chosen.
+    grids: those of `l1_grid`, by site, where they are known."""
+    if grids is None:
+        grids = {site: l1_grid(cohort, site) for site in cohort.internal}
+    return _grid(cohort, schedule, grids)
 
 
 def planned_grid(cohort: Cohort, schedule: Schedule) -> Group:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from polyrot.haar.alternatives import ALTERNATIVES
 from polyrot.haar.battery import haar_batteries, holm
-from polyrot.haar.figure import write_power_figure
 from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED
 from polyrot.haar.power import power_table
 from polyrot.maps.files import read_array
@@ -71,6 +70,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.haar"
 
 
 def _power(args: argparse.Namespace) -> int:
+    from polyrot.haar.figure import write_power_figure
+
     if args.out is not None:  # before the minutes that it takes
         check_folder(args.out)
     table = power_table(

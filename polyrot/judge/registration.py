@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import date, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -239,14 +240,28 @@ class Registration:
         A control that is arithmetic on published figures (scale "paper") speaks for every scale of
         its claims. What controls a claim controls its form "as published" too.
         """
-        controlled = {id, id.removesuffix(AS_PUBLISHED)}
+        controlled = dict.fromkeys((id, id.removesuffix(AS_PUBLISHED)))
+        by_place = {
+            place: control for each in controlled for place, control in self._controlling(each)
+        }
         return [
             (control, at)
-            for control in self.claims
-            if controlled & set(control.controls)
+            for _, control in sorted(by_place.items())
             for at in dict.fromkeys((scale, "paper"))
             if at in control.scales
         ]
+
+    def _controlling(self, id: str) -> list[tuple[int, Claim]]:
+        """The claims that control `id`, each with its place in the file."""
+        return self._controls.get(id, [])
+
+    @cached_property
+    def _controls(self) -> dict[str, list[tuple[int, Claim]]]:
+        found: dict[str, list[tuple[int, Claim]]] = {}
+        for place, control in enumerate(self.claims):
+            for id in control.controls:
+                found.setdefault(id, []).append((place, control))
+        return found
 
 
 def _claim(table: Mapping[str, Any]) -> Claim:

@@ -3,12 +3,18 @@ same at other widths for models that are trained here."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXConfig
 
 
 def pythia_70m_config() -> GPTNeoXConfig:
     """Pythia-70m (Biderman et al. 2023, arXiv 2304.01373, table 1; its published config.json)."""
+    from transformers import GPTNeoXConfig
+
     return GPTNeoXConfig(
         vocab_size=50304,
         hidden_size=512,
@@ -74,6 +80,8 @@ def recipe(config: GPTNeoXConfig) -> dict[str, object]:
 
 def pythia_70m_parameters() -> int:
     """Parameters of that model, counted on a model built without memory for its weights."""
+    from transformers import GPTNeoXForCausalLM
+
     with torch.device("meta"):
         model = GPTNeoXForCausalLM(pythia_70m_config())
     return sum(p.numel() for p in model.parameters())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM
 
 from polyrot.cohorts.cohort import ScaleFacts, Split
 from polyrot.language.cohort import LanguageCohort
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
 
 
 def checkpoints(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from transformers import GPTNeoXForCausalLM
 
 from polyrot.cohorts.cohort import (
     Cohort,
@@ -31,6 +30,9 @@ from polyrot.language.sites import blocks, capture, width_of
 from polyrot.maps.checks import check_matrix
 from polyrot.measured import Measured
 from polyrot.store import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
 
 KEPT = (torch.float16, torch.float32)
 POSITIONS_PER_SEQUENCE = 32
@@ -281,6 +283,8 @@ class LanguageCohort(TextCohort):
 
 
 def _check_models(scale: str, seeds: tuple[int, ...], models: Sequence[GPTNeoXForCausalLM]) -> None:
+    from transformers import GPTNeoXForCausalLM
+
     if not models or len(models) != len(seeds):
         raise ValueError(f"{scale}: {len(models)} models for {len(seeds)} seeds: one for each")
     for model in models:

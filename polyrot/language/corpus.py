@@ -13,14 +13,17 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 
 from polyrot.cohorts.cohort import SPLITS, Split
 from polyrot.defaults import NEOX_CONTEXT
 from polyrot.store import Artifact, Store, fingerprint
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is made
 VOCABULARY = 1024
@@ -86,6 +89,8 @@ def _parts(root: Path | None) -> tuple[list[Path], list[Path]]:
 
 def train_tokenizer(texts: Iterator[str], vocabulary: int = VOCABULARY) -> Tokenizer:
     """A byte-level BPE (Sennrich et al. 2016, arXiv 1508.07909) with an end-of-text token, id 0."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -122,6 +127,8 @@ def evaluation(store: Store, root: Path | None = None) -> Evaluation:
 
     Raises ValueError where the held-out files are too short.
     """
+    from tokenizers import Tokenizer
+
     recipe = {
         "version": RECIPE_VERSION,
         "corpus": "standard library" if root is None else str(root),

@@ -23,6 +23,7 @@ from polyrot.maps.procrustes import Rotation, fit_from_moments, pair_moments
 
 FACTOR = 3.0
 """Above it, the ratio of norms is noted."""
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 SEQUENCES = 32
 """Of the score split, over which norms are taken."""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import constants, snapshot_download
@@ -23,10 +23,12 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from polyrot.language.sites import blocks, width_of
 from polyrot.runtime.device import memory_for
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -100,6 +102,8 @@ def load_causal_lm(
     Raises WeightsMissing, and BadCheckpoint for one that is damaged, incomplete, no causal language
     model, or asks for code of its own.
     """
+    from transformers import AutoModelForCausalLM
+
     folder = locate(name_or_dir, revision=revision, instead=instead)
     where = _shown(name_or_dir, revision)
     _check_kind(folder, where)
@@ -194,6 +198,8 @@ def load_tokenizer(
     cached_only: bool = False,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a checkpoint. Arguments and errors as `locate`, and BadCheckpoint."""
+    from transformers import AutoTokenizer
+
     files = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
     folder = _folder(name_or_dir, revision, TEXTS, files, instead, "tokenizer", cached_only)
     try:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import (
     Split,
@@ -31,6 +31,9 @@ from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.measured import Measured
 from polyrot.runtime.progress import Progress, silent
 from polyrot.store import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 LOGITS = 2**27  # held at once
 LETTERS = ("A", "B")

@@ -14,11 +14,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import ScaleFacts, Split
 from polyrot.language import checks, identity, loading, text
@@ -27,6 +26,9 @@ from polyrot.language.cohort import LanguageCohort
 from polyrot.language.directions import PYTHIA, Tokenised, tokenise
 from polyrot.language.loading import Unusable, WeightsMissing
 from polyrot.runtime.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM, PreTrainedTokenizerBase
 
 SCALE = "pythia"
 FACTS = ScaleFacts(drift=True, drift_l1=1e-3, from_paper=True)
@@ -253,6 +255,8 @@ def load_run(
 
 
 def _models(wanted: Collection[Named], progress: Progress) -> list[GPTNeoXForCausalLM]:
+    from transformers import GPTNeoXForCausalLM
+
     models = []
     for done, (name, revision) in enumerate(wanted):
         progress("checkpoints", done, len(wanted))

@@ -10,15 +10,17 @@ from the start, and its stream exchanged at the site.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import GPTNeoXForCausalLM
 
 from polyrot.language.sites import blocks, capture, hooked, site_names
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
 
 HEAD = "next_token"
 LOGITS = 2**25

@@ -7,8 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from transformers import GPTNeoXForCausalLM
+from typing import TYPE_CHECKING
 
 from polyrot.defaults import PYTHIA_WIDTH, WIDTH
 from polyrot.language import architecture, corpus, training
@@ -19,6 +18,9 @@ from polyrot.runtime.commands import run
 from polyrot.runtime.device import BY_HARDWARE, memory_for, resolve_device
 from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Artifact, Checkpoint, Runtime, Store, check_writable, fingerprint
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
 
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 KIND = "language-seeds"

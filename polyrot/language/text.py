@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import SPLITS, Split
 from polyrot.defaults import CONTEXT, DICTIONARY_SHARE, TOKENS
@@ -21,6 +21,9 @@ from polyrot.language.identity import tokenizer_fingerprint
 from polyrot.language.loading import Unusable
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import fingerprint as fingerprint_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DEAL_SEED = 20261124
 PILE = "NeelNanda/pile-10k"

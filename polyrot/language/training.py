@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GPTNeoXForCausalLM
 
 from polyrot.cohorts import departures
 from polyrot.language.architecture import neox_config
@@ -23,6 +22,9 @@ from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import derive, torch_generator
 from polyrot.store import Artifact, Checkpoint
 from polyrot.store.resuming import resume
+
+if TYPE_CHECKING:
+    from transformers import GPTNeoXForCausalLM
 
 Weights = dict[str, Tensor]
 
@@ -126,6 +128,8 @@ def model_of(
     device: torch.device | str = "cpu",
 ) -> GPTNeoXForCausalLM:
     """A model with the given weights, or as `seed` starts it (transformers' own initialisation)."""
+    from transformers import GPTNeoXForCausalLM
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "language start") % 2**63)
         model = GPTNeoXForCausalLM(neox_config(width, vocabulary, context))

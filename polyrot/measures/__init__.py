@@ -1,1 +1,5 @@
 """What is measured, one module or folder for each family of claims."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -33,6 +33,12 @@ could be carried beyond them."""
 DEPTH = task.HEADS.index("depth")
 
 
+def trained_agreement(cohort: Cohort) -> Measured:
+    """How far the seeds compute one function. Raises NotOffered where the cohort has activations
+    alone."""
+    return cohort.agreement_with_anchor()
+
+
 def untrained_agreement(untrained: Cohort) -> Measured:
     """Agreement of models that have nothing in common but their architecture. That they do not
     agree is a statement of difference: without a ceiling.

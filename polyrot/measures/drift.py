@@ -33,6 +33,7 @@ from polyrot.runtime.seeding import numpy_generator, torch_generator
 
 SHARE = 0.999
 """Of the variance, held by the directions that a restricted distance is taken on."""
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 DRAWS = 400
 """Of sequences, for the interval of a rank correlation."""
 

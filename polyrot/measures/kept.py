@@ -6,9 +6,10 @@ measured now; with `--retrain` everything behind it is made anew.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,9 +17,10 @@ from torch import Tensor
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries import collection
 from polyrot.dictionaries.groups import Group
-from polyrot.measured import PairSite
+from polyrot.measured import Interval, Measured, PairSite
 from polyrot.measures.fits import NULL_DRAWS_SEED
 from polyrot.store import Artifact, Store
+from polyrot.store.packed import packed, unpacked
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 
@@ -85,3 +87,49 @@ def kept(
         for name, saved in found.meta["tables"].items()
     }
     return tables, {n: t for n, t in found.tensors.items() if not n.startswith(RESAMPLES)}
+
+
+T = TypeVar("T")
+
+
+def kept_value(
+    store: Store,
+    kind: str,
+    name: str,
+    recipe: Mapping[str, Any],
+    made: type[T],
+    measure: Callable[[], T],
+) -> T:
+    """A frozen dataclass of arrays and plain values: shipped, cached, or measured now."""
+    found = store.get_or_build(kind, recipe, lambda _: packed(measure()), name=name)
+    value: T = unpacked(found, made)
+    return value
+
+
+def kept_measured(
+    store: Store,
+    function: Callable[..., Any],
+    measure: Callable[[], Any],
+    name: str,
+    **more: object,
+) -> Measured:
+    """What `function` makes, as a claim is judged by it: shipped, cached, or measured now by
+    `measure`, which calls it. more: what decides its result beside its own module's RECIPE_VERSION,
+    such as the fingerprint of the cohort."""
+    module = sys.modules[function.__module__]
+    recipe = {
+        "function": f"{function.__module__}.{function.__qualname__}",
+        "version": getattr(module, "RECIPE_VERSION", RECIPE_VERSION),
+        **more,
+    }
+
+    def build(_: object) -> Artifact:
+        found = Measured.of(measure())
+        # Intervals of replicates are made from them.
+        derived = {"intervals"} if found.replicates is not None else set()
+        return packed(
+            {f.name: getattr(found, f.name) for f in fields(found) if f.name not in derived}
+        )
+
+    found = store.get_or_build("measured", recipe, build, name=f"{function.__name__}-{name}")
+    return Measured(**unpacked(found, Interval))

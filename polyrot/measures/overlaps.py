@@ -17,6 +17,8 @@ from polyrot.cohorts.interventions import CleanRun, InterventionCohort
 from polyrot.measured import Measured, jackknifed
 from polyrot.measures.effects import N_SEQUENCES, ROUNDING, parts
 
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
+
 
 @dataclass(frozen=True)
 class Overlaps:

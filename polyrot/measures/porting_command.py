@@ -7,10 +7,10 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from polyrot.cohorts.cohort import Split
 from polyrot.defaults import CONTEXT, TOKENS
@@ -26,6 +26,9 @@ from polyrot.measures.fits import fit_all
 from polyrot.measures.frontier import Frontier, measure_frontier, notes_on
 from polyrot.measures.porting import BadVector, Port, checked
 from polyrot.runtime.device import resolve_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ABOUT = """Carry things of model A to model B: fit the rotation R between their activations at one
 site, judge A's dictionary on B through it, and write, with --port, R, its scale and the maps that

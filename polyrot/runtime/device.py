@@ -6,9 +6,10 @@ import argparse
 import contextlib
 from collections.abc import Callable, Iterator
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 BF16 = "bf16 autocast, fp32 weights"
 FLOAT32 = "float32"
@@ -27,6 +28,8 @@ def resolve_device(asked: str) -> str:
 
     Raises NoDevice: another name, CUDA asked for and absent.
     """
+    import torch
+
     if asked not in ("auto", "cpu", "cuda"):
         raise NoDevice(f"{asked}: no such device; name auto, cpu or cuda")
     there = torch.cuda.is_available()
@@ -38,6 +41,8 @@ def resolve_device(asked: str) -> str:
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices by instructions of its own; without them bf16 is
     8 to 28 times slower than float32."""
+    import torch
+
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001  # no public name
 
 
@@ -80,6 +85,8 @@ def memory_for(what: str, device: torch.device | str, remedy: str) -> Iterator[N
 
     Raises torch.OutOfMemoryError; one that was raised so further inside is left as it is.
     """
+    import torch
+
     try:
         yield
     except torch.OutOfMemoryError as error:

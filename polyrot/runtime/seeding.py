@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *purpose: str | int) -> int:
@@ -18,6 +21,8 @@ def torch_generator(
     seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
     """A fresh torch generator for one purpose."""
+    import torch
+
     return torch.Generator(device=device).manual_seed(derive(seed, *purpose))
 
 

@@ -15,14 +15,13 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import safetensors.torch
-import torch
-from safetensors import SafetensorError
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from polyrot.runtime.documents import json_of
 from polyrot.runtime.files import FULL, Unwritable, room, unwritable
+
+if TYPE_CHECKING:
+    import torch
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 
@@ -86,6 +85,8 @@ def fingerprint(kind: str, recipe: Mapping[str, Any]) -> str:
 
 def _digest(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 over the header (less the sha256 itself), names, dtypes, shapes and bytes."""
+    import torch
+
     layout = [[n, str(t.dtype), list(t.shape)] for n, t in sorted(tensors.items())]
     rest = {k: v for k, v in head.items() if k != "sha256"}
     sha = hashlib.sha256(_dumps([rest, layout]).encode())
@@ -98,6 +99,9 @@ def read(
     path: Path, fp: str | None = None, role: str = "artifact", file_sha: str | None = None
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """Header and tensors as stored. Raises Damaged unless everything about the file agrees."""
+    import safetensors.torch
+    from safetensors import SafetensorError
+
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -124,6 +128,8 @@ def read(
 
 def from_stored(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Artifact:
     """The artifact of a file that was read, float16 of shipped files widened."""
+    import torch
+
     if head["meta"].get("stored_dtype") == "float16":
         tensors = {n: t.float() if t.dtype == torch.half else t for n, t in tensors.items()}
     return Artifact(dict(tensors), dict(head["meta"]))
@@ -132,6 +138,8 @@ def from_stored(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
 def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
     """Write one file whole or not at all. Raises Unwritable, where there is no room StoreFull,
     leaving nothing behind."""
+    import safetensors.torch
+
     head = {**head, "format": _FORMAT}
     head["sha256"] = _digest(head, tensors)
     # One metadata entry: several would be written in no fixed order, and the file with them.
@@ -168,6 +176,8 @@ def refused(path: Path, error: OSError, needed: int = 0) -> Unwritable:
 def on_cpu(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     # Cloned: safetensors refuses tensors that share memory, and the caller may go on to change his.
     """Copies on the CPU, each with memory of its own."""
+    import torch
+
     return {
         n: t.detach().to("cpu").clone(memory_format=torch.contiguous_format)
         for n, t in tensors.items()

@@ -13,6 +13,7 @@ from polyrot.runtime.files import READ_ONLY, Unwritable, check_file, check_folde
 from polyrot.store.file import ELSEWHERE, SUFFIX, refused
 
 RETRAIN = "retrain"
+REMEASURE = "remeasure"
 _RUN = ".lock-run"  # in a directory of retraining: locked while a run works in it
 _MOST_RUNS = 64
 
@@ -66,8 +67,9 @@ def _inside(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Retraining:
-    """The directory that one `--retrain` run has to itself, below the cache, as long as it is not
-    released. A later run whose process finds it released, and unfinished, goes on there."""
+    """The directory that one `--retrain` or `--remeasure` run has to itself, below the cache, as
+    long as it is not released. A later run whose process finds it released, and unfinished, goes on
+    there."""
 
     folder: str
     lock: FileLock
@@ -77,10 +79,11 @@ class Retraining:
         self.lock.release()
 
 
-def begin_retraining(root: Path) -> Retraining:
-    """A directory of retraining below `root` that no other run works in: one in which a run that
-    was stopped has left something before an empty one. Raises Unwritable."""
-    names = [RETRAIN, *(f"{RETRAIN}-{n}" for n in range(2, _MOST_RUNS))]
+def begin_retraining(root: Path, name: str = RETRAIN) -> Retraining:
+    """A directory of retraining, or of remeasuring by that name, below `root` that no other run
+    works in: one in which a run that was stopped has left something before an empty one. Raises
+    Unwritable."""
+    names = [name, *(f"{name}-{n}" for n in range(2, _MOST_RUNS))]
     unfinished = [name for name in names if _holds_something(root / name)]
     for name in [*unfinished, *(name for name in names if name not in unfinished)]:
         path = root / name / _RUN
@@ -94,7 +97,7 @@ def begin_retraining(root: Path) -> Retraining:
             raise refused(path, error) from error
         return Retraining(name, lock)
     raise Unwritable(
-        errno.EBUSY, f"{_MOST_RUNS} runs with --retrain work on {root} already. {ELSEWHERE}"
+        errno.EBUSY, f"{_MOST_RUNS} runs with --{name} work on {root} already. {ELSEWHERE}"
     )
 
 

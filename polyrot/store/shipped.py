@@ -7,10 +7,9 @@ import json
 import platform
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from polyrot.runtime.documents import BadDocument, read_toml
 from polyrot.runtime.files import write_atomically
@@ -49,6 +48,8 @@ def ship(file: Path, shipped: Path, half: bool = False) -> Path:
     float32. Raises DamagedArtifact, and OverflowError where a value does not fit float16.
     Call `write_manifest` afterwards.
     """
+    import torch
+
     try:
         head, tensors = read(file)
     except Damaged as damage:
@@ -98,10 +99,24 @@ def write_manifest(shipped: Path) -> Path:
 
 def read_manifest(shipped: Path) -> dict[str, dict[str, Any]]:
     """Entries of `manifest.toml` by file name; none where there is none. Raises DamagedArtifact."""
-    entries = _manifest(Path(shipped))
+    try:
+        state = (Path(shipped) / _MANIFEST).stat()
+    except OSError:
+        return _read_manifest(Path(shipped))
+    return dict(_read_manifest_of(Path(shipped), state.st_mtime_ns, state.st_size, state.st_ino))
+
+
+@cache
+def _read_manifest_of(shipped: Path, *_: int) -> dict[str, dict[str, Any]]:
+    """As long as the file is the same: a run asks for an entry hundreds of times."""
+    return _read_manifest(shipped)
+
+
+def _read_manifest(shipped: Path) -> dict[str, dict[str, Any]]:
+    entries = _manifest(shipped)
     for file, entry in entries.items():
         if wrong := next(_wrong_in(file, entry), ""):
-            raise DamagedArtifact(restore_advice(Path(shipped) / _MANIFEST, Damaged(wrong)))
+            raise DamagedArtifact(restore_advice(shipped / _MANIFEST, Damaged(wrong)))
     return entries
 
 

@@ -17,6 +17,9 @@ was not interrupted, moves it into the cache, so that the `--retrain` after that
 is unfinished stays: checkpoints, and, while another process is building there, everything. A second
 run beside the first has a directory of its own (`polyrot.store.place`), `retrain-2/`.
 
+With `remeasure` the same holds of what is measured, in `remeasure/`; what is trained or drawn (see
+TRAINED) is read as ever.
+
 A cache that can only be read serves all the same: with `instead` what is built goes there.
 
 `python -m polyrot.store --help` lists, verifies and ships artifacts.
@@ -30,13 +33,13 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock, Timeout
 
 from polyrot.runtime.files import check_file
@@ -53,9 +56,12 @@ from polyrot.store.file import (
     refused,
     write,
 )
-from polyrot.store.place import RETRAIN
+from polyrot.store.place import REMEASURE, RETRAIN
 from polyrot.store.shipped import DamagedArtifact, artifacts_in, read_manifest, restore_advice
 
+TRAINED = ("dictionaries", "haar-null-", "language-", "sparsity", "toy-seeds", "transcoders")
+"""How the kinds begin of what is no measurement: models and dictionaries, their text, null tables.
+"""
 _LONGEST_NAME = 100
 _log = logging.getLogger(__name__)
 
@@ -98,10 +104,46 @@ def _warn(path: Path, damage: Damaged, then: str) -> None:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """Which measurements a run has read and which it has made, each by its kind and fingerprint."""
+
+    read: set[tuple[str, str]] = field(default_factory=set)
+    measured: set[tuple[str, str]] = field(default_factory=set)
+
+    def note(self, kind: str, fp: str, *, read: bool) -> None:
+        """What was measured in this run and then read again was measured."""
+        if kind.startswith(TRAINED) or (kind, fp) in self.measured:
+            return
+        (self.read if read else self.measured).add((kind, fp))
+
+    def take(self, given: Sequence[Sequence[Sequence[str]]]) -> None:
+        """Another process's, as lists: what it read and what it measured."""
+        read, measured = ({(kind, fp) for kind, fp in found} for found in given)
+        self.measured.update(measured)
+        self.read.update(read)
+        self.read.difference_update(self.measured)
+
+    def by_kind(self) -> dict[str, dict[str, int]]:
+        """How many of each kind were read, and measured."""
+        return {
+            name: dict(sorted(Counter(kind for kind, _ in found).items()))
+            for name, found in (("read", self.read), ("measured", self.measured))
+        }
+
+    def sentence(self) -> str:
+        """For the end of a run."""
+        return (
+            f"tables behind the figures: {len(self.read)} read, as they were kept, and "
+            f"{len(self.measured)} measured in this run; --remeasure measures them all"
+        )
+
+
+@dataclass(frozen=True)
 class Store:
     """Artifacts below `root`, after those of `shipped`. See the module's text for `retrain`.
     progress: shown by builds that are handed no display of their own. instead: where to write where
-    `root` can only be read. folder: that of this run's retraining."""
+    `root` can only be read. folder: that of this run's retraining or remeasuring. tally: of what
+    was asked for."""
 
     root: Path
     shipped: Path | None = None
@@ -109,18 +151,30 @@ class Store:
     progress: Progress = field(default=silent, compare=False)
     instead: Path | None = None
     folder: str = RETRAIN
+    remeasure: bool = False
+    tally: Tally = field(default_factory=Tally, compare=False)
+
+    def anew(self, kind: str) -> bool:
+        """Whether artifacts of a kind are made anew, whatever lies shipped or in the cache."""
+        return self.retrain or (self.remeasure and not kind.startswith(TRAINED))
+
+    @property
+    def _root(self) -> Path:
+        return Path(self.root if self.instead is None else self.instead)
 
     @property
     def directory(self) -> Path:
-        """Where this run writes its cache, and reads it."""
-        root = Path(self.root if self.instead is None else self.instead)
-        return root / self.folder if self.retrain else root
+        """Where this run writes what it trains, and reads it."""
+        return self._root / self.folder if self.retrain else self._root
 
-    @property
-    def _caches(self) -> list[Path]:
-        """Where this run reads its cache."""
-        below = [] if self.retrain or self.instead is None else [Path(self.root)]
-        return [self.directory, *below]
+    def _directory(self, kind: str) -> Path:
+        """The same of one kind."""
+        return (self._root / self.folder if self.anew(kind) else self._root) / kind
+
+    def _caches(self, kind: str) -> list[Path]:
+        """Where this run reads its cache of a kind."""
+        below = [] if self.anew(kind) or self.instead is None else [Path(self.root) / kind]
+        return [self._directory(kind), *below]
 
     def get_or_build(
         self,
@@ -136,12 +190,14 @@ class Store:
         `checkpoint.save(...)`. Tensors come back on the CPU, fresh at each call.
         Raises ValueError (recipe or meta is not JSON), DamagedArtifact, Unwritable, StoreFull.
         """
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind) or kind.startswith(RETRAIN):
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", kind) or kind.startswith((RETRAIN, REMEASURE)):
             raise ValueError(f"{kind!r} is no kind of artifact: use a-z, 0-9, _ and -")
         fp = fingerprint(kind, recipe)
-        found = None if self.retrain else self._from_shipped(kind, fp)
+        found = None if self.anew(kind) else self._from_shipped(kind, fp)
         if found or (found := self._from_cache(kind, fp, quiet=True)):
+            self.tally.note(kind, fp, read=not self.anew(kind))
             return found
+        self.tally.note(kind, fp, read=False)
         with self._lock(kind, fp):
             # Another process may have built it while this one waited.
             if found := self._from_cache(kind, fp, quiet=False):
@@ -150,8 +206,10 @@ class Store:
             return self._build({**head, "recipe": plain(recipe, "recipe")}, build)
 
     def _build(self, head: dict[str, Any], build: Callable[[Checkpoint], Artifact]) -> Artifact:
+        import torch
+
         kind, fp = head["kind"], head["fingerprint"]
-        directory = self.directory / kind
+        directory = self._directory(kind)
         # Every writer of this key holds its lock, so its temporary files are left from a kill.
         checkpoint = Checkpoint(directory / f".checkpoint-{fp[:16]}{SUFFIX}", head)
         readable = re.sub(r"[^A-Za-z0-9_.-]+", "_", head["name"]).lstrip(".")[:_LONGEST_NAME]
@@ -195,7 +253,7 @@ class Store:
         return None
 
     def _from_cache(self, kind: str, fp: str, quiet: bool) -> Artifact | None:
-        for path in (p for cache in self._caches for p in artifacts_in(cache / kind, fp)):
+        for path in (p for cache in self._caches(kind) for p in artifacts_in(cache, fp)):
             try:
                 return from_stored(*read(path, fp))
             except Damaged as damage:
@@ -205,7 +263,7 @@ class Store:
 
     def _lock(self, kind: str, fp: str) -> contextlib.AbstractContextManager[object]:
         """The key's lock, held until its context is left."""
-        path = self.directory / kind / f".lock-{fp[:16]}"
+        path = self._directory(kind) / f".lock-{fp[:16]}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             check_file(path, "Nothing was built")
@@ -220,9 +278,9 @@ class Store:
 
     def has(self, kind: str, recipe: Mapping[str, Any]) -> bool:
         """Whether the artifact is there, shipped or cached; damage to it is not looked for."""
-        fp, shipped = fingerprint(kind, recipe), None if self.retrain else self.shipped
-        places = [*self._caches, *([] if shipped is None else [Path(shipped)])]
-        return any(artifacts_in(place / kind, fp) for place in places)
+        fp, shipped = fingerprint(kind, recipe), None if self.anew(kind) else self.shipped
+        places = [*self._caches(kind), *([] if shipped is None else [Path(shipped) / kind])]
+        return any(artifacts_in(place, fp) for place in places)
 
     def state(self) -> tuple[int, int]:
         """Number of artifacts in this run's cache, and their bytes."""
@@ -230,15 +288,16 @@ class Store:
         return len(sizes), sum(sizes)
 
     def finish_retrain(self) -> int:
-        """Move what a `retrain` run built into the cache; number of files. Call it once, at the
-        end of a run that was not interrupted, and from one process. Checkpoints and locks stay;
-        nothing is moved while another process is building there: it will look for it. Raises
-        Unwritable."""
-        if not self.retrain or self._is_building():
+        """Move what a `retrain` or `remeasure` run built into the cache; number of files. Call it
+        once, at the end of a run that was not interrupted, and from one process. Checkpoints and
+        locks stay; nothing is moved while another process is building there: it will look for it.
+        Raises Unwritable."""
+        made = self._root / self.folder
+        if not (self.retrain or self.remeasure) or self._is_building(made):
             return 0
-        built = artifacts_in(self.directory, below="*/")
+        built = artifacts_in(made, below="*/")
         for path in built:
-            target = Path(self.root) / path.relative_to(self.directory)
+            target = Path(self.root) / path.relative_to(made)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with contextlib.suppress(FileNotFoundError):  # another process moved it just now
@@ -247,8 +306,9 @@ class Store:
                 raise refused(target, error) from error
         return len(built)
 
-    def _is_building(self) -> bool:
-        for path in self.directory.glob("*/.lock-*"):
+    @staticmethod
+    def _is_building(folder: Path) -> bool:
+        for path in folder.glob("*/.lock-*"):
             try:
                 FileLock(path).acquire(timeout=0).lock.release()
             except Timeout:

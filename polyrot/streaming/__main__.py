@@ -11,13 +11,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
 
 from polyrot.dictionaries.loading import load_sae
 from polyrot.dictionaries.sae import Dictionary
@@ -43,6 +41,9 @@ from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Reconstruct
 from polyrot.streaming.ranks import Ranks, joined, place
 from polyrot.streaming.readings import first_position, reader, readings
 from polyrot.streaming.sequences import StreamedText
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 DTYPES = {d: getattr(torch, d) for d in ("float32", "bfloat16", "float16")}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -130,6 +131,8 @@ def _device_map(text: str) -> str | dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
+    from transformers.utils.logging import disable_progress_bar
+
     options = parser().parse_args(arguments)
     local, size = place()
     who = f"rank {os.environ.get('RANK', local)}: " if size > 1 else ""

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from polyrot.language.text import (
     TextMissing,
@@ -29,6 +29,9 @@ from polyrot.language.text import (
 )
 from polyrot.runtime.progress import Progress, silent
 from polyrot.runtime.seeding import numpy_generator
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BLOCK = 2**20  # bytes; with _PIECE it decides where sequences begin, hence what is measured
 _PIECE = 2**16  # characters tokenised as one string; the pieces of a block run in parallel

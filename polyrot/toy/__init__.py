@@ -1,1 +1,5 @@
 """The Dyck-3 task, its transformer, training, folding and symmetries."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,18 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import GPTNeoXForCausalLM
 
 from polyrot.dictionaries import training as dictionary_training
 from polyrot.dictionaries.collection import AT_ONCE
 from polyrot.dictionaries.groups import Group
-from polyrot.language import corpus
-from polyrot.language import seeds as language_seeds
-from polyrot.language import training as language_training
+from polyrot.language import corpus, seeds as language_seeds, training as language_training
 from polyrot.language.architecture import neox_config
-from polyrot.toy import seeds as toy_seeds
-from polyrot.toy import training as toy_training
-from polyrot.toy import transformer
+from polyrot.toy import seeds as toy_seeds, training as toy_training, transformer
 
 WORTH_SAYING = 30.0
 """Seconds below which work begins without a word."""
@@ -86,6 +81,8 @@ def toys(each: toy_seeds.Training, device: str) -> Piece:
 
 def language_models(each: Sequence[language_seeds.Training], device: str) -> Piece:
     """Language models of one width and schedule, one after another."""
+    from transformers import GPTNeoXForCausalLM
+
     width, schedule = each[0].width, each[0].schedule
     step = language_training.trial_step(width, corpus.VOCABULARY, corpus.CONTEXT, schedule, device)
     seconds = seconds_a_step(step, device) * schedule.steps * len(each)

@@ -10,9 +10,7 @@ from collections.abc import Sequence
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.dictionaries.groups import Group
-from polyrot.language import neox
-from polyrot.language import seeds as language_seeds
-from polyrot.language import training as language_training
+from polyrot.language import neox, seeds as language_seeds, training as language_training
 from polyrot.language.checkpoints import checkpoints
 from polyrot.language.neox import Neox
 from polyrot.store import Runtime

@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from polyrot.cohorts.cohort import Cohort
-from polyrot.dictionaries import groups
-from polyrot.dictionaries import training as dictionary_training
+from polyrot.dictionaries import groups, training as dictionary_training
 from polyrot.dictionaries.groups import Group
-from polyrot.language import seeds as language_seeds
-from polyrot.language import training as language_training
+from polyrot.language import seeds as language_seeds, training as language_training
 from polyrot.runtime.device import BF16
 from polyrot.toy import seeds
 from polyrot.toy.schedule import Schedule

@@ -11,8 +11,7 @@ from polyrot.dictionaries import collection, groups, sparsity
 from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
 from polyrot.dictionaries.sparsity import Choice
-from polyrot.language import neox
-from polyrot.language import seeds as language_seeds
+from polyrot.language import neox, seeds as language_seeds
 from polyrot.language.cohort import LanguageCohort
 from polyrot.language.neox import Neox
 from polyrot.runtime.progress import silence
@@ -159,12 +158,25 @@ class Workshop:
         """A group of `polyrot.dictionaries.groups` by its function."""
         return self.group(cohort, make(cohort, self.profile.dictionaries_of(cohort, make), *more))
 
+    def sparse_grid(self, cohort: Cohort) -> Group:
+        """`groups.sparse_grid`, its l1 worked out once: for it a model runs on the fit split."""
+
+        def build(_: Checkpoint) -> Artifact:
+            found = {site: list(groups.l1_grid(cohort, site)) for site in cohort.internal}
+            return Artifact({}, {"grids": found})
+
+        schedule, grids = self.profile.dictionaries_of(cohort, groups.sparse_grid), None
+        if cohort.facts.relative_l1:
+            recipe = {"cohort": cohort.fingerprint, "shares": list(groups.RELATIVE_GRID)}
+            store = self.runtime.store
+            grids = store.get_or_build("l1-grid", recipe, build, name=cohort.scale).meta["grids"]
+        return groups.sparse_grid(cohort, schedule, grids)
+
     def chosen(self, cohort: Cohort) -> dict[str, tuple[Choice, Dictionary]]:
         """The l1 chosen at each internal site, on the anchor and the fit split alone, and the
         dictionary there. The grid behind it is trained once; only what was chosen need be shipped.
         """
-        schedule = self.profile.dictionaries_of(cohort, groups.sparse_grid)
-        grid = groups.sparse_grid(cohort, schedule)
+        grid = self.sparse_grid(cohort)
         wanted = sparsity.l0_range(cohort)
 
         def build(_: Checkpoint) -> Artifact:

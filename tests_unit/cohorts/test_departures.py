@@ -14,10 +14,8 @@ from fixtures.dictionaries import Shelf
 from polyrot.cohorts import departures
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
 from polyrot.defaults import LEAST_POSITIONS, PYTHIA_WIDTH
-from polyrot.dictionaries import groups
-from polyrot.dictionaries import training as dictionary_training
-from polyrot.language import neox
-from polyrot.language import seeds as language_seeds
+from polyrot.dictionaries import groups, training as dictionary_training
+from polyrot.language import neox, seeds as language_seeds
 from polyrot.measures.bars.kept import FEW_POSITIONS
 from polyrot.runtime.device import BF16, BY_HARDWARE, FLOAT32
 from polyrot.store import Runtime, Store

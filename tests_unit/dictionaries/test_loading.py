@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from polyrot.dictionaries import __main__ as listing
 from polyrot.dictionaries.loading import (
     BadDictionary,
+    __main__ as exporting,
     hook_of,
     load_sae,
     saelens,
     save_sae,
     site_of,
 )
-from polyrot.dictionaries.loading import __main__ as exporting
 from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import initialise
 from polyrot.maps.matching import max_cosine

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from polyrot.cohorts.copies import RotatedCopy
-from polyrot.measures import kept
-from polyrot.measures import stitching as module
+from polyrot.measures import kept, stitching as module
 from polyrot.measures.fits import Fits, fit_all
 from polyrot.measures.stitching import ARMS, OF_LIKENESS, SCORES, Stitching, measure_stitching
 from polyrot.store import Store

@@ -205,6 +205,18 @@ def test_help_comes_without_torch(arguments: list[str]) -> None:
     assert found.returncode == 0, found.stderr
 
 
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_help_of_a_room_comes_without_transformers_and_figures(room: str) -> None:
+    heavy = "{'transformers', 'matplotlib', 'tokenizers'}"
+    code = (
+        "import sys\nfrom polyrot.cli import main\n"
+        f"try:\n    main(['{room}', '--help'])\n"
+        f"finally:\n    found = {heavy} & set(sys.modules)\n    assert not found, found\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert found.returncode == 0, found.stderr
+
+
 def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "polyrot", "--version"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -56,21 +56,18 @@ def test_importing_it_imports_nothing_heavy() -> None:
 
 
 def test_names_are_those_that_type_checkers_and_editors_see() -> None:
-    source = Path(polyrot.__file__).read_text(encoding="utf-8")
-    block = next(
-        node
-        for node in ast.parse(source).body
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-    )
+    stub = Path(polyrot.__file__).with_suffix(".pyi")
     seen = {
-        alias.name: node.module
-        for node in block.body
+        alias.name: f"polyrot.{node.module}"
+        for node in ast.parse(stub.read_text(encoding="utf-8")).body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert seen == polyrot._HOMES
-    assert {*seen, "__version__"} == set(polyrot.__all__) <= set(dir(polyrot))
-    with pytest.raises(AttributeError, match="no attribute 'comparison'"):
+    assert {*seen, "__version__"} == set(polyrot.__all__)
+    assert set(seen) <= set(dir(polyrot))
+    for name, home in seen.items():
+        assert getattr(polyrot, name) is getattr(importlib.import_module(home), name)
+    with pytest.raises(AttributeError, match="comparison"):
         polyrot.comparison  # noqa: B018
     assert (Path(polyrot.__file__).parent / "py.typed").is_file()
 

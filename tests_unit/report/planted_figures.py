@@ -24,8 +24,7 @@ from polyrot.measures.published_scores import PublishedScores, Scores
 from polyrot.measures.shared_start import UNITS, AlongTraining
 from polyrot.measures.steering import Curves, Steering
 from polyrot.measures.steering_arms import ARMS, DRAWN, Arms, SteeringArms
-from polyrot.measures.stitching import ARMS as STITCHED
-from polyrot.measures.stitching import Stitching
+from polyrot.measures.stitching import ARMS as STITCHED, Stitching
 from polyrot.measures.transfer import Transfer
 from polyrot.report.figures.along_run import PatchingAlongRun
 from polyrot.report.figures.cosine import DecoderCosine

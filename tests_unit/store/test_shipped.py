@@ -12,14 +12,14 @@ from polyrot.store import (
     DamagedArtifact,
     Store,
     StoreWarning,
+    __main__ as command,
     fingerprint,
     read_manifest,
     ship,
+    shipped as shipped_module,
     verify,
     write_manifest,
 )
-from polyrot.store import __main__ as command
-from polyrot.store import shipped as shipped_module
 from tests_unit.store.store_helpers import RECIPE, Builder, artifacts, flip_byte, never
 
 

@@ -12,12 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
-from polyrot.store import Artifact, Checkpoint, Store, StoreFull, StoreWarning, fingerprint
-from polyrot.store import file as artifact_file
-from polyrot.store import store as store_module
+from polyrot.store import (
+    Artifact,
+    Checkpoint,
+    Store,
+    StoreFull,
+    StoreWarning,
+    file as artifact_file,
+    fingerprint,
+    store as store_module,
+)
 from tests_unit.store.store_helpers import RECIPE, Builder, artifacts, flip_byte, never
 
 # ---------------------------------------------------------------- fingerprints

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import growth as growths
-from fixtures import published_scores
+from fixtures import growth as growths, published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
@@ -21,8 +20,7 @@ from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
 from polyrot.measures import growth as measures
 from polyrot.store import Runtime, Store
-from polyrot.toy import cohort as cohorts
-from polyrot.toy import seeds, transformer
+from polyrot.toy import cohort as cohorts, seeds, transformer
 from polyrot.toy.checkpoints import common_steps, siblings_at
 from polyrot.toy.trained import Trained
 from polyrot.workshop import workshop as workshops

@@ -5,14 +5,11 @@ import pytest
 import torch
 
 from fixtures.cohorts import SHIPPED
-from polyrot.dictionaries import collection, groups
-from polyrot.dictionaries import training as dictionary_training
+from polyrot.dictionaries import collection, groups, training as dictionary_training
 from polyrot.dictionaries.sae import quality
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
-from polyrot.language import corpus
-from polyrot.language import seeds as language_seeds
-from polyrot.language import training as language_training
+from polyrot.language import corpus, seeds as language_seeds, training as language_training
 from polyrot.store import Artifact, Runtime, Store, verify
 from polyrot.toy import evaluation, seeds, training, transformer
 from polyrot.workshop.profiles import PROFILES

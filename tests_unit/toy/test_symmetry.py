@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
-from hypothesis import strategies as st
+from hypothesis import assume, given, settings, strategies as st
 
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import symmetry, task, transformer

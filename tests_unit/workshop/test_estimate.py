@@ -8,18 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from fixtures.cohorts import SHIPPED
 from polyrot.cohorts.cohort import ScaleFacts
-from polyrot.dictionaries import collection, groups
-from polyrot.dictionaries import training as dictionary_training
-from polyrot.language import neox
-from polyrot.language import training as language_training
+from polyrot.dictionaries import collection, groups, training as dictionary_training
+from polyrot.language import neox, training as language_training
 from polyrot.store import Artifact, Runtime, Store
-from polyrot.toy import seeds, training
-from polyrot.toy import training as toy_training
+from polyrot.toy import seeds, training, training as toy_training
 from polyrot.toy.cohort import ToyCohort
 from polyrot.workshop import estimate, plan
 from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step

@@ -13,15 +13,13 @@ from torch import Tensor
 from polyrot.measured import Measured
 from polyrot.measures import architecture
 from polyrot.measures.architecture import Extrapolation
-from polyrot.measures.bars import across as between
-from polyrot.measures.bars import behaviour, published_search
+from polyrot.measures.bars import across as between, behaviour, published_search
 from polyrot.measures.bars.across import Across
 from polyrot.measures.bars.behaviour import Behaviour
 from polyrot.measures.bars.kept import siblings_and_anchor
 from polyrot.measures.bars.published_search import PublishedSearch
 from polyrot.runtime.seeding import torch_generator
-from polyrot.toy import cohort as cohorts
-from polyrot.toy import task
+from polyrot.toy import cohort as cohorts, task
 from polyrot.toy.folding import TENSORS
 from polyrot.toy.transformer import Params
 from tests_unit.maps.rotated_pair import strong_params

@@ -8,12 +8,15 @@ from typing import Any
 
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.measured import PairSite
-from polyrot.measures import drift, editing
-from polyrot.measures import fits as rotations
-from polyrot.measures import frontier as frontiers
-from polyrot.measures import overlaps as pinned
-from polyrot.measures import steering as dose_curves
-from polyrot.measures import transfer as transfers
+from polyrot.measures import (
+    drift,
+    editing,
+    fits as rotations,
+    frontier as frontiers,
+    overlaps as pinned,
+    steering as dose_curves,
+    transfer as transfers,
+)
 from polyrot.measures.attribution import Table, tabulate
 from polyrot.measures.convergence import AlongRun, along_run
 from polyrot.measures.drift import Drift

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Split
-from polyrot.measures import chain as chains
-from polyrot.measures import growth as growths
-from polyrot.measures import published_scores as scores
-from polyrot.measures import scaled as scales
+from polyrot.measures import (
+    chain as chains,
+    growth as growths,
+    published_scores as scores,
+    scaled as scales,
+)
 from polyrot.measures.published_scores import PublishedScores
 from polyrot.runtime.seeding import torch_generator
 from tests_unit.worlds.evidence import Evidence

@@ -6,8 +6,7 @@ from functools import cache
 
 import pytest
 
-from tests_unit.worlds import between_seeds
-from tests_unit.worlds import test_steering as steered
+from tests_unit.worlds import between_seeds, test_steering as steered
 from tests_unit.worlds.asked import (
     HELD,
     OUT,

@@ -17,9 +17,7 @@ from polyrot.dictionaries.sparsity import Choice
 from polyrot.dictionaries.training import Schedule
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import fit_rotation, principal_basis
-from polyrot.measures import cosine, drift
-from polyrot.measures import fits as rotations
-from polyrot.measures import transfer as transfers
+from polyrot.measures import cosine, drift, fits as rotations, transfer as transfers
 from polyrot.measures.component_effects import integrated_gradients
 from polyrot.measures.editing import key_moments
 from polyrot.measures.effects import DOSES

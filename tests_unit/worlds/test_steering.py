@@ -7,8 +7,7 @@ from functools import cache, cached_property
 import pytest
 
 from polyrot.maps.procrustes import fit_rotation
-from polyrot.measures import published_steering as published
-from polyrot.measures import steering_arms as arms
+from polyrot.measures import published_steering as published, steering_arms as arms
 from polyrot.measures.published_steering import PublishedSteering
 from polyrot.measures.steering_arms import Arms, SteeringArms
 from tests_unit.worlds.asked import HELD, OUT, REFUTED, Case, parameters

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from polyrot.measures.attribution import at_clean_end
-from polyrot.measures.bars import alignment as alignments
-from polyrot.measures.bars import causal as causals
-from polyrot.measures.bars import joint as joints
+from polyrot.measures.bars import alignment as alignments, causal as causals, joint as joints
 from polyrot.measures.bars.alignment import Alignment
 from polyrot.measures.bars.behaviour import Behaviour
 from polyrot.measures.bars.causal import Causal

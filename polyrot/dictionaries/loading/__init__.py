@@ -7,21 +7,6 @@ say. Whatever would reconstruct otherwise than the tool that wrote it is refused
 `python -m polyrot.dictionaries.loading --help` saves a trained dictionary of a store.
 """
 
-from polyrot.dictionaries.loading.directory import load_sae
-from polyrot.dictionaries.loading.group import read_group
-from polyrot.dictionaries.loading.hooks import hook_of, site_of
-from polyrot.dictionaries.loading.saelens import CONFIGURATION, WEIGHTS, save_sae
-from polyrot.dictionaries.loading.values import BadDictionary, LoadedDictionary, Saved
+import lazy_loader
 
-__all__ = [
-    "CONFIGURATION",
-    "WEIGHTS",
-    "BadDictionary",
-    "LoadedDictionary",
-    "Saved",
-    "hook_of",
-    "load_sae",
-    "read_group",
-    "save_sae",
-    "site_of",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -19,8 +19,7 @@ from polyrot.measures.haar.free import FreeCohort, FreeDirections
 from polyrot.runtime.seeding import torch_generator
 from tests_unit.measures.haar.planted import SITES, PlantedCohort
 from tests_unit.worlds.splits import Apart
-from tests_unit.worlds.test_haar import AXES, ONES
-from tests_unit.worlds.test_haar import measured as in_world
+from tests_unit.worlds.test_haar import AXES, ONES, measured as in_world
 
 FREE = 16
 

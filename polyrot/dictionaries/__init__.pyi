@@ -1,0 +1,9 @@
+from . import (
+    carried as carried,
+    collection as collection,
+    groups as groups,
+    loading as loading,
+    sae as sae,
+    sparsity as sparsity,
+    training as training,
+)

@@ -1,0 +1,15 @@
+from . import (
+    agreement as agreement,
+    arrays as arrays,
+    bootstrap as bootstrap,
+    checks as checks,
+    cka as cka,
+    correlation as correlation,
+    explained_variance as explained_variance,
+    feature_correlation as feature_correlation,
+    files as files,
+    matching as matching,
+    moments as moments,
+    null_space as null_space,
+    procrustes as procrustes,
+)

@@ -1,0 +1,8 @@
+from . import (
+    calibrated as calibrated,
+    controls as controls,
+    free as free,
+    privileged as privileged,
+    published as published,
+    rotations as rotations,
+)

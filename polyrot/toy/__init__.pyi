@@ -1,0 +1,16 @@
+from . import (
+    checkpoints as checkpoints,
+    cohort as cohort,
+    directions as directions,
+    evaluation as evaluation,
+    folding as folding,
+    run as run,
+    schedule as schedule,
+    seeds as seeds,
+    symmetry as symmetry,
+    task as task,
+    trained as trained,
+    training as training,
+    training_state as training_state,
+    transformer as transformer,
+)
