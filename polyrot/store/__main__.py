@@ -1,4 +1,4 @@
-"""`python -m polyrot.store`: check, list and ship artifacts."""
+"""`python -m polyrot.store`: check, list and ship artifacts; list and prune a cache."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import platformdirs
 
 from polyrot.runtime.checkout import NotACheckout, checkout
+from polyrot.store import cache
 from polyrot.store.shipped import (
     DamagedArtifact,
     read_manifest,
@@ -18,11 +22,14 @@ from polyrot.store.shipped import (
 
 SHIPPED = Path("fixtures") / "shipped"
 
+_CACHE_STATUS = "Exit status: 0, or 1 where the cache cannot be used."
 _STATUS = "Exit status: 0 all is well, 1 something is not, 2 not run in a checkout."
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
-    about = "Check, list and extend the artifacts that are shipped with the suite. "
+    about = (
+        "Check, list and extend the artifacts that are shipped with the suite; look after a cache. "
+    )
     parser = argparse.ArgumentParser(prog=prog, description=about + _STATUS)
     commands = parser.add_subparsers(dest="command", required=True)
     for command, text in (
@@ -43,13 +50,53 @@ def _parser(prog: str) -> argparse.ArgumentParser:
                 "files", type=Path, nargs="+", metavar="FILE", help="artifacts of a cache to ship"
             )
             sub.add_argument("--half", action="store_true", help="store float tensors as float16")
+    _add_cache(commands)
     return parser
+
+
+def _add_cache(commands: Any) -> None:
+    listing = commands.add_parser(
+        "cache",
+        help="list what lies in a cache, by kind",
+        description=f"List what lies in a cache, by kind. {_CACHE_STATUS}",
+    )
+    prune = commands.add_parser(
+        "prune",
+        help="take away what a cache no longer needs",
+        description="Take away what a cache no longer needs: leftover locks and temporary files, "
+        "and artifacts that are shipped as well; more where it is asked for. What a process is "
+        f"building stays. Says what it would do, and does it with --yes. {_CACHE_STATUS}",
+    )
+    for command in (listing, prune):
+        command.add_argument(
+            "cache",
+            type=Path,
+            nargs="?",
+            default=Path(platformdirs.user_cache_dir("polyrot")),
+            metavar="DIR",
+            help="the cache, as in --artifacts (default: the user's)",
+        )
+    prune.add_argument(
+        "--kind", action="append", default=[], help="artifacts of this kind; repeat for more"
+    )
+    prune.add_argument(
+        "--older-than",
+        type=float,
+        metavar="DAYS",
+        help="only what was not written for so long; without --kind, of every kind",
+    )
+    prune.add_argument(
+        "--unfinished", action="store_true", help="checkpoints of unfinished builds too"
+    )
+    prune.add_argument("--yes", action="store_true", help="do it")
 
 
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m polyrot.store") -> int:
     """The command line; returns the exit status, 0 where all is well."""
     options = _parser(prog).parse_args(arguments)
     try:
+        if options.command in ("cache", "prune"):
+            return _look_after(options)
         shipped = options.shipped if options.shipped is not None else checkout() / SHIPPED
         return _run(options, shipped)
     except NotACheckout as error:
@@ -58,6 +105,42 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m polyrot.
     except (DamagedArtifact, OverflowError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _look_after(options: argparse.Namespace) -> int:
+    files = cache.kept(options.cache)
+    if not options.cache.is_dir():
+        raise FileNotFoundError(f"{options.cache}: there is no such directory")
+    if options.command == "cache":
+        print("\n".join(cache.by_kind(files)))
+        return 0
+    if unknown := set(options.kind) - {each.kind for each in files}:
+        there = ", ".join(sorted({each.kind for each in files})) or "nothing"
+        raise FileNotFoundError(f"no {', '.join(sorted(unknown))} in {options.cache}: {there}")
+    found = cache.superfluous(
+        files,
+        shipped=_shipped_keys(),
+        kinds=options.kind,
+        older_than=options.older_than,
+        unfinished=options.unfinished,
+    )
+    print("\n".join(cache.by_kind(found)))
+    if not options.yes:
+        print("nothing was removed; --yes removes these")
+        return 0
+    for each in found:
+        each.path.unlink(missing_ok=True)
+    print("removed")
+    return 0
+
+
+def _shipped_keys() -> set[str]:
+    """Of the checkout that the working directory lies in; none outside of one."""
+    try:
+        entries = read_manifest(checkout() / SHIPPED)
+    except NotACheckout:
+        return set()
+    return {entry["fingerprint"][:16] for entry in entries.values()}
 
 
 def _run(options: argparse.Namespace, shipped: Path) -> int:

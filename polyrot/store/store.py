@@ -201,9 +201,12 @@ class Store:
         with self._lock(kind, fp):
             # Another process may have built it while this one waited.
             if found := self._from_cache(kind, fp, quiet=False):
+                self._unlock(kind, fp)
                 return found
             head = {"kind": kind, "name": name, "fingerprint": fp}
-            return self._build({**head, "recipe": plain(recipe, "recipe")}, build)
+            built = self._build({**head, "recipe": plain(recipe, "recipe")}, build)
+            self._unlock(kind, fp)
+            return built
 
     def _build(self, head: dict[str, Any], build: Callable[[Checkpoint], Artifact]) -> Artifact:
         import torch
@@ -260,6 +263,11 @@ class Store:
                 if not quiet:
                     _warn(path, damage, "it is built again")
         return None
+
+    def _unlock(self, kind: str, fp: str) -> None:
+        """Take the lock's file away, while it is held and the artifact is there: whoever waits for
+        it, or makes one anew, finds the artifact."""
+        _remove(self._directory(kind) / f".lock-{fp[:16]}")
 
     def _lock(self, kind: str, fp: str) -> contextlib.AbstractContextManager[object]:
         """The key's lock, held until its context is left."""

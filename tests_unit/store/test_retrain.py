@@ -39,6 +39,36 @@ def test_finished_retrain_becomes_the_cache_and_the_next_begins_anew(tmp_path: P
     assert Store(tmp_path).finish_retrain() == 0
 
 
+def test_remeasure_reads_what_is_trained_and_measures_the_rest(tmp_path: Path) -> None:
+    plain = Store(tmp_path)
+    plain.get_or_build("toy-seeds", RECIPE, Builder(1.0))
+    plain.get_or_build("transfer", RECIPE, Builder(1.0))
+    build, again = Builder(2.0), None
+    for _ in range(2):  # the same run, and its other workers
+        again = Store(tmp_path, folder="remeasure", remeasure=True)
+        assert again.get_or_build("toy-seeds", RECIPE, never).tensors["weight"][0, 0] == 1.0
+        assert again.get_or_build("transfer", RECIPE, build).tensors["weight"][0, 0] == 2.0
+        assert not again.has("drift", RECIPE)
+    assert build.calls == 1
+    assert plain.get_or_build("transfer", RECIPE, never).tensors["weight"][0, 0] == 1.0
+    assert again.finish_retrain() == 1
+    assert plain.get_or_build("transfer", RECIPE, never).tensors["weight"][0, 0] == 2.0
+    assert len(artifacts(tmp_path)) == 2
+
+
+def test_a_run_counts_what_it_read_and_what_it_measured(tmp_path: Path) -> None:
+    first, second = Store(tmp_path), Store(tmp_path)
+    for store in (first, first, second):
+        store.get_or_build("transfer", RECIPE, Builder())
+        store.get_or_build("dictionaries", RECIPE, Builder())
+    assert first.tally.by_kind() == {"read": {}, "measured": {"transfer": 1}}
+    assert second.tally.by_kind() == {"read": {"transfer": 1}, "measured": {}}
+    lists = [sorted(first.tally.read), sorted(first.tally.measured)]
+    second.tally.take(lists)  # a worker measured what this one read
+    assert second.tally.sentence().startswith("tables behind the figures: 0 read")
+    assert "1 measured in this run" in second.tally.sentence()
+
+
 def stopped(checkpoint: Checkpoint) -> Artifact:
     checkpoint.save(Artifact({}, {"step": 40}))
     raise MemoryError
@@ -121,6 +151,21 @@ def test_a_retrain_that_ended_is_over(suite: Any, cache: Path) -> None:
         assert [path.parent for path in artifacts(cache)] == [cache / "toy"]
     suite.run("-p", "fixtures.cohorts", "--artifacts=cache")
     assert built.read_text() == "xx"
+
+
+def test_a_remeasuring_leaves_models_alone_and_becomes_the_cache(suite: Any, cache: Path) -> None:
+    suite.write(HEAD, f__two=BUILD.replace('"toy"', '"transfer"'), g__null="verdict(0.1)")
+    built = suite.pytester.path / "built"
+    remeasure = ("-p", "fixtures.cohorts", "--artifacts=cache", "--remeasure")
+    for times in (1, 2):
+        result = suite.run(*remeasure)
+        assert_outcomes(result, passed=3, failed=1)
+        assert built.read_text() == "x" * times
+        assert [path.parent for path in artifacts(cache)] == [cache / "transfer"]
+    suite.write(HEAD, f__two=BUILD.replace('"toy"', '"toy-seeds"'), g__null="verdict(0.1)")
+    for _ in range(2):
+        assert_outcomes(suite.run(*remeasure), passed=3, failed=1)
+    assert built.read_text() == "xxx"  # trained once
 
 
 def test_a_retrain_in_which_something_crashed_is_not_over(suite: Any, cache: Path) -> None:
