@@ -231,13 +231,13 @@ def test_the_table_names_every_pair_within_its_width() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "not run (no models; to run: pytest --retrain): other[neox]" in text
-    assert "not written: 1 registered claim without a test (1 claim-scale pairs)" in text
+    assert "not written: 1 registered claim without a test (1, by claim and scale)" in text
     assert "(--report DIR): g 1" in " ".join(text.split())
     assert "control fails" in text
     assert "error: f.other[toy_a]: RuntimeError" in text
     assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the control g.control" in text
     assert "…" in text
     assert sentences(conclusions, REGISTRATION) == [
-        "core claims: 1 refuted, 1 not diagnostic, 1 not run, 1 error (of 4 claim-scale pairs)",
-        "controls: 1 fails, 1 not written (of 2 claim-scale pairs)",
+        "core claims: 1 refuted, 1 not diagnostic, 1 not run, 1 error (of 4, by claim and scale)",
+        "controls: 1 fails, 1 not written (of 2, by claim and scale)",
     ]
