@@ -18,7 +18,7 @@ from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import STATUSES, Registration
 from polyrot.judge.verdicts import Verdict, place
-from polyrot.judge.written import tests_of_claims
+from polyrot.judge.written import claim_tests
 from polyrot.report import every_claim, pictures
 from polyrot.report.markdown import escaped, row
 from polyrot.runtime.files import write_atomically
@@ -223,7 +223,7 @@ def documents(root: Path) -> dict[str, str]:
     return {
         README: filled(_read(root / README), parts),
         LIMITS: filled(_read(root / LIMITS), limits),
-        VERDICTS: every_claim.markdown(ledger, registration, tests_of_claims(claims)),
+        VERDICTS: every_claim.markdown(ledger, registration, claim_tests(claims)),
         GRID: pictures.grid(ledger, registration),
         STITCHING: pictures.stitching(ledger),
     }

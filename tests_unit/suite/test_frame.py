@@ -210,7 +210,10 @@ def test_not_run_says_why_and_how(suite: Any, ledger: str) -> None:
         ["*no weights (to run it: pytest --scale toy_a --retrain)"],
     )
     result.stdout.fnmatch_lines(
-        ["*not run (no weights; to run: pytest --scale toy_a --retrain): one?toy_a,toy_b?, two*"]
+        [
+            "*not run (no weights; to run: pytest --scale toy_a --retrain):",
+            "    one?toy_a,toy_b?, two?toy_a?",
+        ]
     )
     result.stdout.fnmatch_lines(["core claims: 3 not run (of 3, by claim and scale)"])
 
