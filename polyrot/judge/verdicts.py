@@ -11,6 +11,7 @@ whose controls is undecided is undecided too.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -209,7 +210,7 @@ def _why(
     text = f"{'worst ' if total > 1 and not by_ceiling else ''}"
     text += bar.show(float(measured.values[worst]))
     if measured.labels[worst]:
-        text += f" at {measured.labels[worst]}"
+        text += f" at {place(measured.labels[worst])}"
     if interval is not None:
         text += f" (95 % {show_interval(interval)})"
     text += f", bar {bar.describe()}"
@@ -227,6 +228,21 @@ def _why(
         others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
         text += f", {others} a limit"
     return text
+
+
+def place(label: str) -> str:
+    """Where a value was measured, in words: a label begins with the pairs of seeds that it is of,
+    each the anchor first.
+
+    >>> place("0-3 resid_mid_0")
+    'seeds 0 -> 3, resid_mid_0'
+    """
+    pairs, rest = [], label.split(" ")
+    while rest and re.fullmatch(r"\d+-\d+", rest[0]):
+        pairs.append(rest.pop(0).replace("-", " -> "))
+    if not pairs:
+        return label
+    return ", ".join([f"seeds {', '.join(pairs)}", *([" ".join(rest)] if rest else [])])
 
 
 def show_interval(interval: Interval) -> str:

@@ -21,7 +21,8 @@ _POWER = """Measure the power of the Haar tests that the report shows, and keep 
 Minutes at d = 64, half an hour at d = 512."""
 
 
-_README = """Write the account of the ledger, claims/verdicts.toml, into README.md."""
+_README = """Write what the ledger, claims/verdicts.toml, says into README.md, claims/LIMITS.md and
+claims/VERDICTS.md, and draw the README's pictures."""
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -91,7 +92,8 @@ def _power(args: argparse.Namespace) -> int:
 def _readme(args: argparse.Namespace) -> int:
     from polyrot.report.readme import write
 
-    print(write(args.root if args.root is not None else checkout()))
+    for path in write(args.root if args.root is not None else checkout()):
+        print(path)
     return 0
 
 

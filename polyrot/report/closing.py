@@ -14,7 +14,7 @@ from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import NOT_HELD, Conclusion, Finding, Verdict, conclude
 from polyrot.report.gathered import Gathered
 from polyrot.report.record import markdown, run_record, write_record
-from polyrot.report.table import wrapped
+from polyrot.report.table import WIDTH, wrapped
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,16 @@ def close_run(
     rewrite_ledger: Path | None = None,
     report: Path | None = None,
     gathered: Gathered | None = None,
+    width: int = WIDTH,
 ) -> Closing:
     """Conclude; with `rewrite_ledger` save the updated ledger there, with `report` write record,
     and with `gathered` page and figures too, into that folder. `run` is the provenance as in
-    `run_record`. What cannot be written is named in the messages: no error costs the conclusions.
+    `run_record`; what changed and what was amended is said in lines of `width` columns. What cannot
+    be written is named in the messages: no error costs the conclusions.
     """
     conclusions = conclude(findings, registration, ledger.findings())
     changes, new = ledger.changes(conclusions), ledger.lacks(conclusions)
-    messages = _amendments(conclusions, registration)
+    messages = _amendments(conclusions, registration, width)
     unwritten = []
     lines = [*changes, *([f"{new} verdicts that were not in it"] if new else [])]
     heading = "not as the ledger has it (--update-verdicts rewrites it):" if lines else ""
@@ -89,7 +91,7 @@ def close_run(
             unwritten.append(f"NOT rewritten: the ledger {rewrite_ledger}: {error}")
     messages += [heading] if heading else []
     for line in lines:
-        messages += wrapped(line)
+        messages += wrapped(line, width=width)
     if rewrite_ledger is not None and run["commit"].endswith("-dirty"):
         messages.append(
             f"warning: the ledger names commit {run['commit']}, which nobody can check out: "
@@ -110,7 +112,9 @@ def close_run(
     )
 
 
-def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
+def _amendments(
+    conclusions: Sequence[Conclusion], registration: Registration, width: int
+) -> list[str]:
     """Which bars of claims in this run were amended, when and why; of other amendments, which the
     report has in full, how many."""
     shown = {conclusion.finding.claim for conclusion in conclusions if conclusion.finding.judged}
@@ -122,13 +126,14 @@ def _amendments(conclusions: Sequence[Conclusion], registration: Registration) -
         others += not bars
         for bar in bars:
             text = f"bar of {made.claim} amended on {made.date}: {bar.describe()}; {made.reason}"
-            lines += wrapped(text, "")
+            lines += wrapped(text, "", width)
     if others:
         plural = "" if others == 1 else "s"
         lines += wrapped(
             f"{others} amendment{plural} of what is measured, over what, or what controls what; "
             "--report DIR has each with its reason",
             "",
+            width,
         )
     return lines
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrot.judge.bar import Bar
+from polyrot.judge.verdicts import place
 from polyrot.report.markdown import code, escaped, row
 
 JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
@@ -181,7 +182,7 @@ def _shown(entry: Entry | None) -> str:
         return "–"
     text = Bar.from_json(entry["bar"]).show(entry["measured"])
     if entry["label"]:
-        text += f" at {entry['label']}"
+        text += f" at {place(entry['label'])}"
     if entry["interval"] is not None:
         text += f" ({entry['interval'][0]:.4g} to {entry['interval'][1]:.4g})"
     return text

@@ -9,12 +9,15 @@ from collections.abc import Iterable
 def escaped(text: str) -> str:
     """`text` in one line, to be read as it stands.
 
-    >>> escaped("a|b\\n<b>c</b>")
-    'a\\\\|b &lt;b>c&lt;/b>'
+    A "<" that cannot begin a tag stays as it is, to be read in the source too.
+
+    >>> escaped("a|b\\n<b>c</b> < 0.5")
+    'a\\\\|b &lt;b>c&lt;/b> < 0.5'
     """
     line = " ".join(text.split())
     line = re.sub(r"&(?=#?\w+;)", "&amp;", line)
-    return line.replace("<", "&lt;").replace("|", "\\|").replace("](", "]\\(")
+    line = re.sub(r"<(?=[^\s\d=]|$)", "&lt;", line)
+    return line.replace("|", "\\|").replace("](", "]\\(")
 
 
 def code(text: str, *, cell: bool = False) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from polyrot.judge.bar import Bar, RegistrationError
 from polyrot.judge.registration import Registration
-from polyrot.judge.verdicts import Conclusion, Verdict, show_interval
+from polyrot.judge.verdicts import Conclusion, Verdict, place, show_interval
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.folder import MARKDOWN, RECORD
 from polyrot.report.gathered import Gathered
@@ -243,7 +243,7 @@ def _measured(conclusion: Conclusion, registration: Registration) -> str:
     if finding.interval is not None:
         text += f" ({show_interval(finding.interval)})"
     if finding.checked > 1:
-        text += f", worst of {finding.checked}: {finding.label}"
+        text += f", worst of {finding.checked}: {place(finding.label)}"
     return text
 
 

@@ -1,15 +1,18 @@
-"""The closing table of a run, as plain text of at most 120 columns with styles for a terminal."""
+"""The closing table of a run, as plain text that fits a terminal's columns, with styles for it."""
 
 from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from polyrot.judge.registration import STATUSES, Registration
 from polyrot.judge.verdicts import JUDGED, Conclusion, ControlFinding, Verdict
 
 WIDTH = 120
+NARROWEST, WIDEST = 60, 160
+"""Between which the table follows the terminal."""
 HEADINGS = ("claim", "scale", "measured", "bar", "ceiling", "paper", "control", "verdict")
 STYLES = {
     Verdict.HELD: "green",
@@ -30,6 +33,21 @@ EXPLAINED = (
 )
 """Verdicts whose reason is told under the table: it is not read off value and bar."""
 GAP = "  "
+DROPPED = ("paper", "ceiling", "control")
+"""Columns that a table too narrow for all leaves out, in this order; the report has them."""
+LEAST_PAPER = 16
+"""Columns below which a published figure is cut so short that it says nothing."""
+NAME = 32
+"""Columns of a claim's name in a table that has not room for the longest; a longer name has a line
+of its own, so that it can be copied whole."""
+STATUS_WORDS = {
+    "core": "core claims",
+    "sharp": "stricter forms",
+    "supporting": "supporting claims",
+    "control": "controls",
+    "prediction": "predictions",
+}
+"""One wording for each status, wherever claims are counted or listed."""
 BEFORE = "†"
 """Marks a claim that is still judged by the measure before its amendment."""
 
@@ -66,14 +84,21 @@ def control_words(controls: Sequence[ControlFinding]) -> str:
     return ("control holds" if total == 1 else f"{total} controls hold") + source
 
 
-def render(conclusions: Sequence[Conclusion], registration: Registration) -> list[Line]:
-    """Judged claims in rows by family, the others named in one line per family and reason."""
+def render(
+    conclusions: Sequence[Conclusion],
+    registration: Registration,
+    width: int = WIDTH,
+    tests: Mapping[str, str] | None = None,
+) -> list[Line]:
+    """Judged claims in rows by family, the others named in one line per family and reason, in lines
+    of at most `width` columns. tests: claim id -> node id; each claim then has that of its test
+    below it, to be copied. An id longer than `width` is not broken."""
     judged = [c for c in conclusions if c.verdict not in (Verdict.NOT_RUN, Verdict.NOT_WRITTEN)]
     rows = [_cells(conclusion, registration) for conclusion in judged]
-    widths = _widths(rows)
+    layout = _Layout.of(rows, width)
     lines: list[Line] = []
     if rows:
-        lines.append([(_row(HEADINGS, widths), "bold")])
+        lines.append([(layout.row(HEADINGS), "bold")])
     unwritten = [c for c in conclusions if c.verdict is Verdict.NOT_WRITTEN]
     families = dict.fromkeys(
         registration.claim(c.finding.claim).family for c in conclusions if c not in unwritten
@@ -84,25 +109,34 @@ def render(conclusions: Sequence[Conclusion], registration: Registration) -> lis
             for c in conclusions
             if c.finding.claim.split(".")[0] == family and c.verdict is not Verdict.NOT_WRITTEN
         ]
-        sections = dict.fromkeys(
-            section
-            for c in members
-            for section in registration.claim(c.finding.claim).section.split(", ")
-        )
-        lines.append([(f"{family} (section {', '.join(sections)})", "bold")])
-        for conclusion, cells in zip(judged, rows, strict=True):
-            if conclusion in members:
-                row = _row((*cells[:-1], ""), widths).rstrip()
-                before = row.ljust(sum(widths[:-1]) + len(GAP) * (len(widths) - 1))
-                lines.append([(before, ""), (cells[-1], STYLES.get(conclusion.verdict, ""))])
-        lines += [[(text, "")] for text in _unjudged(members)]
-    lines += [[(text, "")] for text in _notes(conclusions, registration)]
-    lines += [[(text, "")] for text in _unwritten(unwritten)]
+        where = sections(registration.claim(c.finding.claim).section for c in members)
+        heading = wrapped(f"{family} ({where})", indent="", width=width)
+        lines += [[(text, "bold")] for text in heading]
+        for i, (conclusion, cells) in enumerate(zip(judged, rows, strict=True)):
+            if conclusion not in members:
+                continue
+            id = conclusion.finding.claim
+            if len(cells[0]) > layout.widths[0]:
+                if not i or judged[i - 1].finding.claim != id:
+                    lines.append([(cells[0], "")])
+                cells = ("", *cells[1:])
+            row = layout.row((*cells[:-1], ""))
+            before = row.ljust(layout.before_verdict)
+            lines.append([(before, ""), (cells[-1], STYLES.get(conclusion.verdict, ""))])
+            last = i + 1 == len(judged) or judged[i + 1].finding.claim != id
+            if tests is not None and id in tests and last:
+                lines.append([(GAP + GAP + tests[id], "")])
+        lines += [[(text, "")] for text in _unjudged(members, width)]
+    if rows and layout.dropped:
+        text = f"no room here for {', '.join(layout.dropped)}: COLUMNS={WIDEST}, or --report DIR"
+        lines += [[(line, "")] for line in wrapped(text, indent="", width=width)]
+    lines += [[(text, "")] for text in _notes(conclusions, registration, width)]
+    lines += [[(text, "")] for text in _unwritten(unwritten, width)]
     return lines
 
 
 def sentences(conclusions: Iterable[Conclusion], registration: Registration) -> list[str]:
-    """ "core claims: 9 held, 5 refuted (of 14 claim-scale pairs)", one per status."""
+    """ "core claims: 9 held, 5 refuted (of 14, by claim and scale)", one per status."""
     texts = []
     by_status: dict[str, list[Conclusion]] = {status: [] for status in STATUSES}
     for conclusion in conclusions:
@@ -115,11 +149,35 @@ def sentences(conclusions: Iterable[Conclusion], registration: Registration) -> 
                 for verdict in Verdict
                 if counts[verdict]
             ]
-            name = "controls" if status == "control" else f"{status} claims"
-            if status == "prediction":
-                name = "predictions"
-            texts.append(f"{name}: {', '.join(parts)} (of {len(members)} claim-scale pairs)")
+            of = f"of {len(members)}, by claim and scale"
+            texts.append(f"{STATUS_WORDS[status]}: {', '.join(parts)} ({of})")
     return texts
+
+
+def sections(given: Iterable[str]) -> str:
+    """Where a claim is made, in words; a registered `section` is of the post unless it says
+    "paper", which goes for what follows it.
+
+    >>> sections(["5", "paper 8.2, 8.4", "title, 9"])
+    'post: title, sections 5, 9; paper: sections 8.2, 8.4'
+    """
+    found: dict[str, dict[str, None]] = {"post": {}, "paper": {}}
+    for text in given:
+        of = "post"
+        for part in text.split(", "):
+            if part.startswith("paper "):
+                of, part = "paper", part.removeprefix("paper ")
+            found[of][part] = None
+    return "; ".join(f"{of}: {_numbered(list(parts))}" for of, parts in found.items() if parts)
+
+
+def _numbered(parts: Sequence[str]) -> str:
+    numbers = [part for part in parts if part[0].isdigit()]
+    numbers.sort(key=lambda number: [int(n) for n in number.split(".")])
+    others = [part for part in parts if not part[0].isdigit()]
+    if not numbers:
+        return ", ".join(others)
+    return ", ".join([*others, f"section{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"])
 
 
 def _counted(status: str, verdict: Verdict, count: int) -> str:
@@ -143,18 +201,56 @@ def _cells(conclusion: Conclusion, registration: Registration) -> tuple[str, ...
     )
 
 
-def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
-    widths = [max(map(len, column)) for column in zip(HEADINGS, *rows, strict=True)]
-    paper = HEADINGS.index("paper")
-    others = sum(widths) - widths[paper] + len(GAP) * (len(widths) - 1)
-    widths[paper] = min(widths[paper], max(WIDTH - others, len("paper")))
-    return widths
+@dataclass(frozen=True)
+class _Layout:
+    """How wide each column of `HEADINGS` is, 0 for one that there is no room for."""
+
+    widths: tuple[int, ...]
+
+    @property
+    def dropped(self) -> list[str]:
+        """Columns that there is no room for."""
+        return [name for name in DROPPED if not self.widths[HEADINGS.index(name)]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Sequence[str]], width: int) -> _Layout:
+        """The widest that fits `width` columns; a name is not given more than it needs."""
+        full = {
+            name: max(map(len, column))
+            for name, column in zip(HEADINGS, zip(HEADINGS, *rows, strict=True), strict=True)
+        }
+        needs = dict(full)
+        needs["paper"] = min(full["paper"], LEAST_PAPER)
+        if _room(needs, width) < 0:
+            needs["claim"] = min(needs["claim"], NAME)
+        for name in DROPPED:
+            if _room(needs, width) < 0:
+                needs[name] = 0
+        needs["claim"] = max(needs["claim"] + min(_room(needs, width), 0), len(HEADINGS[0]))
+        for name in ("claim", "paper"):
+            if needs[name]:
+                more = full[name] - needs[name]
+                needs[name] += min(max(_room(needs, width), 0), more)
+        return cls(tuple(needs[name] for name in HEADINGS))
+
+    @property
+    def before_verdict(self) -> int:
+        """Columns in front of the last one."""
+        return sum(width + len(GAP) for width in self.widths[:-1] if width)
+
+    def row(self, cells: Sequence[str]) -> str:
+        """The cells of the columns that there is room for, in line."""
+        return GAP.join(
+            shorten(cell, width).ljust(width)
+            for cell, width in zip(cells, self.widths, strict=True)
+            if width
+        ).rstrip()
 
 
-def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return GAP.join(
-        shorten(cell, width).ljust(width) for cell, width in zip(cells, widths, strict=True)
-    ).rstrip()
+def _room(needs: Mapping[str, int], width: int) -> int:
+    """Columns that are left over; below 0 there are too few."""
+    shown = [n for n in needs.values() if n]
+    return width - sum(shown) - len(GAP) * (len(shown) - 1)
 
 
 def shorten(text: str, width: int) -> str:
@@ -162,8 +258,8 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"
 
 
-def _unjudged(members: Iterable[Conclusion]) -> list[str]:
-    """Not run: every pair named, in one paragraph per reason."""
+def _unjudged(members: Iterable[Conclusion], width: int) -> list[str]:
+    """Not run: every claim named with its scales, in one paragraph per reason."""
     reasons: dict[str, dict[str, list[str]]] = {}
     for conclusion in members:
         finding = conclusion.finding
@@ -177,7 +273,7 @@ def _unjudged(members: Iterable[Conclusion]) -> list[str]:
     texts = []
     for reason, names in reasons.items():
         listed = ", ".join(f"{name}[{','.join(scales)}]" for name, scales in names.items())
-        texts += wrapped(f"{reason}: {listed}")
+        texts += wrapped(f"{reason}: {listed}", width=width)
     return texts
 
 
@@ -186,7 +282,7 @@ def before_mark(claim: str, registration: Registration) -> str:
     return f" {BEFORE}" if claim in registration.measured_as_before else ""
 
 
-def _unwritten(members: Sequence[Conclusion]) -> list[str]:
+def _unwritten(members: Sequence[Conclusion], width: int) -> list[str]:
     """How many registered claims have no test yet, by family; their names are in the report."""
     if not members:
         return []
@@ -195,17 +291,17 @@ def _unwritten(members: Sequence[Conclusion]) -> list[str]:
     listed = ", ".join(f"{family} {n}" for family, n in counts.items())
     text = (
         f"not written: {len(claims)} registered claim{'' if len(claims) == 1 else 's'} without "
-        f"a test ({len(members)} claim-scale pairs), named in the report (--report DIR): {listed}"
+        f"a test ({len(members)}, by claim and scale), named in the report (--report DIR): {listed}"
     )
-    return wrapped(text, indent="")
+    return wrapped(text, indent="", width=width)
 
 
-def _notes(conclusions: Sequence[Conclusion], registration: Registration) -> list[str]:
+def _notes(conclusions: Sequence[Conclusion], registration: Registration, width: int) -> list[str]:
     texts = []
     for conclusion in conclusions:
         if conclusion.verdict in EXPLAINED or "demonstration" in conclusion.finding.beside:
             name = f"{conclusion.verdict.value}: {conclusion.finding.name}"
-            texts += wrapped(f"{name}: {conclusion.why}", indent="")
+            texts += wrapped(f"{name}: {conclusion.why}", indent="", width=width)
     if any(control.from_ledger for c in conclusions for control in c.controls):
         texts.append("* a control that did not run this time, as the ledger has it")
     if any(before_mark(c.finding.claim, registration) for c in conclusions if c.finding.judged):
@@ -213,11 +309,11 @@ def _notes(conclusions: Sequence[Conclusion], registration: Registration) -> lis
     return texts
 
 
-def wrapped(text: str, indent: str = GAP) -> list[str]:
-    """`text` in lines of at most WIDTH, indented, continuations more so."""
+def wrapped(text: str, indent: str = GAP, width: int = WIDTH) -> list[str]:
+    """`text` in lines of at most `width`, indented, continuations more so."""
     return textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=indent,
         subsequent_indent=indent + GAP,
         break_long_words=False,

@@ -30,7 +30,7 @@ def test_every_value_is_judged_and_the_worst_named() -> None:
     found = judge(REGISTRATION.claim("f.held"), "toy_a", table.also(ev_grand=0.3).each())
     assert found.outcome is Verdict.REFUTED
     assert (found.measured, found.label, found.checked, found.missed) == (0.4, "0-2 post", 4, 1)
-    assert found.why == "worst 0.4 at 0-2 post, bar ≥ 0.5, 1 of 4 values miss it"
+    assert found.why == "worst 0.4 at seeds 0 -> 2, post, bar ≥ 0.5, 1 of 4 values miss it"
     assert found.beside == {"ev_grand": 0.3}
     assert found.counts == {"pairs": 2, "sites": 2}
     assert Finding.from_json(found.to_json()) == found
@@ -102,7 +102,7 @@ def test_an_interval_that_contains_the_limit_decides_nothing() -> None:
     assert (found.open, found.missed, found.checked) == (1, 0, 2)
     assert found.interval == Interval(0.48, 0.56, "sequences")
     assert found.why == (
-        "worst 0.52 at 0-2 mid (95 % 0.48 to 0.56, sequences), bar ≥ 0.5, "
+        "worst 0.52 at seeds 0 -> 2, mid (95 % 0.48 to 0.56, sequences), bar ≥ 0.5, "
         "1 of 2 intervals contain a limit"
     )
     assert two(0.9, 0.48, (0.44, 0.52)).outcome is Verdict.UNDECIDED, "missed, but not surely"
@@ -231,13 +231,13 @@ def test_the_table_names_every_pair_within_its_width() -> None:
     assert max(map(len, lines)) <= WIDTH
     text = "\n".join(lines)
     assert "not run (no models; to run: pytest --retrain): other[neox]" in text
-    assert "not written: 1 registered claim without a test (1 claim-scale pairs)" in text
+    assert "not written: 1 registered claim without a test (1, by claim and scale)" in text
     assert "(--report DIR): g 1" in " ".join(text.split())
     assert "control fails" in text
     assert "error: f.other[toy_a]: RuntimeError" in text
     assert "not diagnostic: f.held[toy_a]: 0.9, bar ≥ 0.5, but the control g.control" in text
     assert "…" in text
     assert sentences(conclusions, REGISTRATION) == [
-        "core claims: 1 refuted, 1 not diagnostic, 1 not run, 1 error (of 4 claim-scale pairs)",
-        "controls: 1 fails, 1 not written (of 2 claim-scale pairs)",
+        "core claims: 1 refuted, 1 not diagnostic, 1 not run, 1 error (of 4, by claim and scale)",
+        "controls: 1 fails, 1 not written (of 2, by claim and scale)",
     ]

@@ -112,8 +112,8 @@ def test_the_table_has_verdicts_and_figures() -> None:
     after = record_of(MATCH, finding("naive.fails", "toy_a", [0.25, 0.85]), commit="def")
     text = compare(before, after).markdown("a|b.json", "c.json")
     assert (
-        "| `naive.fails[toy_a]` | held → **refuted** | 0.75 at 0-1 (0.7 to 0.8) → "
-        "0.25 at 0-1 (0.2 to 0.3) | ≥ 0.5 |"
+        "| `naive.fails[toy_a]` | held → **refuted** | 0.75 at seeds 0 -> 1 (0.7 to 0.8) → "
+        "0.25 at seeds 0 -> 1 (0.2 to 0.3) | ≥ 0.5 |"
     ) in text
     assert "# Verdicts: a\\|b.json → c.json" in text
     assert "- commit: abc1234567 → def" in text

@@ -80,7 +80,7 @@ def test_claims_without_a_test_are_counted_in_the_terminal_and_named_in_the_repo
     lines = ["".join(t for t, _ in line) for line in render(conclusions, REGISTRATION)]
     assert not any("bars (section" in line for line in lines), "a family of no verdicts has no head"
     assert lines[-1].startswith(
-        "not written: 1 registered claim without a test (1 claim-scale pair"
+        "not written: 1 registered claim without a test (1, by claim and scale"
     )
     assert lines[-1].endswith(": bars 1")
     other = replace(UNWRITTEN, scale="neox")

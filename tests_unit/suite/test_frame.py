@@ -99,7 +99,7 @@ def test_claims_and_unit_tests_together(suite: Any) -> None:
     suite.pytester.makepyfile(test_unit="def test_unit(): pass")
     result = suite.run(folder=".")
     assert_outcomes(result, passed=5)
-    result.stdout.fnmatch_lines(["core claims: 3 held (of 3 claim-scale pairs)"])
+    result.stdout.fnmatch_lines(["core claims: 3 held (of 3, by claim and scale)"])
 
 
 # ------------------------------------------------------------------------------------ verdicts
@@ -126,7 +126,7 @@ def test_refuted_is_one_readable_line(suite: Any) -> None:
     assert_outcomes(result, passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
-            "E *f.one?toy_a? refuted: worst 0.4 at 0-2 mid, bar ≥ 0.5, "
+            "E *f.one?toy_a? refuted: worst 0.4 at seeds 0 -> 2, mid, bar ≥ 0.5, "
             "1 of 2 values miss it; paper: 0.9"
         ]
     )
@@ -210,9 +210,12 @@ def test_not_run_says_why_and_how(suite: Any, ledger: str) -> None:
         ["*no weights (to run it: pytest --scale toy_a --retrain)"],
     )
     result.stdout.fnmatch_lines(
-        ["*not run (no weights; to run: pytest --scale toy_a --retrain): one?toy_a,toy_b?, two*"]
+        [
+            "*not run (no weights; to run: pytest --scale toy_a --retrain):",
+            "    one?toy_a,toy_b?, two?toy_a?",
+        ]
     )
-    result.stdout.fnmatch_lines(["core claims: 3 not run (of 3 claim-scale pairs)"])
+    result.stdout.fnmatch_lines(["core claims: 3 not run (of 3, by claim and scale)"])
 
 
 def test_a_plain_skip_is_no_pass(suite: Any) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fixtures.written import claims_with_a_test
 from polyrot.judge.registration import Registration
+from polyrot.judge.written import claim_tests
 
 ROOT = Path(__file__).parents[2]
 CACHE = ("-o", "addopts=--strict-markers --import-mode=importlib")
@@ -116,10 +116,14 @@ def test_claims_are_read_from_the_source(tmp_path: Path) -> None:
     )
     (tmp_path / "test_broken.py").write_text('@claim("g.broken")\ndef test_four(verdict: pass\n')
     (tmp_path / "notes.txt").write_text('@claim("g.notes")')
-    assert claims_with_a_test(tmp_path) == {"f.one", "f.two", "g.broken"}
+    assert claim_tests(tmp_path) == {
+        "f.one": f"{tmp_path.name}/test_a.py::test_one",
+        "f.two": f"{tmp_path.name}/test_a.py::test_two",
+        "g.broken": f"{tmp_path.name}/test_broken.py",
+    }
 
 
 def test_every_registered_claim_has_a_test_and_no_other_has() -> None:
     registration = Registration.load(ROOT / "claims" / "preregistration.toml")
-    written = claims_with_a_test(ROOT / "claims")
+    written = set(claim_tests(ROOT / "claims"))
     assert written == {claim.id for claim in registration.claims}
