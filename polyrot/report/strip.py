@@ -76,15 +76,27 @@ def _axis(shown: Sequence[float]) -> tuple[Callable[[float], float], bool]:
 def _numbers(
     at: Callable[[float], float], limits: Sequence[float], low: float, high: float
 ) -> list[str]:
-    """The limits first, then the ends of the axis where there is room beside them."""
-    texts, taken = [], []
+    """The limits as the bar has them, then the ends of the axis where there is room beside."""
+    texts: list[str] = []
+    taken: list[float] = []
     for x, kind in [*((x, "bar") for x in limits), (low, "end"), (high, "end")]:
         place = min(max(at(x), ROOM / 2), WIDTH - ROOM / 2)
         if all(abs(place - other) >= ROOM for other in taken):
             taken.append(place)
-            number = f"{x:.3g}".replace("-", "−")
+            number = f"{x:.10g}" if kind == "bar" else _short(x, [*limits, low, high])
+            number = number.replace("-", "−")
             texts.append(f'<text class="{kind}" x="{place:.1f}" y="{HEIGHT - 3}">{number}</text>')
     return texts
+
+
+def _short(x: float, others: Sequence[float]) -> str:
+    """In three digits, or in as many as tell it from each of the `others`."""
+    different = [other for other in others if other != x]
+    for digits in range(3, 10):
+        text = f"{x:.{digits}g}"
+        if all(f"{other:.{digits}g}" != text for other in different):
+            break
+    return text
 
 
 def _words(
