@@ -204,10 +204,8 @@ def _ceiling(members: Sequence[Conclusion], claim: Claim) -> str:
             out_of_reach += sum(not claim.bar.satisfied(own[s] - chance[s]) for s in own)
     if not shares:
         return ""
-    text = (
-        f", where two dictionaries of one and the same model share {min(shares):.0%} to "
-        f"{max(shares):.0%}"
-    )
+    ends = dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares)))
+    text = f", where two dictionaries of one and the same model share {' to '.join(ends)}"
     if out_of_reach:
         return f"{text}, so that at {out_of_reach} of {len(shares)} sites the bar lay above it"
     return f"{text}, so that the bar lay within it"

@@ -11,6 +11,7 @@ from polyrot.judge.bar import Bar
 WIDTH, HEIGHT, PAD = 220, 42, 8
 LINE = 26  # the axis, under what is drawn
 DECADES = 1.5  # from so many decades on, values of one sign are told apart on a logarithmic line
+ROUNDING = 1e-6  # of the axis
 ROOM = 34  # that a number under the axis needs, from its middle to that of the next
 
 
@@ -47,7 +48,7 @@ def strip(
     parts += [f'<path class="value" d="M{at(x):.1f} 7v12"/>' for x in values]
     met = "ok" if bar.satisfied(worst) else "miss"
     parts.append(f'<path class="worst {met}" d="M{at(worst):.1f} 8l5 5-5 5-5-5z"/>')
-    parts += _numbers(at, limits, min(shown), max(shown))
+    parts += _numbers(at, limits, min(shown), max(shown), log)
     words = escape(_words(bar, worst, values, interval, ceiling, log))
     return (
         f'<svg class="strip" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">'
@@ -74,7 +75,7 @@ def _axis(shown: Sequence[float]) -> tuple[Callable[[float], float], bool]:
 
 
 def _numbers(
-    at: Callable[[float], float], limits: Sequence[float], low: float, high: float
+    at: Callable[[float], float], limits: Sequence[float], low: float, high: float, log: bool
 ) -> list[str]:
     """The limits as the bar has them, then the ends of the axis where there is room beside."""
     texts: list[str] = []
@@ -84,6 +85,8 @@ def _numbers(
         if all(abs(place - other) >= ROOM for other in taken):
             taken.append(place)
             number = f"{x:.10g}" if kind == "bar" else _short(x, [*limits, low, high])
+            if kind == "end" and not log and abs(x) < ROUNDING * (high - low):
+                number = "0"  # what rounding leaves of one
             number = number.replace("-", "−")
             texts.append(f'<text class="{kind}" x="{place:.1f}" y="{HEIGHT - 3}">{number}</text>')
     return texts

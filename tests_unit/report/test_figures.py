@@ -157,6 +157,11 @@ def test_explained_variances_are_those_of_the_transfer() -> None:
         line for line in reconstruction.draw(value).axes[0].lines if line.get_label() == "rotated"
     )
     assert np.allclose(line.get_ydata(), curves["rotated"].mean(0))
+    n = len(value.sites)
+    assert value.words().description.startswith(
+        "The sibling is reconstructed better than by its mean through R at "
+        f"{n} of {n} sites, as it is at 0 of {n} sites. "
+    )
 
 
 def test_the_papers_own_scores_are_hollow_marks_of_the_setting_that_favours_it() -> None:

@@ -420,5 +420,6 @@ def test_a_junit_verdict_knows_the_controls_that_are_known(suite: Any) -> None:
 def test_numbers_on_an_axis_are_told_apart() -> None:
     svg = strip(Bar(at_least=0.999), 0.9993, [], (0.9986, 0.9997), 1.0)
     assert re.findall(r"<text[^>]*>([^<]+)<", svg) == ["0.999", "0.9986", "1"]
+    assert ">0</text>" in strip(Bar(at_most=0.5), 1.0, [], None, -3e-16)
     assert "104448" in strip(Bar(equals=104448), 104448.0), "a bar in its own digits"
     assert "logarithmic axis" in strip(Bar(at_least=1e-6), 1e-12)

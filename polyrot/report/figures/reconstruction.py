@@ -136,12 +136,13 @@ class EVBySite:
         """What R changes: at how many sites the curves through R and without it are above 0."""
         found = {s.name: np.mean(s.values, axis=0) for s in self.series}
         said = [
-            f"{words} the dictionary beats the mean (EV above 0) at {int((found[name] > 0).sum())} "
-            f"of {len(self.sites)} sites"
-            for name, words in (("rotated", "Through R"), ("naive", "as they are"))
+            f"{words} at {int((found[name] > 0).sum())} of {len(self.sites)} sites"
+            for name, words in (("rotated", "through R"), ("naive", "as it is"))
             if name in found
         ]
-        return "; ".join(said) + ". " if said else ""
+        if not said:
+            return ""
+        return f"The sibling is reconstructed better than by its mean {', '.join(said)}. "
 
 
 @style.styled
