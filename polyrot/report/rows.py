@@ -144,8 +144,9 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
             claims.setdefault(row.claim, {})[row.scale] = row
         if claims:
             listed = tuple(
-                GridRow(id, *id.split(".", 1), tuple(at.get(scale) for scale in scales))
+                GridRow(id, family, name, tuple(at.get(scale) for scale in scales))
                 for id, at in claims.items()
+                for family, name in [id.split(".", 1)]
             )
             words = f"{len(claims)} {STATUS_WORDS[status][len(claims) != 1]}"
             found.append(Grid(status, words, scales, listed))

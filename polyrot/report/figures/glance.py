@@ -132,7 +132,7 @@ def draw(value: Glance) -> Figure:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    handles = {
+    handles: dict[str, Any] = {  # a tuple is drawn one upon the other
         ", ".join(dict.fromkeys((name, _of_control(name)))): tuple(_draw(axes, [], [], symbol))
         for name, symbol in LOOKS.items()
     }
