@@ -1,8 +1,9 @@
 """What the suite concludes, in three sentences that rules make from the verdicts.
 
 The first counts the paper's core claims, the second the controls, the third takes the claim of
-the title. Every count is of one scale: what holds at one is never said of another, and what did not
-run is named.
+the title. What a sentence counts it also counts by scale: what holds at one is never said of
+another, and what did not run is named. A fourth sentence, where there is something to say, names
+the stricter forms that were refuted beside a core claim that met its bar.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.measured import Figure
+from polyrot.report.said import listed
 
 JUDGED = (
     Verdict.HELD,
@@ -42,6 +45,56 @@ def three_sentences(
     return f"By bars that are not the registered ones: {texts[0]}", texts[1], texts[2]
 
 
+@dataclass(frozen=True)
+class Beside:
+    """Stricter forms that were refuted at a scale where a core claim of their family met its bar:
+    there the sentence that the paper prints is true, and what it must mean is not."""
+
+    family: str
+    scale: str
+    met: tuple[str, ...]
+    refuted: tuple[str, ...]
+
+
+def stricter_beside(
+    conclusions: Sequence[Conclusion], registration: Registration
+) -> tuple[Beside, ...]:
+    """Every family and scale with both, in the registration's order; ids of claims."""
+    met: dict[tuple[str, str], list[str]] = {}
+    refuted: dict[tuple[str, str], list[str]] = {}
+    for c in conclusions:
+        claim, scale = _claim(c, registration), c.finding.scale
+        if claim.status == "core" and c.finding.outcome is Verdict.HELD:
+            met.setdefault((claim.family, scale), []).append(claim.id)
+        elif claim.status == "sharp" and c.verdict is Verdict.REFUTED:
+            refuted.setdefault((claim.family, scale), []).append(claim.id)
+    return tuple(
+        Beside(family, scale, tuple(met[family, scale]), tuple(refuted[family, scale]))
+        for family, scale in met
+        if (family, scale) in refuted
+    )
+
+
+def answer(conclusions: Sequence[Conclusion], registration: Registration) -> tuple[str, ...]:
+    """The three sentences, and a fourth where stricter forms were refuted beside core claims that
+    met their bar."""
+    beside = stricter_beside(conclusions, registration)
+    stricter = (_beside(beside),) if beside else ()
+    return (*three_sentences(conclusions, registration), *stricter)
+
+
+def _beside(found: Sequence[Beside]) -> str:
+    ids: dict[str, list[str]] = {}
+    for one in found:
+        for id in one.refuted:
+            ids.setdefault(id, []).append(one.scale)
+    named = listed([f"{id} ({', '.join(scales)})" for id, scales in ids.items()])
+    n, met = sum(len(one.refuted) for one in found), sum(len(one.met) for one in found)
+    core = "a core claim that met its" if met == 1 else f"{met} core claims that met their"
+    forms = f"{n} stricter form{'' if n == 1 else 's'} {_was(n)}"
+    return f"Beside {core} bar, {forms} refuted in the same family: {named}."
+
+
 def _claim(conclusion: Conclusion, registration: Registration) -> Claim:
     return registration.claim(conclusion.finding.claim)
 
@@ -56,138 +109,125 @@ def _by_scale(conclusions: Iterable[Conclusion]) -> dict[str, list[Conclusion]]:
     return found
 
 
+def _counted(members: Mapping[str, Sequence[Conclusion]], verdict: Verdict, word: str) -> str:
+    """ "4 of 48 held (toy_a 4 of 24, neox 0 of 24)"; of one scale "4 of 24 held at toy_a"."""
+    counts = {scale: sum(c.verdict is verdict for c in here) for scale, here in members.items()}
+    total = sum(map(len, members.values()))
+    text = f"{sum(counts.values())} of {total} {word}"
+    if len(members) == 1:
+        return f"{text} {_at(next(iter(members)))}"
+    each = [f"{_of(scale)} {counts[scale]} of {len(members[scale])}" for scale in members]
+    return f"{text} ({', '.join(each)})"
+
+
 def _core(conclusions: Sequence[Conclusion], registration: Registration) -> str:
     core = [c for c in conclusions if _claim(c, registration).status == "core"]
-    parts = []
-    for scale, members in _by_scale(core).items():
-        counts = Counter(c.verdict for c in members)
-        conceded = sum(
-            c.verdict is Verdict.REFUTED and bool(CONCEDED.search(_claim(c, registration).paper))
-            for c in members
-        )
-        refuted = (
-            f"{counts[Verdict.REFUTED]} {'was' if counts[Verdict.REFUTED] == 1 else 'were'} refuted"
-        )
-        if conceded:
-            refuted += f" ({conceded} of which the paper itself reports as missed)"
-        words = [f"{counts[Verdict.HELD]} held", refuted]
-        if counts[Verdict.NOT_DIAGNOSTIC]:
-            n = counts[Verdict.NOT_DIAGNOSTIC]
-            words.append(
-                f"{n} held but {'prove' if n > 1 else 'proves'} nothing, as a control fails or is "
-                "out of reach"
-            )
-        for verdict, text in (
-            (Verdict.UNDECIDED, "undecided"),
-            (Verdict.OUT_OF_REACH, "out of reach"),
-        ):
-            if counts[verdict]:
-                words.append(f"{counts[verdict]} {'is' if counts[verdict] == 1 else 'are'} {text}")
-        parts.append(f"{_at(scale)}, of {len(members)} judged {_listed(words)}")
-    if not parts:
+    members = _by_scale(core)
+    if not members:
         return f"None of the paper's core claims was judged{_unjudged(core)}."
-    stricter = _stricter(conclusions, registration)
-    return f"Core claims: {'; '.join(parts)}{_unjudged(core)}.{stricter}"
-
-
-def _stricter(conclusions: Sequence[Conclusion], registration: Registration) -> str:
-    """Strict claims that were refuted in a family of which a core claim held at the same scale:
-    there the sentence that the paper prints is true, and what it must mean is not."""
-    held = {
-        (_claim(c, registration).family, c.finding.scale)
-        for c in conclusions
-        if _claim(c, registration).status == "core" and c.finding.outcome is Verdict.HELD
-    }
-    found: dict[str, list[str]] = {}
-    for c in conclusions:
-        claim, scale = _claim(c, registration), c.finding.scale
-        refuted = claim.status == "sharp" and c.verdict is Verdict.REFUTED
-        if refuted and (claim.family, scale) in held:
-            found.setdefault(claim.id, []).append(scale)
-    if not found:
-        return ""
-    named = [f"{id} ({', '.join(scales)})" for id, scales in found.items()]
-    return (
-        " Where a core claim held, a stricter form in the same family was refuted: "
-        f"{_listed(named)}."
+    judged = [c for here in members.values() for c in here]
+    counts = Counter(c.verdict for c in judged)
+    conceded = sum(
+        c.verdict is Verdict.REFUTED and bool(CONCEDED.search(_claim(c, registration).paper))
+        for c in judged
     )
+    refuted = f"{counts[Verdict.REFUTED]} {_was(counts[Verdict.REFUTED])} refuted"
+    refuted += f" ({conceded} as the paper itself reports)" if conceded else ""
+    words = [_counted(members, Verdict.HELD, "held"), refuted]
+    if n := counts[Verdict.NOT_DIAGNOSTIC]:
+        words.append(
+            f"{n} met {'its' if n == 1 else 'their'} bar but {'proves' if n == 1 else 'prove'} "
+            "nothing (a control fails or is out of reach)"
+        )
+    words += [
+        f"{counts[verdict]} {_is(counts[verdict])} {verdict.value}"
+        for verdict in (Verdict.UNDECIDED, Verdict.OUT_OF_REACH)
+        if counts[verdict]
+    ]
+    return f"Of the paper's core claims {listed(words)}{_unjudged(core)}."
 
 
 def _controls(conclusions: Sequence[Conclusion], registration: Registration) -> str:
     controls = [c for c in conclusions if _claim(c, registration).is_control]
-    parts = []
-    for scale, members in _by_scale(controls).items():
-        failing = [c for c in members if c.verdict is Verdict.REFUTED]
-        text = f"{_at(scale)} {len(failing)} of {len(members)} controls fail"
-        if failing:
-            families = dict.fromkeys(_claim(c, registration).family for c in failing)
-            text += f" (of {_listed(list(families))})"
-        for verdict in (Verdict.OUT_OF_REACH, Verdict.UNDECIDED):
-            n = sum(c.verdict is verdict for c in members)
-            text += f", {n} {'is' if n == 1 else 'are'} {verdict.value}" if n else ""
-        parts.append(text)
-    if not parts:
+    members = _by_scale(controls)
+    if not members:
         rest = _unjudged(controls)
         return f"No control was judged, so no claim that held is known to mean anything{rest}."
+    words = [_counted(members, Verdict.REFUTED, "fail")]
+    for verdict in (Verdict.OUT_OF_REACH, Verdict.UNDECIDED):
+        n = sum(c.verdict is verdict for here in members.values() for c in here)
+        words += [f"{n} {_is(n)} {verdict.value}"] if n else []
     return (
-        "Controls, which must hold for what they control to mean anything: "
-        f"{'; '.join(parts)}{_unjudged(controls)}."
+        "Of the controls, which must hold for what they control to mean anything, "
+        f"{listed(words)}{_unjudged(controls)}."
     )
 
 
 def _title(conclusions: Sequence[Conclusion], registration: Registration) -> str:
     title = [c for c in conclusions if "title" in _claim(c, registration).section]
-    judged = _by_scale(title)
+    judged = [c for here in _by_scale(title).values() for c in here]
     if not judged:
         return f"The claim of the title was not judged{_unjudged(title)}."
     parts = []
-    for scale, members in judged.items():
-        for conclusion in members:
-            finding, claim = conclusion.finding, _claim(conclusion, registration)
-            if finding.measured is None:
-                continue
-            text = f"{conclusion.verdict.value} {_at(scale)}"
-            text += f" ({claim.bar.show(finding.measured)}"
-            text += f" at {finding.label}" if finding.label else ""
-            text += f", bar {claim.bar.describe()})"
-            parts.append(text + _ceiling(conclusion, claim) + _inadmissible(conclusion))
-    says = _claim(title[0], registration).says.split(":")[0].rstrip(".")
-    return f"The claim of the title ({_lower(says)}): {'; '.join(parts)}{_unjudged(title)}."
+    for id in dict.fromkeys(c.finding.claim for c in title):
+        members = [c for c in judged if c.finding.claim == id]
+        if members:
+            claim = registration.claim(id)
+            says = _lower(claim.says.split(":")[0].rstrip("."))
+            found = [_found(claim, members, verdict) for verdict in JUDGED]
+            text = f"that {says}, is {listed([text for text in found if text])}"
+            parts.append(text + _ceiling(members, claim) + _inadmissible(members))
+    return f"The claim of the title, {'; '.join(parts)}{_unjudged(title)}."
 
 
-def _ceiling(conclusion: Conclusion, claim: Claim) -> str:
+def _found(claim: Claim, members: Sequence[Conclusion], verdict: Verdict) -> str:
+    """ "out of reach at toy_a and neox (0.116 to 0.1165, bar ≥ 0.5)"."""
+    here = [c for c in members if c.verdict is verdict]
+    values = sorted(c.finding.measured for c in here if c.finding.measured is not None)
+    if not values:
+        return ""
+    shown = list(dict.fromkeys(claim.bar.show(x) for x in (values[0], values[-1])))
+    scales = listed([c.finding.scale for c in here])
+    return f"{verdict.value} at {scales} ({' to '.join(shown)}, bar {claim.bar.describe()})"
+
+
+def _ceiling(members: Sequence[Conclusion], claim: Claim) -> str:
     """How far two dictionaries of one model agree bounds what any rotation between two can show;
     the measure says so by site, with what Haar matrices give (see `agreement.universality`)."""
-    shares = _by_site(conclusion.finding.beside, "two_starts_")
-    chance = _by_site(conclusion.finding.beside, "haar_")
-    if not shares or shares.keys() != chance.keys():
+    shares: list[float] = []
+    out_of_reach = 0
+    for conclusion in members:
+        own = _by_site(conclusion.finding.beside, "two_starts_")
+        chance = _by_site(conclusion.finding.beside, "haar_")
+        if own and own.keys() == chance.keys():
+            shares += own.values()
+            out_of_reach += sum(not claim.bar.satisfied(own[s] - chance[s]) for s in own)
+    if not shares:
         return ""
-    text = (
-        f", where two dictionaries of one and the same model share {min(shares.values()):.0%} to "
-        f"{max(shares.values()):.0%}"
-    )
-    out_of_reach = [s for s in shares if not claim.bar.satisfied(shares[s] - chance[s])]
+    ends = dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares)))
+    text = f", where two dictionaries of one and the same model share {' to '.join(ends)}"
     if out_of_reach:
-        return f"{text}, so that at {len(out_of_reach)} of {len(shares)} sites the bar lay above it"
+        return f"{text}, so that at {out_of_reach} of {len(shares)} sites the bar lay above it"
     return f"{text}, so that the bar lay within it"
 
 
-def _inadmissible(conclusion: Conclusion) -> str:
+def _inadmissible(members: Sequence[Conclusion]) -> str:
     """Where no sparsity gave the self EV and the L0 that the registration asks for, its condition
     on the dictionaries is not met, and the verdict is on others."""
-    beside = conclusion.finding.beside
-    ev, l0 = _by_site(beside, "ev_"), _by_site(beside, "l0_")
-    if ev.keys() != l0.keys():
-        return ""
-    low, high = (float(beside.get(f"{end}_l0", default)) for end, default in _ANY_L0.items())
-    other = [s for s in ev if ev[s] < LEAST_EV or not low <= l0[s] <= high]
-    if not other:
-        return ""
-    bounds = f", L0 {low:g} to {high:g}" if math.isfinite(high) else ""
-    return (
-        f", with dictionaries that at {len(other)} of {len(ev)} sites are not as registered (self "
-        f"EV {LEAST_EV:g} or more{bounds}): EV {_span(ev)}, L0 {_span(l0)}"
-    )
+    texts = []
+    for conclusion in members:
+        beside = conclusion.finding.beside
+        ev, l0 = _by_site(beside, "ev_"), _by_site(beside, "l0_")
+        if ev.keys() != l0.keys():
+            continue
+        low, high = (float(beside.get(f"{end}_l0", default)) for end, default in _ANY_L0.items())
+        other = [s for s in ev if ev[s] < LEAST_EV or not low <= l0[s] <= high]
+        if other:
+            texts.append(
+                f" ({_at(conclusion.finding.scale)} the dictionaries of {len(other)} of {len(ev)} "
+                f"sites are not as registered: EV {_span(ev)}, L0 {_span(l0)})"
+            )
+    return "".join(texts)
 
 
 def _span(values: Mapping[str, float]) -> str:
@@ -221,9 +261,17 @@ def _at(scale: str) -> str:
     return "on the paper's own figures" if scale == "paper" else f"at {scale}"
 
 
+def _of(scale: str) -> str:
+    return "the paper's own figures" if scale == "paper" else scale
+
+
+def _was(n: int) -> str:
+    return "was" if n == 1 else "were"
+
+
+def _is(n: int) -> str:
+    return "is" if n == 1 else "are"
+
+
 def _lower(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

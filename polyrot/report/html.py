@@ -1,12 +1,13 @@
 """The page of a run: index.html, one file that needs nothing from elsewhere.
 
-It is made from the record alone (verdicts.json) and the values of the figures, so that a page can
-be built again from the files of a report. Everything from data is escaped; only SVG that this
-package draws goes in as it is.
+It is made from the record (verdicts.json) and the values of the figures, so that a page can be
+built again from the files of a report; the sources of the tests are those of the checkout in which
+it is made. Everything from data is escaped; only SVG that this package draws goes in as it is.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,19 +17,34 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from polyrot.judge.bar import Bar
-from polyrot.judge.registration import Amendment
-from polyrot.judge.verdicts import ControlFinding, Verdict, show_interval
-from polyrot.measured import Interval
-from polyrot.report import figures
+from polyrot.judge.registration import SCALES, STATUSES
+from polyrot.judge.verdicts import Verdict
+from polyrot.report import figures, states
 from polyrot.report.figures import Drawn
 from polyrot.report.folder import FIGURES, PAGE, check_report
 from polyrot.report.record import read_record
-from polyrot.report.strip import strip
-from polyrot.report.table import CONTROL_WORDS, control_words
+from polyrot.report.rows import Row, grids, registered, row_of
+from polyrot.report.said import SCALE_WORDS, STATUS_WORDS, section_words
+from polyrot.report.sources import Source, read_sources
+from polyrot.report.table import CONTROL_WORDS
 from polyrot.runtime.files import write_atomically
 
 UNJUDGED = (Verdict.NOT_RUN.value, Verdict.NOT_WRITTEN.value)
+FOLDED = ("claims_and_controls", "haar_power")
+"""Kinds of figures that a reader opens: large, and not of a claim's own measurement."""
+MEANING: Mapping[Verdict, str] = {
+    Verdict.HELD: "every value meets the bar, which was registered before anything was measured",
+    Verdict.REFUTED: "some value lies beyond the bar with its whole 95 % interval",
+    Verdict.UNDECIDED: "no value does, but the interval of some value contains the bar; or a "
+    "reading that the registration admits was not measured; or a control is undecided",
+    Verdict.NOT_DIAGNOSTIC: "it held, but one of its controls fails or is out of reach, so that "
+    "it proves nothing",
+    Verdict.OUT_OF_REACH: "a perfect sibling, such as an exact rotated copy of the anchor, would "
+    "miss the bar too (its figure is the ceiling), or what the registration requires is unmet",
+    Verdict.NOT_RUN: "with its reason, and the command that would run it",
+    Verdict.NOT_WRITTEN: "registered, and no test yet",
+    Verdict.ERROR: "the test crashed, which says nothing of the claim",
+}
 HEADINGS = {
     "architecture": "Architecture and function",
     "cosine": "Decoder cosine",
@@ -50,31 +66,14 @@ HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One claim at one scale, as the table shows it. `mark` names the shape of the verdict."""
+class State:
+    """A verdict that the page has: its name and meaning, and how many rows are in it."""
 
-    claim: str
-    name: str
-    says: str
-    measures: str
-    status: str
-    scale: str
-    measured: str
-    where: str
-    interval: str
-    strip: Markup
-    bar: str
-    ceiling: str
-    paper: str
-    control: str
     verdict: str
     words: str
     mark: str
-    why: str
-    command: str
-    amendments: tuple[str, ...]
-    measured_as_before: bool
-    departures: tuple[str, ...]
+    meaning: str
+    count: int
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Section:
 
     id: str
     heading: str
-    post: str
+    of: str
     rows: tuple[Row, ...]
     figures: tuple[Drawn, ...]
     elsewhere: tuple[Drawn, ...]
@@ -105,7 +104,7 @@ def write_page(
     values = figures.joined([*parts, *figures.standing(record)])
     drawn, broken = figures.draw_all(values, folder)
     failures = [*failures, *broken]
-    page = render(record, drawn, values, failures)
+    page = render(record, drawn, values, failures, read_sources())
     figures.write_values(folder / FIGURES, values, failures)
     write_atomically(folder / PAGE, page)
     return failures
@@ -129,20 +128,34 @@ def render(
     drawn: Sequence[Drawn],
     values: Sequence[figures.Value],
     failures: Sequence[str] = (),
+    tests: Mapping[str, Source] | None = None,
 ) -> str:
-    """The page as text."""
-    entries = record["verdicts"]
+    """The page as text. tests: the sources of the tests by claim, none where they are not known."""
+    entries, tests = record["verdicts"], tests or {}
+    rows = {(e["claim"], e["scale"]): row_of(e, tests.get(e["claim"])) for e in entries}
     return _template().render(
         record=record,
         run=record["run"],
-        sections=_sections(record, drawn, values),
+        sections=_sections(record, rows, drawn, values),
         overview=[d for d in drawn if not d.kind.families],
+        folded=FOLDED,
         failures=failures,
-        verdicts=[v.value for v in Verdict if any(e["verdict"] == v.value for e in entries)],
-        scales=list(dict.fromkeys(e["scale"] for e in entries)),
-        marks={v.value: _mark(v.value) for v in Verdict},
-        filters={v.value: _filter(v) for v in Verdict},
+        grids=grids(list(rows.values())),
+        states=_states(entries),
+        statuses=[
+            (status, STATUS_WORDS[status][1])
+            for status in STATUSES
+            if any(e["status"] == status for e in entries)
+        ],
+        scales=[
+            (scale, SCALE_WORDS[scale])
+            for scale in SCALES
+            if any(e["scale"] == scale for e in entries)
+        ],
+        registered=registered(entries, tests),
+        symbols=Markup(states.symbols()),
         from_ledger=any(c["from_ledger"] for e in entries for c in e["controls"]),
+        n_rows=len(rows),
     )
 
 
@@ -160,21 +173,23 @@ def _template() -> Template:
 
 
 def _sections(
-    record: Mapping[str, Any], drawn: Sequence[Drawn], values: Sequence[figures.Value]
+    record: Mapping[str, Any],
+    rows: Mapping[tuple[str, str], Row],
+    drawn: Sequence[Drawn],
+    values: Sequence[figures.Value],
 ) -> list[Section]:
     families = dict.fromkeys(e["claim"].split(".")[0] for e in record["verdicts"])
     left_out = figures.left_out(record, values)
     sections = []
     for family in families:
         entries = [e for e in record["verdicts"] if e["claim"].split(".")[0] == family]
-        posts = dict.fromkeys(part for e in entries for part in e["section"].split(", "))
-        rows = [_row(entry) for entry in entries]
+        here = [rows[entry["claim"], entry["scale"]] for entry in entries]
         sections.append(
             Section(
                 family,
                 HEADINGS.get(family, family),
-                ", ".join(posts),
-                tuple(sorted(rows, key=lambda row: row.verdict in UNJUDGED)),
+                section_words(dict.fromkeys(e["section"] for e in entries)),
+                tuple(sorted(here, key=lambda row: row.verdict in UNJUDGED)),
                 tuple(d for d in drawn if _home(d, families) == family),
                 tuple(
                     d for d in drawn if family in d.kind.families and _home(d, families) != family
@@ -190,71 +205,12 @@ def _home(drawn: Drawn, families: Mapping[str, Any]) -> str | None:
     return next((family for family in drawn.kind.families if family in families), None)
 
 
-def _row(entry: Mapping[str, Any]) -> Row:
-    bar = Bar.from_json(entry["bar"])
-    measured, interval = entry["measured"], entry["interval"]
-    values = [value["value"] for value in entry["values"]]
-    controls = [
-        ControlFinding(
-            c["claim"],
-            c["scale"],
-            Verdict(c["outcome"]) if c["outcome"] is not None else None,
-            "",
-            c["from_ledger"],
-        )
-        for c in entry["controls"]
-    ]
-    n, label, ceiling = entry["checked"], entry["label"], entry["ceiling"]
-    where = f"worst of {n}: {label}" if n > 1 else label
-    shown = show_interval(Interval(*interval)) if interval is not None else ""
-    ends = interval[:2] if interval is not None else None
-    drawn = "" if measured is None else strip(bar, measured, values, ends, ceiling)
-    return Row(
-        claim=entry["claim"],
-        name=entry["claim"].split(".", 1)[1].replace("_", " "),
-        says=entry["says"],
-        measures=entry["measures"] + (f"; over {entry['over']}" if entry["over"] else ""),
-        status=entry["status"],
-        scale=entry["scale"],
-        measured=bar.show(measured) if measured is not None else "",
-        where=where,
-        interval=shown,
-        strip=Markup(drawn),
-        bar=bar.describe(),
-        ceiling="" if ceiling is None else bar.show(ceiling),
-        paper=entry["paper"],
-        control=control_words(controls),
-        verdict=entry["verdict"],
-        words=_words(entry),
-        mark=_mark(entry["verdict"]),
-        why=entry["verdict_why"],
-        command=entry["command"],
-        amendments=tuple(_amendment(entry["claim"], made) for made in entry["amendments"]),
-        measured_as_before=entry["measured_as_before"],
-        departures=tuple(entry["departures"]),
-    )
-
-
-def _amendment(claim: str, document: Mapping[str, Any]) -> str:
-    """ "2026-11-27: over: pairs (was: pairs x sites). As ..."."""
-    made = Amendment.from_json(claim, document)
-    return f"{made.date}: {made.describe()}. {made.reason}"
-
-
-def _words(entry: Mapping[str, Any]) -> str:
-    """The verdict in words; a control holds or fails."""
-    verdict = Verdict(entry["verdict"])
-    if entry["status"] == "control":
-        return CONTROL_WORDS.get(verdict, verdict.value)
-    return verdict.value
-
-
-def _filter(verdict: Verdict) -> str:
-    """ "refuted, control fails": one state, whatever it is called of a control."""
-    of_controls = CONTROL_WORDS.get(verdict)
-    return f"{verdict.value}, {of_controls}" if of_controls else verdict.value
-
-
-def _mark(verdict: str) -> str:
-    """The id of a verdict's shape."""
-    return verdict.replace(" ", "-")
+def _states(entries: Sequence[Mapping[str, Any]]) -> list[State]:
+    counts = Counter(entry["verdict"] for entry in entries)
+    found = []
+    for verdict in Verdict:
+        if n := counts[verdict.value]:
+            of_controls = CONTROL_WORDS.get(verdict)
+            words = f"{verdict.value}, {of_controls}" if of_controls else verdict.value
+            found.append(State(verdict.value, words, states.name(verdict), MEANING[verdict], n))
+    return found

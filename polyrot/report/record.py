@@ -15,7 +15,7 @@ from typing import Any
 from polyrot.judge.bar import Bar, RegistrationError
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Verdict, place, show_interval
-from polyrot.report.conclusion import three_sentences
+from polyrot.report.conclusion import answer
 from polyrot.report.folder import MARKDOWN, RECORD
 from polyrot.report.gathered import Gathered
 from polyrot.report.markdown import code, escaped, row
@@ -57,7 +57,7 @@ def run_record(
             "as_registered": registration.as_registered,
             **beyond.provenance(run["scales"]),
         },
-        "conclusion": list(three_sentences(conclusions, registration)),
+        "conclusion": list(answer(conclusions, registration)),
         "summary": sentences(conclusions, registration),
         "verdicts": [_verdict(conclusion, registration, beyond) for conclusion in conclusions],
     }
@@ -124,7 +124,7 @@ def markdown(
     lines = ["# Verdicts", ""]
     if not registration.as_registered:
         lines += ["**Not judged against the registered bars.**", ""]
-    lines += [f"{escaped(text)}\n" for text in three_sentences(conclusions, registration)]
+    lines += [f"{escaped(text)}\n" for text in answer(conclusions, registration)]
     lines += [f"- {escaped(text)}" for text in sentences(conclusions, registration)]
     lines += [
         "",

@@ -9,7 +9,7 @@ import pytest
 from polyrot.judge.bar import Bar
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Finding, Verdict
-from polyrot.report.conclusion import three_sentences
+from polyrot.report.conclusion import Beside, answer, stricter_beside, three_sentences
 from tests_unit.report.planted_record import (
     HELD,
     REFUTED,
@@ -37,33 +37,34 @@ def test_core_claims_are_counted_by_scale() -> None:
         finding("naive.fails", "toy_b", HELD),
     )[0]
     assert core == (
-        "Core claims: at toy_a, of 2 judged 1 held and 1 was refuted; "
-        "at toy_b, of 2 judged 2 held and 0 were refuted."
+        "Of the paper's core claims 3 of 4 held (toy_a 1 of 2, toy_b 2 of 2) and 1 was refuted."
     )
 
 
 @pytest.mark.parametrize(("value", "held", "refuted"), [(HELD, 2, 0), (REFUTED, 1, 1)])
 def test_a_changed_verdict_changes_the_sentence(value: float, held: int, refuted: int) -> None:
     core = sentences(finding("cosine.match", "toy_a", HELD), finding("naive.fails", "toy_a", value))
-    assert f"{held} held and {refuted} w" in core[0]
+    assert core[0].startswith(
+        f"Of the paper's core claims {held} of 2 held at toy_a and {refuted} w"
+    )
 
 
 def test_a_claim_whose_control_fails_is_counted_as_proving_nothing() -> None:
     found = finding("cosine.match", "toy_a", HELD)
     holding = sentences(found, finding("cosine.noise_control", "toy_a", HELD))
     failing = sentences(found, finding("cosine.noise_control", "toy_a", REFUTED))
-    assert "1 held and 0 were refuted." in holding[0]
-    assert "0 held, 0 were refuted and 1 held but proves nothing, as a control fails" in failing[0]
-    assert holding[1].endswith("at toy_a 0 of 1 controls fail.")
-    assert failing[1].endswith("at toy_a 1 of 1 controls fail (of cosine).")
+    assert "1 of 1 held at toy_a and 0 were refuted." in holding[0]
+    assert "0 of 1 held at toy_a, 0 were refuted and 1 met its bar but proves nothing" in failing[0]
+    assert holding[1].endswith("0 of 1 fail at toy_a.")
+    assert failing[1].endswith("1 of 1 fail at toy_a.")
 
 
 def test_bars_that_the_paper_reports_as_missed_are_told_apart() -> None:
     core = sentences(
         finding("bars.missed", "toy_a", REFUTED), finding("naive.fails", "toy_a", REFUTED)
     )[0]
-    assert "2 were refuted (1 of which the paper itself reports as missed)" in core
-    assert "missed" not in sentences(finding("bars.missed", "toy_a", HELD))[0]
+    assert "2 were refuted (1 as the paper itself reports)" in core
+    assert "itself" not in sentences(finding("bars.missed", "toy_a", HELD))[0]
 
 
 def test_what_did_not_run_is_named_and_nothing_is_said_of_it() -> None:
@@ -73,7 +74,7 @@ def test_what_did_not_run_is_named_and_nothing_is_said_of_it() -> None:
         not_run("naive.fails", "neox"),
     )
     assert core.endswith("; 2 came to no verdict (neox), and nothing is said of them.")
-    assert "at neox" not in core
+    assert "1 of 1 held at toy_a" in core
     assert controls == "No control was judged, so no claim that held is known to mean anything."
     assert title == "The claim of the title was not judged."
 
@@ -112,11 +113,15 @@ def universal(scale: str, value: float, two_starts: float, haar: float = 0.01) -
 def test_the_title_is_judged_by_scale_with_its_ceiling() -> None:
     title = sentences(universal("toy_a", 0.1, 0.2), universal("toy_b", 0.6, 0.7))[2]
     assert title == (
-        "The claim of the title (features are so): refuted at toy_a (0.1 at 0-1, bar ≥ 0.5), where "
-        "two dictionaries of one and the same model share 20% to 30%, so that at 2 of 2 sites "
-        "the bar lay above it; held at toy_b (0.6 at 0-1, bar ≥ 0.5), where two dictionaries of "
-        "one and the same model share 70% to 80%, so that the bar lay within it."
+        "The claim of the title, that features are so, is held at toy_b (0.6, bar ≥ 0.5) and "
+        "refuted at toy_a (0.1, bar ≥ 0.5), where two dictionaries of one and the same model share "
+        "20% to 80%, so that at 2 of 4 sites the bar lay above it."
     )
+
+
+def test_scales_of_one_verdict_are_told_together() -> None:
+    title = sentences(universal("toy_a", 0.1, 0.2), universal("toy_b", 0.2, 0.2))[2]
+    assert "is refuted at toy_a and toy_b (0.1 to 0.2, bar ≥ 0.5), where" in title
 
 
 def test_a_ceiling_is_what_remains_above_chance() -> None:
@@ -132,21 +137,18 @@ def test_dictionaries_that_are_not_as_registered_are_named() -> None:
     found = universal("toy_a", 0.1, 0.2)
     short = replace(found, beside={**found.beside, **quality})
     assert sentences(short)[2].endswith(
-        "at 2 of 2 sites the bar lay above it, with dictionaries that at 1 of 2 sites are not as "
-        "registered (self EV 0.9 or more): EV 0.71 to 0.9, L0 5.04 to 12."
+        "at 2 of 2 sites the bar lay above it (at toy_a the dictionaries of 1 of 2 sites are not "
+        "as registered: EV 0.71 to 0.9, L0 5.04 to 12)."
     )
     dense = replace(short, beside={**short.beside, "least_l0": 4.0, "largest_l0": 10.0})
-    assert sentences(dense)[2].endswith(
-        "at 2 of 2 sites are not as registered (self EV 0.9 or more, L0 4 to 10): EV 0.71 to 0.9, "
-        "L0 5.04 to 12."
-    )
+    assert "(at toy_a the dictionaries of 2 of 2 sites are not as" in sentences(dense)[2]
     met = replace(found, beside={**found.beside, **quality, "ev_mid": 0.95})
     assert sentences(met) == sentences(found)
 
 
 def test_a_title_without_a_ceiling() -> None:
     title = sentences(finding("cosine.universal", "toy_a", HELD))[2]
-    assert title.endswith("held at toy_a (0.75 at 0-1, bar ≥ 0.5).")
+    assert title.endswith("is held at toy_a (0.75, bar ≥ 0.5).")
 
 
 def test_a_crash_is_no_verdict() -> None:
@@ -161,7 +163,36 @@ def test_figures_of_the_paper_are_named_as_such() -> None:
         finding("haar.table_control", "paper", REFUTED, registration=registration),
         registration=registration,
     )[1]
-    assert controls.endswith("on the paper's own figures 1 of 1 controls fail (of haar).")
+    assert controls.endswith("1 of 1 fail on the paper's own figures.")
+
+
+STRICT = replace(
+    REGISTRATION,
+    claims=(*REGISTRATION.claims, claim("cosine.strict", "sharp"), claim("naive.strict", "sharp")),
+)
+
+
+def test_stricter_forms_are_named_beside_core_claims_that_met_their_bar() -> None:
+    found = concluded(
+        finding("cosine.match", "toy_a", HELD),
+        finding("cosine.match", "toy_b", REFUTED),
+        finding("naive.fails", "toy_a", HELD),
+        *(finding("cosine.strict", s, REFUTED, registration=STRICT) for s in ("toy_a", "toy_b")),
+        finding("naive.strict", "toy_a", HELD, registration=STRICT),
+        registration=STRICT,
+    )
+    assert stricter_beside(found, STRICT) == (
+        Beside("cosine", "toy_a", ("cosine.match",), ("cosine.strict",)),
+    ), "not where the core claim was refuted, nor where the stricter form held"
+    assert answer(found, STRICT)[:3] == three_sentences(found, STRICT)
+    assert answer(found, STRICT)[3:] == (
+        "Beside a core claim that met its bar, 1 stricter form was refuted in the same family: "
+        "cosine.strict (toy_a).",
+    )
+
+
+def test_nothing_is_said_beside_where_no_stricter_form_was_refuted() -> None:
+    assert len(answer(concluded(finding("cosine.match", "toy_a", HELD)), REGISTRATION)) == 3
 
 
 def test_other_bars_are_said_first() -> None:

@@ -14,8 +14,9 @@ import torch
 from matplotlib.axes import Axes
 
 from polyrot.haar.orthogonal import sample_haar
-from polyrot.report import figures
-from polyrot.report.figures import effects, power, reconstruction, style
+from polyrot.judge.verdicts import Verdict
+from polyrot.report import figures, states
+from polyrot.report.figures import effects, glance, power, reconstruction, style
 from polyrot.report.figures.effects import Effects
 from polyrot.report.figures.firing import FiringBySite
 from polyrot.report.figures.frontier import DictionaryOnB
@@ -24,6 +25,7 @@ from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.figures.rotation import RotationSpectrum
 from polyrot.report.figures.steering import DoseCurves
 from polyrot.report.figures.stitching import StitchedLoss
+from polyrot.report.figures.values import table
 from polyrot.runtime.seeding import numpy_generator
 from tests_unit.report import planted_figures as planted
 from tests_unit.report.planted_record import HELD, REFUTED, finding, not_run, record_of
@@ -155,6 +157,11 @@ def test_explained_variances_are_those_of_the_transfer() -> None:
         line for line in reconstruction.draw(value).axes[0].lines if line.get_label() == "rotated"
     )
     assert np.allclose(line.get_ydata(), curves["rotated"].mean(0))
+    n = len(value.sites)
+    assert value.words().description.startswith(
+        "The sibling is reconstructed better than by its mean through R at "
+        f"{n} of {n} sites, as it is at 0 of {n} sites. "
+    )
 
 
 def test_the_papers_own_scores_are_hollow_marks_of_the_setting_that_favours_it() -> None:
@@ -262,6 +269,36 @@ def test_arms_are_shares_of_the_anchors_effect_with_their_interval() -> None:
     drawn = figures.KINDS["steering_arms"].draw(value)
     ticks = [tick.get_text() for tick in drawn.axes[0].get_yticklabels()]
     assert ticks[:2] == ["sibling's own direction", "through R"]
+
+
+@pytest.mark.parametrize(
+    ("distances", "said"),
+    [
+        ([[1.0, 1.0]], "Every R lies below the band: closer to the identity than Haar."),
+        ([[4.0, 4.0]], "Every R lies within the band, as far from I as a Haar draw."),
+        (
+            [[1.0, 4.0], [4.0, 9.0]],
+            "1 of 4 R lie below the band: closer to the identity than Haar; 2 of 4 R lie within "
+            "the band, as far from I as a Haar draw; 1 of 4 R lie above the band: farther from the "
+            "identity than Haar.",
+        ),
+    ],
+)
+def test_a_caption_says_where_the_distances_lie(distances: list[list[float]], said: str) -> None:
+    value = replace(planted.rotation(), width=8, distances=table(distances))  # sqrt(2d) = 4
+    assert value.words().description.startswith(said)
+
+
+def test_a_state_has_one_symbol() -> None:
+    """In the figure's outlines and strokes, the page's own, and no two states alike."""
+    assert all(
+        look is states.SYMBOLS[Verdict(name)]
+        for name, look in glance.LOOKS.items()
+        if name != "not known"
+    )
+    shapes = [(symbol.outlines, symbol.strokes) for symbol in states.SYMBOLS.values()]
+    assert len(set(shapes)) == len(shapes) == len(Verdict)
+    assert all(states.name(verdict) in states.symbols() for verdict in Verdict)
 
 
 def test_stitched_losses_are_those_that_were_measured() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,8 +22,10 @@ from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.gathered import CohortFacts
 from polyrot.report.html import render, write_page
 from polyrot.report.record import write_record
+from polyrot.report.sources import Source
 from polyrot.report.strip import WIDTH, strip
 from tests_unit.report import planted_figures as planted
+from tests_unit.report.page import Page, contrast, palettes
 from tests_unit.report.planted_record import (
     HELD,
     REFUTED,
@@ -33,7 +35,6 @@ from tests_unit.report.planted_record import (
     record_of,
 )
 
-VOID = {"meta", "input", "br", "link", "img"}
 VALUES = [
     {"label": label, "value": value, "interval": None, "ceiling": None}
     for label, value in (("a", 0.9), ("b", 0.6))
@@ -47,42 +48,15 @@ FINDINGS = (
 )
 
 
-class Page(HTMLParser):
-    """Elements with attributes and text of a page; `balanced` if every one of them is closed."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text: list[str] = []
-        self.balanced = True
-        self.feed(text)
-        self.balanced &= not self.open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-    def handle_endtag(self, tag: str) -> None:
-        self.balanced &= bool(self.open) and self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.text.append(data)
-
-    def all(self, tag: str, **wanted: str) -> list[dict[str, str | None]]:
-        return [a for t, a in self.elements if t == tag and wanted.items() <= a.items()]
-
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
+TESTS = {
+    "cosine.match": Source(
+        "claims/test_cosine.py", "test_match", 7, "def test_match(a):\n    a < 1"
+    ),
+}
 
 
 def page_of(record: dict[str, Any], failures: tuple[str, ...] = ()) -> Page:
-    return Page(render(record, [], [], failures))
+    return Page(render(record, [], [], failures, TESTS))
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +71,7 @@ def test_the_page_is_well_formed(page: Page) -> None:
     for _, attributes in page.elements:
         for key in ("aria-labelledby", "href"):
             target = attributes.get(key) or ""
-            if key == "aria-labelledby" or target.startswith("#"):
+            if target and (key == "aria-labelledby" or target.startswith("#")):
                 assert set(target.lstrip("#").split()) <= set(ids), f"{key} {target}"
 
 
@@ -123,7 +97,7 @@ def test_every_claim_has_its_row(page: Page) -> None:
     ], "by family, what did not run after what did"
     words = page.words()
     for text in (
-        "0.75 worst of 2: 0-1",
+        "0.75 worst of 2: seeds 0 → 1",
         "≥ 0.5",
         "control fails",
         "control holds",
@@ -135,12 +109,77 @@ def test_every_claim_has_its_row(page: Page) -> None:
         assert text in words
 
 
+def test_headings_are_in_order_and_controls_have_labels(page: Page) -> None:
+    levels = [int(t[1]) for t, _ in page.elements if re.fullmatch("h[1-6]", t)]
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    for tag in ("input", "select"):  # inside of their labels
+        within = [t for t, _ in page.elements if t in ("label", tag)]
+        assert all(within[i - 1] == "label" for i, t in enumerate(within) if t == tag)
+
+
+def test_the_answer_comes_first(page: Page) -> None:
+    record = record_of(*FINDINGS)
+    words = page.words()
+    places = [words.index(" ".join(text.split())) for text in record["conclusion"]]
+    assert places == sorted(places)
+    assert places[-1] < words.index("2 core claims")
+    assert words.index("2 core claims") < words.index("Claims of cosine")
+
+
+def test_the_grid_leads_to_every_row(page: Page) -> None:
+    rows = [a["id"] for a in page.all("tr") if "data-verdict" in a]
+    assert rows[0] == "cosine.match.toy_a"
+    text = page.words()
+    assert "not diagnostic: cosine.match at toy_a" in text
+    assert "not run: cosine.match at neox" in text
+    cells = {a["href"] for a in page.all("a") if "title" in a}
+    assert cells == {f"#{row}" for row in rows}, "each claim at each scale, once"
+
+
+def test_a_row_leads_to_its_test_its_registration_and_its_command(page: Page) -> None:
+    links = [str(a["href"]) for a in page.all("a")]
+    assert links.count("#cosine.match.toy_a") == 2, "the grid's, and the row's own"
+    for target in ("#entry-cosine.match", "#test-cosine.match"):
+        assert links.count(target) == 2, "from either scale"
+    assert page.all("dl", id="entry-naive.fails"), "registered, if its test is not known"
+    assert "#test-naive.fails" not in links
+    words = page.words()
+    assert "pytest 'claims/test_cosine.py::test_match[toy_a]' --scale toy_a" in words
+    assert "claims/test_cosine.py , line 7 def test_match(a): a < 1" in words
+    for text in ("from post, section 1", "status core claim", "scales in this run toy_a, neox"):
+        assert text in words
+
+
+def test_a_row_says_what_the_filter_asks(page: Page) -> None:
+    row = page.all("tr", id="naive.shift_control.toy_a")[0]
+    wanted = {"verdict": "held", "status": "control", "scale": "toy_a", "family": "naive"}
+    assert {name: row[f"data-{name}"] for name in wanted} == wanted
+    assert {a["name"] for a in page.all("input")} == {*wanted, "q"}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark", "print"])
+def test_colours_can_be_told_from_their_ground(scheme: str) -> None:
+    colours = palettes()[scheme]
+    for ground in ("--paper", "--card"):
+        for text in ("--ink", "--muted", "--link"):
+            assert contrast(colours[text], colours[ground]) >= 4.5, f"{text} on {ground}"
+        for shape in ("--held", "--refuted", "--empty", "--blue"):
+            assert contrast(colours[shape], colours[ground]) >= 3, f"{shape} on {ground}"
+    for shape in ("--held", "--refuted", "--empty"):
+        assert contrast(colours["--on"], colours[shape]) >= 3, f"the stroke on {shape}"
+    assert contrast("#000", "#fff") == pytest.approx(21)
+
+
 def test_tables_speak_to_a_screen_reader(page: Page) -> None:
-    """Roles are spelt out, since a phone's style takes the table's own away."""
+    """Roles are spelt out, since a narrow window's style takes the table's own away."""
     tables = page.all("table")
-    assert len(tables) == len(page.all("caption")) == len(page.all("table", role="table"))
-    assert all(a.get("scope") in ("row", "col") and a.get("role") for a in page.all("th"))
-    assert all(a.get("role") == "cell" and a.get("data-label") for a in page.all("td"))
+    grids = page.all("table", **{"class": "grid"})
+    assert len(tables) == len(page.all("caption"))
+    assert len(tables) == len(page.all("table", role="table")) + len(grids)
+    assert all(a.get("scope") in ("row", "col") for a in page.all("th"))
+    cells = [a for a in page.all("td") if a]  # those of a grid have no attributes
+    assert all(a.get("role") == "cell" and a.get("data-label") for a in cells)
     assert page.all("p", id="shown")[0]["aria-live"] == "polite"
     assert page.all("html")[0]["lang"] == "en"
 
@@ -154,8 +193,14 @@ def test_a_verdict_is_told_by_word_and_shape(page: Page) -> None:
 def test_the_filter_needs_its_script_and_the_table_does_not(page: Page) -> None:
     assert "hidden" in page.all("form", id="filter")[0]
     assert not [a for a in page.all("tr") if "hidden" in a]
-    boxes = {a["value"] for a in page.all("input", type="checkbox")}
-    assert boxes == {"held", "refuted", "not diagnostic", "not run", "toy_a", "neox"}
+    boxes = [(a["name"], a["value"]) for a in page.all("input", type="checkbox")]
+    assert boxes == [
+        *(("verdict", v) for v in ("held", "refuted", "not diagnostic", "not run")),
+        *(("status", v) for v in ("core", "control")),
+        *(("scale", v) for v in ("toy_a", "neox")),
+        *(("family", v) for v in ("cosine", "naive")),
+    ]
+    assert not [a for a in page.all("input") if "checked" in a], "nothing asked shows all"
 
 
 def test_data_stays_text() -> None:
@@ -236,6 +281,11 @@ def test_a_strip_shows_values_bar_and_worst() -> None:
     assert region is not None
     assert float(region[1]) == middle
     assert float(region[1]) + float(region[2]) == pytest.approx(WIDTH, abs=0.1)
+    numbers = re.findall(r'<text class="(\w+)" x="([\d.]+)" y="\d+">([^<]+)<', svg)
+    assert [(kind, text) for kind, _, text in numbers] == [
+        ("bar", "0.5"), ("end", "0.25"), ("end", "0.75")
+    ]  # fmt: skip
+    assert float(numbers[0][1]) == middle, "under its line"
     assert "of 3 values 0.25 decides, all from 0.25 to 0.75, bar ≥ 0.5, its 95 % interval" in svg
 
 
@@ -267,7 +317,9 @@ def test_far_apart_values_of_one_sign_are_told_apart() -> None:
 RUN = """
 import pytest
 from polyrot.measured import Measured
+from polyrot.report.sources import Source
 from tests_unit.report import planted_figures as planted
+from tests_unit.report.page import Page, contrast, palettes
 
 claim = pytest.mark.claim
 
@@ -363,3 +415,11 @@ def test_a_junit_verdict_knows_the_controls_that_are_known(suite: Any) -> None:
     text = (suite.pytester.path / "junit.xml").read_text()
     assert text.count('name="verdict" value="not diagnostic"') == 1
     assert text.count('name="verdict" value="control fails"') == 1
+
+
+def test_numbers_on_an_axis_are_told_apart() -> None:
+    svg = strip(Bar(at_least=0.999), 0.9993, [], (0.9986, 0.9997), 1.0)
+    assert re.findall(r"<text[^>]*>([^<]+)<", svg) == ["0.999", "0.9986", "1"]
+    assert ">0</text>" in strip(Bar(at_most=0.5), 1.0, [], None, -3e-16)
+    assert "104448" in strip(Bar(equals=104448), 104448.0), "a bar in its own digits"
+    assert "logarithmic axis" in strip(Bar(at_least=1e-6), 1e-12)

@@ -64,8 +64,10 @@ def test_amendments_in_markdown() -> None:
 
 def test_amendments_on_the_page() -> None:
     text = page(record_of(MATCH, FAILS, registration=AMENDED), (), ())
-    assert "Amended 2026-11-27: over: pairs x &lt;sites&gt; (was: all). Mind a|b &lt;c&gt;." in text
-    assert "Amended 2026-11-28: bar ≥ 0.5 (was ≥ 0.4); measures: a share (was: part)." in text
+    head = "<dt>amended</dt><dd>"
+    one = "2026-11-27: over: pairs x &lt;sites&gt; (was: all). Mind a|b &lt;c&gt;."
+    assert head + one in text
+    assert f"{head}2026-11-28: bar ≥ 0.5 (was ≥ 0.4); measures: a share (was: part)." in text
     assert text.count("still judged by the measure before its amendment") == 1
 
 

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.path import Path
 
 from polyrot.judge.bar import Bar
 from polyrot.judge.verdicts import Verdict
+from polyrot.report import states
 from polyrot.report.figures import style
-from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Words
 from polyrot.report.table import CONTROL_WORDS
 
-LOOKS: Mapping[str, Look] = {
-    "held": Look(style.BLUE, "o"),
-    "refuted": Look(style.VERMILION, "X"),
-    "undecided": Look(style.ORANGE, "D"),
-    "not diagnostic": Look(style.ORANGE, "^"),
-    "out of reach": Look(style.ORANGE, "$\\uparrow$"),
-    "not known": Look(style.MUTED, "_"),
+LOOKS: Mapping[str, states.Symbol] = {
+    **{
+        verdict.value: states.SYMBOLS[verdict]
+        for verdict in (
+            Verdict.HELD,
+            Verdict.REFUTED,
+            Verdict.UNDECIDED,
+            Verdict.NOT_DIAGNOSTIC,
+            Verdict.OUT_OF_REACH,
+        )
+    },
+    "not known": states.SYMBOLS[Verdict.NOT_RUN],
 }
-"""One look for each state, the page's own, whether a claim or a control is in it."""
+"""The page's own symbol for each state, whether a claim or a control is in it."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +84,8 @@ class Glance:
         return Words(
             "Claims against their controls",
             f"The n = {len(self.lines)} claims that were judged and have a control, with figure "
-            "and bar, and every control of theirs. A circle is as the paper needs it: the claim "
-            "held, the control holds. A cross is a refuted claim or a control that fails (misses "
-            "its bar), a triangle a claim that held but so proves nothing, a diamond what the "
-            "evidence leaves open, an arrow a bar that even a perfect sibling misses.",
+            "and bar, and every control of theirs, in the symbols of the page. A row speaks for "
+            "the paper where all of it are circles.",
             f"{style.listed([f'{n} {found}' for found, n in counts.items()] or ['no claim'])}; "
             f"{len(failing)} of {len(controls)} controls fail.",
         )
@@ -127,10 +132,11 @@ def draw(value: Glance) -> Figure:
     axes.tick_params(length=0)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    for name, look in LOOKS.items():
-        words = dict.fromkeys((name, _of_control(name)))
-        axes.plot([], [], marker=look.marker, label=", ".join(words), **_paint(name))
-    style.legend_above(figure, [axes], len(LOOKS))
+    handles: dict[str, Any] = {  # a tuple is drawn one upon the other
+        ", ".join(dict.fromkeys((name, _of_control(name)))): tuple(_draw(axes, [], [], symbol))
+        for name, symbol in LOOKS.items()
+    }
+    figure.legend(list(handles.values()), list(handles), loc="outside upper left", ncols=len(LOOKS))
     style.note_n(figure, f"n = {len(value.lines)} claims, each at one scale")
     return figure
 
@@ -144,14 +150,37 @@ def _of_control(found: str) -> str:
     return CONTROL_WORDS.get(Verdict(found), found) if known else found
 
 
-def _paint(found: str) -> dict[str, Any]:
-    colour = LOOKS[found].colour
-    return {"markeredgecolor": colour, "markerfacecolor": colour, "linestyle": ""}
+def _draw(axes: Axes, x: Any, y: Any, symbol: states.Symbol) -> list[Line2D]:
+    """The symbol's shape in its colour, and its strokes on it."""
+    colour = symbol.colour[1]
+    drawn = axes.plot(
+        x, y, marker=_marker(symbol.outlines, closed=True), markersize=11, linestyle="",
+        color=colour, markeredgewidth=0,
+    )  # fmt: skip
+    if symbol.strokes:
+        drawn += axes.plot(
+            x, y, marker=_marker(symbol.strokes, closed=False), markersize=11, linestyle="",
+            markeredgecolor=style.PAPER, markerfacecolor="none", markeredgewidth=1.2,
+        )  # fmt: skip
+    return drawn
+
+
+def _marker(lines: Sequence[states.Points], *, closed: bool) -> Path:
+    """A marker whose box is that of the symbols; without lines a circle."""
+    if not lines:
+        return Path.unit_circle()
+    paths = []
+    for points in lines:
+        ends = [*points, points[0]] if closed else points
+        middle = [(2 * x / states.SIDE - 1, 1 - 2 * y / states.SIDE) for x, y in ends]
+        paths.append(Path(middle, closed=closed))
+    # matplotlib scales a marker to its own extent: two points without a stroke keep the box
+    corners = Path([(-1, -1), (1, 1)], [Path.MOVETO, Path.MOVETO])
+    return Path.make_compound_path(*paths, corners)
 
 
 def _mark(axes: Axes, x: float, y: float, mark: Mark, words: str) -> None:
-    look = LOOKS[mark.found]
-    axes.plot(x, y, marker=look.marker, markersize=8, markeredgewidth=1.5, **_paint(mark.found))
+    _draw(axes, [x], [y], LOOKS[mark.found])
     size = 8 if len(mark.name) <= LONG else 6  # the longest would run into the next column
     axes.text(x + 0.07, y - 0.04, mark.name, va="bottom", fontsize=size)
     axes.text(

@@ -129,8 +129,20 @@ class EVBySite:
             f"Small marks are pairs (n = {len(self.pairs)}), lines their means, on {self.tokens:,} "
             "held-out tokens. Hatched: the published range. 0 is no better than predicting the "
             "mean; the axis is logarithmic in 1 − EV.",
-            "Site means, lowest to highest: " + "; ".join(means) + ".",
+            f"{self.seen()}Site means, lowest to highest: {'; '.join(means)}.",
         )
+
+    def seen(self) -> str:
+        """What R changes: at how many sites the curves through R and without it are above 0."""
+        found = {s.name: np.mean(s.values, axis=0) for s in self.series}
+        said = [
+            f"{words} at {int((found[name] > 0).sum())} of {len(self.sites)} sites"
+            for name, words in (("rotated", "through R"), ("naive", "as it is"))
+            if name in found
+        ]
+        if not said:
+            return ""
+        return f"The sibling is reconstructed better than by its mean {', '.join(said)}. "
 
 
 @style.styled

@@ -83,10 +83,35 @@ class RotationSpectrum:
             f"the published range. Right: {n:,} eigenphases of {first.matrices} matrices, each "
             "conjugate pair once, over the exact Haar density of those matrices (filled). "
             "Rotations fitted on shuffled tokens, which relate nothing, are drawn beside.",
-            f"Distances {low:.4g} to {high:.4g}, shuffled {np.min(self.shuffled):.4g} to "
-            f"{np.max(self.shuffled):.4g}, Haar {(2 * self.width) ** 0.5:.4g}. "
+            f"{self.seen()} Distances {low:.4g} to {high:.4g}, shuffled "
+            f"{np.min(self.shuffled):.4g} to {np.max(self.shuffled):.4g}, "
+            f"Haar {(2 * self.width) ** 0.5:.4g}. "
             f"{first.reflections} of {first.matrices} determinants are −1.",
         )
+
+    def seen(self) -> str:
+        """Where the distances lie by the band of Haar draws, and what that means."""
+        low, high = haar_band(self.width)
+        found = np.ravel(self.distances)
+        below, above = int((found < low).sum()), int((found > high).sum())
+        said = [
+            f"{'every R lies' if n == len(found) else f'{n} of {len(found)} R lie'} {where}"
+            for n, where in (
+                (below, "below the band: closer to the identity than Haar"),
+                (len(found) - below - above, "within the band, as far from I as a Haar draw"),
+                (above, "above the band: farther from the identity than Haar"),
+            )
+            if n
+        ]
+        text = "; ".join(said)
+        return f"{text[:1].upper()}{text[1:]}."
+
+
+def haar_band(d: int) -> tuple[float, float]:
+    """Between which ||R - I||_F of 99 % of Haar draws at dimension `d` lie: tr R is N(0, 1) to far
+    below drawing precision, and ||R - I||^2 = 2d - 2 tr R."""
+    z = float(stats.norm.ppf(0.995))
+    return (2 * d - 2 * z) ** 0.5, (2 * d + 2 * z) ** 0.5
 
 
 def _phases(name: str, stack: FloatArray) -> Phases:
@@ -120,14 +145,7 @@ def draw(value: RotationSpectrum) -> Figure:
 
 def _distances(axes: Axes, value: RotationSpectrum) -> None:
     d = value.width
-    # tr R of a Haar matrix is N(0, 1) to far below drawing precision, ||R - I||^2 = 2d - 2 tr R
-    z = stats.norm.ppf(0.995)
-    axes.axhspan(
-        (2 * d - 2 * z) ** 0.5,
-        (2 * d + 2 * z) ** 0.5,
-        color=style.FAINT,
-        label="99 % of Haar draws",
-    )
+    axes.axhspan(*haar_band(d), color=style.FAINT, label="99 % of Haar draws")
     axes.axhline((2 * d) ** 0.5, color=style.INK, linestyle="--", linewidth=1, label="√(2d)")
     known = published(value.scale)
     if known.distance is not None:

@@ -113,7 +113,10 @@ class StitchedLoss:
             "no pairing of tokens (diamonds, crosses, stars) near 0 or below; what lies below "
             f"{FLOOR:g} is drawn there. Small marks are pairs, lines their means, bars 95 % "
             f"intervals ({self.sample}); {self.tokens:,} held-out tokens.",
-            "Site means, lowest to highest: " + "; ".join(said) + ".",
+            f"Through R the mean lies above {BAR} at {int((means['rotated'] > BAR).sum())} of "
+            f"{len(self.sites)} sites, through an affine map at "
+            f"{int((means['affine'] > BAR).sum())}. Site means, lowest to highest: "
+            f"{'; '.join(said)}.",
         )
 
 

@@ -23,6 +23,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from polyrot.report import states
+from polyrot.report.said import listed as listed
 from polyrot.runtime.files import write_atomically
 
 BLUE, ORANGE, GREEN, VERMILION = "#0072b2", "#e69f00", "#009e73", "#d55e00"
@@ -30,7 +32,14 @@ SKY, PURPLE = "#56b4e9", "#cc79a7"
 INK, MUTED, FAINT, PAPER = "#1b1f23", "#6a737c", "#d3d8dd", "#fefefe"
 """Text and axes; what is secondary; grids and bands; the ground."""
 CHARACTERS_PER_INCH = 14  # of a note
-THEME = {BLUE: "--blue", INK: "--ink", MUTED: "--muted", FAINT: "--faint", PAPER: "--paper"}
+THEME = {
+    BLUE: "--blue",
+    INK: "--ink",
+    MUTED: "--muted",
+    FAINT: "--faint",
+    PAPER: "--paper",
+    **{value: name for name, value in (states.HELD, states.REFUTED, states.OPEN)},
+}
 
 STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
@@ -171,8 +180,3 @@ def inline_svg(svg: str, name: str, title: str, description: str) -> str:
         f'<title id="{name}-title">{escape(title)}</title>'
         f'<desc id="{name}-desc">{escape(description)}</desc>{inner}'
     )
-
-
-def listed(parts: Sequence[str]) -> str:
-    """ "a", "a and b", "a, b and c"."""
-    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
