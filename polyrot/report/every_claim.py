@@ -9,13 +9,12 @@ from polyrot.judge.registration import Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude, place, show_interval
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.markdown import escaped, row
+from polyrot.report.said import STATUS_WORDS, section_words
 from polyrot.report.table import (
     BEFORE,
     EXPLAINED,
-    STATUS_WORDS,
     before_mark,
     control_words,
-    sections,
     sentences,
     words,
 )
@@ -93,7 +92,7 @@ def _claim(
         "",
         f"> {escaped(claim.says)}",
         "",
-        f"- {_status(claim)}; {escaped(sections([claim.section]))}; registered "
+        f"- {_status(claim)}; {escaped(section_words([claim.section]))}; registered "
         f"{claim.registered or registration.registered}",
         f"- measured: {escaped(claim.measures)}{over}",
         f"- bar: {escaped(claim.bar.describe())}",
@@ -132,7 +131,7 @@ def _claim(
 
 
 def _status(claim: Claim) -> str:
-    return STATUS_WORDS[claim.status].removesuffix("s")
+    return STATUS_WORDS[claim.status][0]
 
 
 def _linked(ids: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+
+from polyrot.judge.verdicts import place
 
 STATUS_WORDS = {
     "core": ("core claim", "core claims"),
@@ -23,8 +24,6 @@ SCALE_WORDS = {
     "pair": "the two checkpoints given with --pair",
 }
 
-_PAIR = re.compile(r"(\d+)-(\d+)")
-
 
 def label_words(label: str) -> str:
     """A label of a value, with its pairs of seeds as such.
@@ -36,14 +35,7 @@ def label_words(label: str) -> str:
     >>> label_words("seed 2"), label_words("resid_post_5 - resid_post_1")
     ('seed 2', 'resid_post_5 - resid_post_1')
     """
-    parts = label.split(" ")
-    pairs = []
-    while parts and (found := _PAIR.fullmatch(parts[0])):
-        pairs.append(f"{found[1]} → {found[2]}")
-        parts.pop(0)
-    if not pairs:
-        return label
-    return ", ".join(["seeds " + pairs[0], *pairs[1:], *([" ".join(parts)] if parts else [])])
+    return place(label).replace(" -> ", " → ")
 
 
 def why_words(why: str, label: str) -> str:
@@ -52,7 +44,10 @@ def why_words(why: str, label: str) -> str:
     >>> why_words("worst 0.9 at 0-4 (95 % 0.8 to 0.95), bar ≥ 0.99", "0-4")
     'worst 0.9 at seeds 0 → 4 (95 % 0.8 to 0.95), bar ≥ 0.99'
     """
-    return why.replace(f" at {label}", f" at {label_words(label)}") if label else why
+    if not label:
+        return why
+    said = f" at {label_words(label)}"
+    return why.replace(f" at {place(label)}", said).replace(f" at {label}", said)
 
 
 def section_words(sections: Iterable[str]) -> str:

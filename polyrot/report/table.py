@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from polyrot.judge.registration import STATUSES, Registration
 from polyrot.judge.verdicts import JUDGED, Conclusion, ControlFinding, Verdict
+from polyrot.report.said import STATUS_WORDS, section_words
 
 WIDTH = 120
 NARROWEST, WIDEST = 60, 160
@@ -40,14 +41,6 @@ LEAST_PAPER = 16
 NAME = 32
 """Columns of a claim's name in a table that has not room for the longest; a longer name has a line
 of its own, so that it can be copied whole."""
-STATUS_WORDS = {
-    "core": "core claims",
-    "sharp": "stricter forms",
-    "supporting": "supporting claims",
-    "control": "controls",
-    "prediction": "predictions",
-}
-"""One wording for each status, wherever claims are counted or listed."""
 BEFORE = "†"
 """Marks a claim that is still judged by the measure before its amendment."""
 
@@ -109,7 +102,7 @@ def render(
             for c in conclusions
             if c.finding.claim.split(".")[0] == family and c.verdict is not Verdict.NOT_WRITTEN
         ]
-        where = sections(registration.claim(c.finding.claim).section for c in members)
+        where = section_words(registration.claim(c.finding.claim).section for c in members)
         heading = wrapped(f"{family} ({where})", indent="", width=width)
         lines += [[(text, "bold")] for text in heading]
         for i, (conclusion, cells) in enumerate(zip(judged, rows, strict=True)):
@@ -150,34 +143,8 @@ def sentences(conclusions: Iterable[Conclusion], registration: Registration) -> 
                 if counts[verdict]
             ]
             of = f"of {len(members)}, by claim and scale"
-            texts.append(f"{STATUS_WORDS[status]}: {', '.join(parts)} ({of})")
+            texts.append(f"{STATUS_WORDS[status][1]}: {', '.join(parts)} ({of})")
     return texts
-
-
-def sections(given: Iterable[str]) -> str:
-    """Where a claim is made, in words; a registered `section` is of the post unless it says
-    "paper", which goes for what follows it.
-
-    >>> sections(["5", "paper 8.2, 8.4", "title, 9"])
-    'post: title, sections 5, 9; paper: sections 8.2, 8.4'
-    """
-    found: dict[str, dict[str, None]] = {"post": {}, "paper": {}}
-    for text in given:
-        of = "post"
-        for part in text.split(", "):
-            if part.startswith("paper "):
-                of, part = "paper", part.removeprefix("paper ")
-            found[of][part] = None
-    return "; ".join(f"{of}: {_numbered(list(parts))}" for of, parts in found.items() if parts)
-
-
-def _numbered(parts: Sequence[str]) -> str:
-    numbers = [part for part in parts if part[0].isdigit()]
-    numbers.sort(key=lambda number: [int(n) for n in number.split(".")])
-    others = [part for part in parts if not part[0].isdigit()]
-    if not numbers:
-        return ", ".join(others)
-    return ", ".join([*others, f"section{'' if len(numbers) == 1 else 's'} {', '.join(numbers)}"])
 
 
 def _counted(status: str, verdict: Verdict, count: int) -> str:

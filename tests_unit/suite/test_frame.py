@@ -126,7 +126,7 @@ def test_refuted_is_one_readable_line(suite: Any) -> None:
     assert_outcomes(result, passed=2, failed=2)
     result.stdout.fnmatch_lines(
         [
-            "E *f.one?toy_a? refuted: worst 0.4 at seeds 0 -> 2, mid, bar ≥ 0.5, "
+            "f.one?toy_a? refuted: worst 0.4 at seeds 0 -> 2, mid, bar ≥ 0.5, "
             "1 of 2 values miss it; paper: 0.9"
         ]
     )

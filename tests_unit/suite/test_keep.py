@@ -1,4 +1,4 @@
-"""What a claim is judged by, kept: asked for once, and anew whenever something decides otherwise."""
+"""What a claim is judged by, kept: asked for once, and anew where something decides otherwise."""
 
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import growth as growths, published_scores
+from fixtures import published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
@@ -43,8 +43,7 @@ ON_ITS_WAY = replace(
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few sequences, three seeds, and steps almost from the first on."""
     monkeypatch.setattr(cohorts, "N_SEQUENCES", {"dictionary": 64, "fit": 64, "score": 64})
-    for module in (growths, measures):
-        monkeypatch.setattr(module, "FIRST_STEP", 8)
+    monkeypatch.setattr(measures, "FIRST_STEP", 8)
     three = replace(seeds.TOYS["toy_b"], seeds=(100, 101, 102))
     monkeypatch.setitem(seeds.TOYS, "toy_b", three)
 
@@ -57,7 +56,7 @@ def workshop_of(tmp_path: Path, toy: Any) -> Workshop:
 def test_growth_is_measured_on_the_weights_that_every_seed_kept(
     tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(growths, "LEAST_STEPS", 3)
+    monkeypatch.setattr(measures, "LEAST_STEPS", 3)
     workshop = workshop_of(tmp_path, ON_ITS_WAY)
     cohort = workshop.toy_cohort("toy_b")
     found = growth_of(cohort, workshop)
@@ -72,7 +71,7 @@ def test_growth_is_measured_on_the_weights_that_every_seed_kept(
         raise AssertionError("it is kept")
 
     # The table is enough: neither weights on the way nor dictionaries are asked for again.
-    monkeypatch.setattr(growths, "measure_growth", none)
+    monkeypatch.setattr(measures, "measure_growth", none)
     again = growth_of(cohort, workshop)
     np.testing.assert_array_equal(again.pointwise_ev[2].values, found.pointwise_ev[2].values)
 

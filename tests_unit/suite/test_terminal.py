@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from polyrot.report.table import NARROWEST, WIDEST, sections
+from polyrot.report.said import section_words
+from polyrot.report.table import NARROWEST, WIDEST
 from tests_unit.conftest import registered
 
 LONG = "f." + "a_name_that_is_longer_than_a_narrow_table_has_room_for"
@@ -151,12 +152,15 @@ def test_progress_has_lines_of_its_own_without_a_terminal(suite: Any) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["3"], "post: section 3"),
-        (["paper 8.2"], "paper: section 8.2"),
-        (["paper 8.10, 8.4", "TL;DR", "10"], "post: TL;DR, section 10; paper: sections 8.4, 8.10"),
-        (["paper 8.8, related work"], "paper: related work, section 8.8"),
-        (["methods"], "post: methods"),
+        (["3"], "post, section 3"),
+        (["paper 8.2"], "paper, section 8.2"),
+        (
+            ["paper 8.10, 8.4", "TL;DR", "10"],
+            "post, TL;DR and section 10; paper, sections 8.10 and 8.4",
+        ),
+        (["paper 8.8, related work"], "paper, section 8.8 and related work"),
+        (["methods"], "post, methods"),
     ],
 )
 def test_a_section_says_of_which_text_it_is(given: list[str], said: str) -> None:
-    assert sections(given) == said
+    assert section_words(given) == said
