@@ -65,16 +65,17 @@ def _plain(value: Any, where: str, tensors: dict[str, Any]) -> JSON:
     raise TypeError(f"{where} is a {type(value).__name__}, which no artifact can hold")
 
 
-def _mapping(named: Mapping[Any, Any], where: str, tensors: dict[str, Any]) -> dict[str, JSON]:
+def _mapping(named: Mapping[Any, Any], where: str, tensors: dict[str, Any]) -> list[JSON]:
+    """Pairs, as the keys of an object would come back in another order."""
     for key in named:
         if not isinstance(key, str):
             raise TypeError(f"{where} has the key {key!r}; keys are text")
-    return {key: _plain(value, f"{where}.{key}", tensors) for key, value in named.items()}
+    return [[key, _plain(value, f"{where}.{key}", tensors)] for key, value in named.items()]
 
 
 def _value(plain: Any, tensors: Mapping[str, Any], known: Mapping[str, type]) -> Any:
-    def each(items: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: _value(item, tensors, known) for key, item in items.items()}
+    def each(items: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        return {key: _value(item, tensors, known) for key, item in items}
 
     if "array" in plain:
         return tensors[plain["array"]].numpy()

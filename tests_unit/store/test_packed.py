@@ -35,7 +35,9 @@ class Outer:
 
 def outer() -> Outer:
     values = np.array([[0.1, math.nan], [np.pi, -math.inf]])
-    return Outer(values, np.arange(3), {"a": Inner("x", (Pair(0.1, 0.3), None))}, [1, 2])
+    return Outer(
+        values, np.arange(3), {"b": Inner("y", ()), "a": Inner("x", (Pair(0.1, 0.3), None))}, [1, 2]
+    )
 
 
 def test_a_value_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
@@ -53,6 +55,7 @@ def test_a_value_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
         assert found.inner == outer().inner
         assert isinstance(found.inner["a"].ends[0], Pair)
         assert (found.steps, found.missing) == ([1, 2], None)
+        assert list(found.inner) == ["b", "a"]
     assert built == [1]
 
 
@@ -63,7 +66,9 @@ def test_a_value_comes_back_from_disk_as_it_was(tmp_path: Path) -> None:
     max_leaves=12,
 ))  # fmt: skip
 def test_plain_values_come_back_as_they_were(value: object) -> None:
-    assert unpacked(packed(value)) == value
+    back = unpacked(packed(value))
+    assert back == value
+    assert repr(back) == repr(value)  # in the same order
 
 
 def test_nothing_is_made_that_was_not_asked_for() -> None:
