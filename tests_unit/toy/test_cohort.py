@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from polyrot.cohorts.cohort import SPLITS, error_over_sequences, pair_labels
+from polyrot.cohorts.cohort import error_over_sequences, pair_labels
 from polyrot.measured import interval_about
 from polyrot.runtime.seeding import torch_generator
-from polyrot.toy import cohort as cohorts
 from polyrot.toy import task, transformer
 from polyrot.toy.cohort import DATA_SEED, ToyCohort
+from tests_unit.toy.few_sequences import few_sequences
 
 
 def cohort_of(params, seeds, **more):
@@ -18,10 +18,7 @@ def cohort_of(params, seeds, **more):
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_sequences():
-    """Of every split and distribution, 100."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohorts, "N_SEQUENCES", dict.fromkeys(SPLITS, 100))
-        patch.setattr(cohorts, "AGREEMENT_SEQUENCES", 100)
+    with few_sequences():
         yield
 
 

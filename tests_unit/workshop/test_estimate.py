@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,6 @@ from polyrot.dictionaries import training as dictionary_training
 from polyrot.language import neox
 from polyrot.language import training as language_training
 from polyrot.store import Artifact, Runtime, Store
-from polyrot.toy import cohort as toy_cohorts
 from polyrot.toy import seeds, training
 from polyrot.toy import training as toy_training
 from polyrot.toy.cohort import ToyCohort
@@ -27,19 +27,19 @@ from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step
 from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
+from tests_unit.toy.few_sequences import few_sequences
 
-TINY = replace(
-    PROFILES["tiny"], toy=replace(PROFILES["tiny"].toy, batch=4, evaluation_sequences=1)
-)
+TINY = replace(PROFILES["tiny"], toy=replace(PROFILES["tiny"].toy, batch=4, evaluation_sequences=1))
 """As long, of smaller batches: what is counted are steps, models and dictionaries."""
 PLANNED = {**PROFILES, "tiny": TINY}
 
 
 @pytest.fixture(autouse=True)
-def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Every step takes a second, so that all figures are known; and few sequences are run."""
     monkeypatch.setattr(estimate, "seconds_a_step", lambda step, device="cpu": 1.0)
-    monkeypatch.setattr(toy_cohorts, "N_SEQUENCES", {"dictionary": 64, "fit": 64, "score": 64})
+    with few_sequences():
+        yield
 
 
 def workshop(root: Path, profile: str = "tiny", **more: object) -> tuple[Workshop, list[str]]:

@@ -28,7 +28,7 @@ from polyrot.runtime.seeding import torch_generator
 
 D = 64  # bars of the toy's ||R - I||_F are in units of this width
 SITES = ("resid_pre_0", "resid_mid_0", "resid_post_0")
-TOKENS: dict[str, int] = {"dictionary": 1024, "fit": 3000, "score": 1000}
+TOKENS: dict[str, int] = {"dictionary": 1024, "fit": 6000, "score": 2000}
 SEQUENCE = 20  # tokens
 OVERSHOOT = 0.5
 ACTIVE = 0.25
