@@ -79,6 +79,7 @@ def test_first_steps_of_a_shipped_seed(workshop):
     assert gap(0) < 0.01 < gap(99)
 
 
+@pytest.mark.slow  # at full size
 def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
     group = groups.anchor(cohort, PROFILE.dictionaries)
     shipped = workshop.runtime.store.get_or_build(
