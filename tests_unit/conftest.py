@@ -1,4 +1,4 @@
-"""A small suite of claims for the tests of the verdict plugin."""
+"""How the unit tests are run, and a small suite of claims for the tests of the verdict plugin."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import textwrap
 from typing import Any
 
 import pytest
+
+from tests_unit.whole_run import (  # noqa: F401  # hooks of pytest
+    pytest_cmdline_main,
+    pytest_collection_modifyitems,
+    pytest_report_header,
+)
 
 # The plugin under test is the suite's own, without the fixtures that come with it.
 CONFTEST = 'pytest_plugins = ["fixtures.options", "fixtures.workers", "fixtures.suite"]'

@@ -71,15 +71,17 @@ def _polish(stack: FloatArray, tolerance: float) -> None:
                 f"{singular[0]:.6g} instead of 1 (d = {d}). If it is a linear map, test its polar "
                 "factor U V^T"
             )
-        for _ in range(2):
-            if _deviation(m) <= _POLISH_ABOVE * np.sqrt(d):
+        for step in range(2):
+            if step:
+                deviation = _deviation(m)
+            if deviation <= _POLISH_ABOVE * np.sqrt(d):
                 break
             m[...] = m @ (1.5 * np.eye(d) - 0.5 * (m.T @ m))
 
 
 def _deviation(m: FloatArray) -> float:
     gram = m.T @ m
-    gram[np.diag_indices_from(gram)] -= 1.0
+    gram.flat[:: len(gram) + 1] -= 1.0  # its diagonal
     return float(np.abs(gram).max())
 
 

@@ -12,13 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import eigvalsh_tridiagonal, svdvals
+from scipy.linalg import svdvals
+from scipy.linalg.lapack import dsterf
 
 from polyrot.haar.orthogonal import FloatArray, as_orthogonal, determinant_sign
 from polyrot.runtime.threads import blas_for
 
 #: Closer to 0 or pi than this, arccos of a cosine loses digits (error 1e-16 / theta): see `_refine`
 _NEAR_ENDS = 1e-3
+#: Tridiagonal models drawn at once: a few MiB at a width of 512.
+_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -186,11 +189,24 @@ def sample_angles(coset: Coset, n: int, rng: np.random.Generator) -> FloatArray:
     s = np.where(even, (2 * size - k - 2) / 2 + a + 1, (2 * size - k - 3) / 2 + a + b + 2)
     t = np.where(even, (2 * size - k - 2) / 2 + b + 1, (2 * size - k - 1) / 2)
     draws = np.empty((n, size))
-    for i in range(n):
-        # alpha[j + 2] is Verblunsky coefficient j; the last and the one before the first are -1
-        alpha = np.concatenate([[0.0, -1.0], 1.0 - 2.0 * rng.beta(s, t), [-1.0]])
-        here, back, back2 = alpha[2:-1:2], alpha[1:-2:2], alpha[0:-3:2]
+    for first in range(0, n, _AT_ONCE):
+        count = min(_AT_ONCE, n - first)
+        # alpha[:, j + 2] is Verblunsky coefficient j; the last and the one before the first are -1
+        alpha = np.full((count, 2 * size + 2), -1.0)
+        alpha[:, 0], alpha[:, 2:-1] = 0.0, 1.0 - 2.0 * rng.beta(s, t, (count, len(k)))
+        here, back, back2 = alpha[:, 2:-1:2], alpha[:, 1:-2:2], alpha[:, 0:-3:2]
         diagonal = (1 - back) * here - (1 + back) * back2
-        off = np.sqrt((1 - back[:-1]) * (1 - here[:-1] ** 2) * (1 + back[1:]))
-        draws[i] = eigvalsh_tridiagonal(diagonal, off, lapack_driver="sterf")
+        off = np.sqrt((1 - back[:, :-1]) * (1 - here[:, :-1] ** 2) * (1 + back[:, 1:]))
+        draws[first : first + count] = _tridiagonal_eigenvalues(diagonal, off)
     return np.arccos(np.clip(draws[:, ::-1] / 2, -1.0, 1.0))
+
+
+def _tridiagonal_eigenvalues(diagonal: FloatArray, off: FloatArray) -> FloatArray:
+    """Ascending, of each symmetric tridiagonal matrix: diagonals ``[n, size]`` and those beside
+    them ``[n, size - 1]``. As SciPy's `eigvalsh_tridiagonal`, whose checks cost more than these."""
+    if off.shape[1] == 0:
+        return diagonal
+    found = [dsterf(here, beside) for here, beside in zip(diagonal, off, strict=True)]
+    if any(failed for _, failed in found):
+        raise RuntimeError("LAPACK found no eigenvalues of a tridiagonal matrix")
+    return np.stack([values for values, _ in found])

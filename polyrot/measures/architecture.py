@@ -138,7 +138,7 @@ def kept_extrapolation(
     """`measure_extrapolation` through the store. made_by: fingerprint of the training."""
 
     def build(_: object) -> Artifact:
-        measured = measure_extrapolation(params, lengths)
+        measured = measure_extrapolation(params, lengths, SEQUENCES)
         return Artifact({name: getattr(measured, name) for name in names}, {})
 
     names = [f.name for f in fields(Extrapolation) if f.name != "departures"]

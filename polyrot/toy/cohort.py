@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -40,7 +41,13 @@ N_POPULATION = 2048  # sequences of the dictionary split that directions are tak
 
 def split_tokens(device: torch.device | str = "cpu") -> dict[Split, Tensor]:
     """Token batches [sequences, 64] of the three splits, no sequence in two of them."""
-    wanted = sum(N_SEQUENCES.values())
+    return dict(zip(SPLITS, _drawn(str(device), *(N_SEQUENCES[s] for s in SPLITS)), strict=True))
+
+
+@lru_cache(2)
+def _drawn(device: str, *sizes: int) -> tuple[Tensor, ...]:
+    """The same for every cohort, and for nobody to write into."""
+    wanted = sum(sizes)
     generator = torch_generator(DATA_SEED, "toy activations")
     drawn = task.sequences(2 * wanted, generator, content_range=CONTENT)
     _, inverse = torch.unique(drawn, dim=0, return_inverse=True)
@@ -50,8 +57,7 @@ def split_tokens(device: torch.device | str = "cpu") -> dict[Split, Tensor]:
     )
     # Short strings recur by chance: each is kept where it was drawn first.
     distinct = drawn[first.sort().values[:wanted]]
-    sizes = [N_SEQUENCES[s] for s in SPLITS]
-    return dict(zip(SPLITS, (p.to(device) for p in distinct.split(sizes)), strict=True))
+    return tuple(part.to(device) for part in distinct.split(list(sizes)))
 
 
 SHARED_FACTS = ScaleFacts(

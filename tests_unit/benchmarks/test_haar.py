@@ -1,4 +1,7 @@
-"""Spectra and battery of 56 matrices at d = 512, beside the general eigensolver."""
+"""Spectra and battery of 56 matrices at d = 512, beside the general eigensolver.
+
+Without pytest-benchmark's `--benchmark-enable` or `--benchmark-only` two matrices are taken.
+"""
 
 import os
 import subprocess
@@ -17,8 +20,9 @@ DRAWS = 100
 
 
 @pytest.fixture(scope="module")
-def rotations():
-    return sample_haar(D, MATRICES, np.random.default_rng(61))
+def rotations(pytestconfig):
+    timed = any(pytestconfig.getoption(f"benchmark_{name}") for name in ("enable", "only"))
+    return sample_haar(D, MATRICES if timed else 2, np.random.default_rng(61))
 
 
 @pytest.fixture(scope="module")

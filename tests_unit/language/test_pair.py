@@ -281,6 +281,7 @@ def test_out_of_memory_says_what_to_lower(folder: Path, monkeypatch: pytest.Monk
 # ------------------------------------------------------------------------------ pytest claims
 
 
+@pytest.mark.slow  # a run of the claims, dictionaries and all
 def test_claims_of_a_pair(folder: Path, anchors, tmp_path: Path) -> None:
     save_sae(tmp_path / "sae", anchors["resid_post_1"], "resid_post_1")
     names = [str(folder / "A"), str(folder / "R")]

@@ -162,6 +162,7 @@ def test_a_fine_tune_is_no_pair_of_independent_siblings(folder: Path) -> None:
     asked(apart, scale="toy_a")  # nothing is asked of what is trained from independent starts
 
 
+@pytest.mark.slow  # two runs of the claims
 def test_claims_of_a_rotated_copy_and_of_a_fine_tune(folder: Path, tmp_path: Path) -> None:
     def judged(other: str, *more: str) -> tuple[dict[str, Any], str]:
         options = [f"--text={folder / 'text'}", "--tokens=1024", f"--context={CONTEXT}"]

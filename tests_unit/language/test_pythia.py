@@ -263,6 +263,7 @@ def claims(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow  # a run of the claims in a process of its own
 def test_asked_for_without_weights_ends_with_one_message(tmp_path: Path) -> None:
     ran = claims("--scale=pythia", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
     assert ran.returncode == pytest.ExitCode.USAGE_ERROR

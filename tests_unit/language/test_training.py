@@ -8,11 +8,12 @@ import torch
 from polyrot.language import eight_bit, training
 from polyrot.language.architecture import neox_config, pythia_70m_config, pythia_70m_parameters
 from polyrot.language.training import Schedule
+from polyrot.runtime.device import FLOAT32
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Store
 
 WIDTH, VOCABULARY, CONTEXT = 32, 24, 16
-SCHEDULE = Schedule(steps=40, batch=8, evaluate_every=20)
+SCHEDULE = Schedule(steps=40, batch=8, precision=FLOAT32, evaluate_every=20)
 
 
 def text(n=6000):

@@ -1,5 +1,6 @@
 """Untrained agreement as a statement of difference, and accuracy on other lengths."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -90,6 +91,9 @@ def test_what_is_beyond_reach_says_why(tmp_path, monkeypatch):
 
 
 def test_the_workshop_trains_one_toy_on_shorter_contents(tmp_path, monkeypatch):
+    tiny = PROFILES["tiny"]
+    short = replace(tiny.shorter_content, batch=4, evaluation_sequences=1)
+    monkeypatch.setitem(PROFILES, "tiny", replace(tiny, shorter_content=short))
     made = Workshop(Runtime(Store(tmp_path)), PROFILES["tiny"])
     training, result = made.shorter_content()
     assert training.schedule.lengths == (2, 48)

@@ -272,6 +272,7 @@ def test_what_cannot_be_carried_is_one_line_and_nothing_is_written(
     assert not out.exists() or not list(out.iterdir())
 
 
+@pytest.mark.slow  # runs of the claims
 @pytest.mark.parametrize(
     ("make", "form"), [(gpt2, "dictionary_learning"), (llama, "sparsify"), (neox, "gemma_scope")]
 )

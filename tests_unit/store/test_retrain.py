@@ -177,6 +177,7 @@ def test_a_retrain_in_which_something_crashed_is_not_over(suite: Any, cache: Pat
     assert (suite.pytester.path / "built").read_text() == "x"
 
 
+@pytest.mark.slow  # starting workers takes seconds
 def test_a_retrain_that_lost_a_worker_is_not_over(suite: Any, cache: Path) -> None:
     before = unfinished(cache)
     suite.write(f__two="import os; os._exit(1)")

@@ -81,12 +81,14 @@ def equal(found: dict[str, dict[str, Tensor]], wanted: dict[str, dict[str, Tenso
             )
 
 
+@pytest.mark.slow  # torchrun, killed
 def test_one_process_finishes_what_two_began(root, killed, one_process, tmp_path):
     shutil.copytree(killed, tmp_path / "store")
     assert command.main(arguments(root, tmp_path / "store")) == 0
     equal(artifacts(tmp_path / "store"), one_process)
 
 
+@pytest.mark.slow  # torchrun, twice
 def test_two_processes_killed_and_resumed_equal_one(root, killed, one_process, tmp_path):
     shutil.copytree(killed, tmp_path / "store")
     command = [sys.executable, *TORCHRUN, "-m", "polyrot.streaming"]

@@ -187,6 +187,7 @@ def test_fewer_sites_no_affine_map_and_half_precision(place):
 # ------------------------------------------------------------------------------ killed, resumed
 
 
+@pytest.mark.slow  # a process of its own for each
 @pytest.mark.parametrize("stage", ["pass 1", "pass 2"])
 def test_killed_and_resumed_equals_uninterrupted(place, whole, stage, tmp_path):
     name = stage.replace(" ", "-")

@@ -313,7 +313,14 @@ def peaks(d: int, auto: bool, hoard: bool = False) -> tuple[float, float, float]
 @pytest.mark.skipif(
     not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc"
 )
-@pytest.mark.parametrize(("d", "auto"), [(4096, True), (8192, False)])
+@pytest.mark.parametrize(
+    ("d", "auto"),
+    [
+        (2048, True),
+        pytest.param(4096, True, marks=pytest.mark.slow),  # at the widths it is made for
+        pytest.param(8192, False, marks=pytest.mark.slow),
+    ],
+)
 def test_memory_is_that_of_the_sums_whatever_the_number_of_tokens(d, auto):
     sums = (3 if auto else 1) * d * d * 8 / 2**20
     early, more, final = peaks(d, auto)

@@ -318,6 +318,7 @@ def test_the_report(suite: Any) -> None:
     assert "not run (no weights; to run: `get them`): `f.two[toy_a]`" in markdown
 
 
+@pytest.mark.slow  # starting workers takes seconds
 def test_two_workers_find_what_one_finds(suite: Any) -> None:
     held_or_waiting = """
     if scale == "toy_b":

@@ -29,7 +29,8 @@ def two_files(suite: Any) -> Any:
     return suite
 
 
-WHOLE: list[list[str]] = [[], ["-p", "xdist", "-n2"], ["-x"], ["-v"], ["--runxfail"]]
+TWO_WORKERS = ["-p", "xdist", "-n2"]
+WHOLE: list[list[str]] = [[], TWO_WORKERS, ["-x"], ["-v"], ["--runxfail"]]
 PART: list[list[str]] = [
     ["-k", "one"],
     ["-k", "not one"],
@@ -38,12 +39,20 @@ PART: list[list[str]] = [
     ["--ignore=claims/test_other.py"],
     ["--ignore-glob=*other.py"],
     ["--ignore=claims/test_small.py"],
-    ["-p", "xdist", "-n2", "--ignore=claims/test_other.py"],
-    ["-p", "xdist", "-n2", "-k", "one"],
+    [*TWO_WORKERS, "--ignore=claims/test_other.py"],
+    [*TWO_WORKERS, "-k", "one"],
 ]
 
 
-@pytest.mark.parametrize("arguments", WHOLE, ids=" ".join)
+def parameters(runs: list[list[str]]) -> list[Any]:
+    """Starting workers takes seconds."""
+    return [
+        pytest.param(run, id=" ".join(run), marks=[pytest.mark.slow] if "-n2" in run else [])
+        for run in runs
+    ]
+
+
+@pytest.mark.parametrize("arguments", parameters(WHOLE))
 def test_a_whole_run_says_what_is_not_written(two_files: Any, arguments: list[str]) -> None:
     found = two_files.judge(*arguments)
     assert found == {
@@ -64,7 +73,7 @@ def accuses_nothing(result: pytest.RunResult, suite: Any) -> None:
     assert {verdict["verdict"] for verdict in found} <= {"held", "refuted"}
 
 
-@pytest.mark.parametrize("arguments", PART, ids=" ".join)
+@pytest.mark.parametrize("arguments", parameters(PART))
 def test_a_part_accuses_nothing(two_files: Any, arguments: list[str]) -> None:
     accuses_nothing(two_files.run("--report=out", *arguments), two_files)
 

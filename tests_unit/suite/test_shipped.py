@@ -60,6 +60,7 @@ def test_sparse_dictionaries_are_as_registered(scale):
         assert beside[f"ev_{site}"] >= 0.9
 
 
+@pytest.mark.slow  # trains at full size
 def test_first_steps_of_a_shipped_seed(workshop):
     """It was trained on a GPU, which draws other data: what is the same is the start and the task.
     Losses of a batch then differ by 0.006, those of another start by 0.03."""
@@ -75,6 +76,7 @@ def test_first_steps_of_a_shipped_seed(workshop):
     assert gap(0) < 0.01 < gap(99)
 
 
+@pytest.mark.slow  # at full size
 def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
     group = groups.anchor(cohort, PROFILE.dictionaries)
     shipped = workshop.runtime.store.get_or_build(
@@ -114,6 +116,7 @@ def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
         assert torch.isfinite(result.params["embed"]).all()
 
 
+@pytest.mark.slow  # every shipped language model on all held-out text
 def test_recorded_losses_are_those_of_the_shipped_language_models(workshop):
     on = corpus.evaluation(workshop.runtime.store)
     for each in language_seeds.trainings(PROFILE.language):
@@ -125,6 +128,7 @@ def test_recorded_losses_are_those_of_the_shipped_language_models(workshop):
         assert run.loss < run.early_losses[0] / 2
 
 
+@pytest.mark.slow  # trains at full size
 def test_first_steps_of_a_shipped_language_model(workshop, tmp_path):
     on = corpus.evaluation(workshop.runtime.store)
     if corpus.description() != on.corpus:

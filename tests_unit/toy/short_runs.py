@@ -9,11 +9,11 @@ from polyrot.toy.schedule import Schedule
 
 TINY = Schedule(
     steps=30,
-    batch=16,
+    batch=8,
     warmup=5,
     precision=FLOAT32,
     evaluate_every=10,
-    evaluation_sequences=8,
+    evaluation_sequences=2,
     patience=1000,
 )
 

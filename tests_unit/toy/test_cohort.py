@@ -9,14 +9,21 @@ from polyrot.measured import interval_about
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import task, transformer
 from polyrot.toy.cohort import DATA_SEED, ToyCohort
+from tests_unit.toy.few_sequences import few_sequences
 
 
 def cohort_of(params, seeds, **more):
     return ToyCohort("toy_a", seeds, params, ["by hand"], **more)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _few_sequences():
+    with few_sequences():
+        yield
+
+
 @pytest.fixture(scope="module")
-def cohort():
+def cohort(_few_sequences):
     return cohort_of(transformer.initialise([0, 1, 2]), (0, 1, 2))
 
 
@@ -50,8 +57,7 @@ def test_one_model_twice_agrees_wholly_and_is_not_distinct():
     assert agreement.ceilings == (1.0, 1.0)
 
 
-def test_the_lowest_head_is_judged_with_the_error_of_its_sequences(monkeypatch):
-    monkeypatch.setattr("polyrot.toy.cohort.AGREEMENT_SEQUENCES", 100)
+def test_the_lowest_head_is_judged_with_the_error_of_its_sequences():
     params = transformer.initialise([5, 5])
     params["w_out_1"][1] *= 1.05
     made = cohort_of(params, (5, 6))

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from polyrot.runtime.device import FLOAT32
 from polyrot.store import Artifact, Runtime, Store, StoreWarning
 from polyrot.toy import seeds, task, training, training_state, transformer
 from polyrot.toy.evaluation import evaluate, lowest
 from polyrot.toy.schedule import ADDED, Schedule, drift_steps
 from polyrot.toy.trained import Trained
-from tests_unit.toy.short_runs import Memory, equal, train
+from tests_unit.toy.short_runs import TINY, Memory, equal, train
 
 
 def test_rate_warms_up_and_falls_to_its_floor():
@@ -108,9 +109,7 @@ def test_frozen_input_and_output_stay():
 
 
 def test_training_learns_the_token_head():
-    schedule = Schedule(
-        steps=120, batch=32, warmup=10, evaluate_every=120, evaluation_sequences=16, patience=1000
-    )
+    schedule = replace(TINY, steps=80, batch=16, evaluate_every=80, evaluation_sequences=16)
     result = training.train([2], schedule, compiled=False)
     assert result.accuracies["train"]["token"][0] > 0.9
     assert result.history[-1]["loss"][0] < result.early_losses[0][0] / 2
@@ -125,7 +124,9 @@ def test_stop_rule_takes_each_seed_at_its_own_step(monkeypatch):
         return {"train": {"token": values}}, [0.0, 0.0]
 
     monkeypatch.setattr(training_state, "evaluate", fake)
-    schedule = Schedule(steps=100, batch=8, warmup=5, evaluate_every=10, patience=10)
+    schedule = Schedule(
+        steps=100, batch=8, precision=FLOAT32, warmup=5, evaluate_every=10, patience=10
+    )
     result = training.train([3, 4], schedule, compiled=False)
     assert result.stopped_at == [20, 30]
     assert [result.reached(m) for m in (0, 1)] == [10, 20]
@@ -136,7 +137,9 @@ def test_a_run_that_stops_early_keeps_where_it_ends(monkeypatch):
     monkeypatch.setattr(
         training_state, "evaluate", lambda *_, **__: ({"train": {"token": [1.0, 1.0]}}, [0.0])
     )
-    schedule = Schedule(steps=64, batch=8, warmup=5, evaluate_every=10, patience=20)
+    schedule = Schedule(
+        steps=64, batch=8, precision=FLOAT32, warmup=5, evaluate_every=10, patience=20
+    )
     kept = drift_steps(64)
     result = training.train([3], schedule, snapshot_at=kept, compiled=False)
     assert result.stopped_at == [30]
@@ -242,7 +245,7 @@ def test_a_training_on_shorter_contents_is_another_and_says_so():
 
 
 def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
-    cycle = Schedule(steps=4, batch=8, warmup=2, evaluate_every=4)
+    cycle = Schedule(steps=4, batch=8, precision=FLOAT32, warmup=2, evaluate_every=4)
     schedule = replace(cycle, steps=6, at_once=1, cycle=cycle)
     first, second = seeds.trainings("toy_a", schedule)[:2]
     plain = seeds.trainings("toy_a", replace(schedule, cycle=None))
@@ -277,7 +280,7 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
 
 
 def test_of_seeds_trained_at_once_only_those_below_the_goal_train_on(tmp_path, monkeypatch):
-    cycle = Schedule(steps=4, batch=8, warmup=2, evaluate_every=4)
+    cycle = Schedule(steps=4, batch=8, precision=FLOAT32, warmup=2, evaluate_every=4)
     first = seeds.trainings("toy_b", replace(cycle, steps=6, cycle=cycle))[0]
     found = iter([[1.0, 0.5, 1.0, 0.4, 1.0], [1.0, 0.6], [1.0]])
     final = {"train": {"token": [0.5] * 5}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,19 +23,24 @@ from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step
 from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
+from tests_unit.toy.few_sequences import few_sequences
 
-TINY = PROFILES["tiny"]
+TINY = replace(PROFILES["tiny"], toy=replace(PROFILES["tiny"].toy, batch=4, evaluation_sequences=1))
+"""As long, of smaller batches: what is counted are steps, models and dictionaries."""
+PLANNED = {**PROFILES, "tiny": TINY}
 
 
 @pytest.fixture(autouse=True)
-def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every step takes a second, so that all figures are known."""
+def _planted_trials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every step takes a second, so that all figures are known; and few sequences are run."""
     monkeypatch.setattr(estimate, "seconds_a_step", lambda step, device="cpu": 1.0)
+    with few_sequences():
+        yield
 
 
 def workshop(root: Path, profile: str = "tiny", **more: object) -> tuple[Workshop, list[str]]:
     said: list[str] = []
-    return Workshop(Runtime(Store(root, **more)), PROFILES[profile], say=said.append), said
+    return Workshop(Runtime(Store(root, **more)), PLANNED[profile], say=said.append), said
 
 
 def test_whole_cost_of_a_scale_is_said_once_and_counts_what_is_trained(tmp_path: Path) -> None:
@@ -107,7 +113,7 @@ def test_nothing_is_tried_where_nothing_is_shown(
 
 
 def test_language_models_and_their_dictionaries_are_planned(tmp_path: Path) -> None:
-    made, said = workshop(tmp_path)
+    made, said = workshop(tmp_path, shipped=SHIPPED)  # which has the text, and no tiny models
     made.announce_scale("neox", ["anchor", "own", "sparsity"])
     # Five models of 30 steps, one after another; 7 sites of the anchor, 6 internal of 4 siblings,
     # and of the anchor's sparse ones 5 at each.

@@ -244,10 +244,20 @@ class Network(CohortDefaults):
     def clean_run(self, model: int, tokens: Tensor, dtype: torch.dtype = torch.float32) -> TinyRun:
         return TinyRun(self.models[model], tokens, self.labels(tokens), dtype)
 
+    @cached_property
+    def _activations(self) -> dict[Split, list[Tensor]]:
+        """By site, of the splits that were asked for."""
+        return {}
+
     def activations(self, split: Split, site: str) -> Tensor:
-        tokens, i = self.tokens(split), self.sites.index(site)
-        runs = [self.clean_run(m, tokens) for m in range(len(self.seeds))]
-        return torch.stack([run.stream[i][run.kept] for run in runs])
+        if split not in self._activations:
+            tokens = self.tokens(split)
+            runs = [self.clean_run(m, tokens) for m in range(len(self.seeds))]
+            self._activations[split] = [
+                torch.stack([run.stream[i][run.kept] for run in runs])
+                for i in range(len(self.sites))
+            ]
+        return self._activations[split][self.sites.index(site)].clone()
 
     def mean_writes(self, model: int) -> Tensor:
         run = self.clean_run(model, self.tokens("fit"))

@@ -35,6 +35,8 @@ from polyrot.runtime.seeding import torch_generator
 from tests_unit.worlds.asked import OUT, Case, parameters
 from tests_unit.worlds.planted import haar
 
+pytestmark = pytest.mark.slow  # half a dozen dictionaries are trained to find every feature
+
 D, FEATURES, TOKENS = 32, 48, 4000
 ACTIVE = 5 / FEATURES
 SITES = ("resid_pre_0", "resid_post_0")

@@ -20,6 +20,7 @@ from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import TENSORS, fold, joined
+from tests_unit.toy.few_sequences import few_sequences
 
 PAIRS = SimpleNamespace(seeds=(0, 1, 2, 3, 4))
 
@@ -210,7 +211,8 @@ def test_what_is_kept_between_seeds_is_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     monkeypatch.setattr(across, "POSITIONS", 300)
     monkeypatch.setattr(kept, "STARTS", 1)
-    cohort = ToyCohort("toy_a", (0, 1), lively([0, 1]), ["for a test"])
+    with few_sequences():
+        cohort = ToyCohort("toy_a", (0, 1), lively([0, 1]), ["for a test"])
     runtime = Runtime(Store(tmp_path))
 
     def everything():

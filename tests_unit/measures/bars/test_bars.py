@@ -15,6 +15,7 @@ from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
 from polyrot.toy.transformer import COMPONENTS
+from tests_unit.toy.few_sequences import few_sequences
 
 
 def test_the_cost_of_sharing_nothing_is_positive_where_the_shared_cohort_recovers_more():
@@ -103,7 +104,8 @@ def lively(seeds):
 
 @pytest.fixture(scope="module")
 def cohort():
-    return ToyCohort("toy_a", (0, 1), lively([0, 1]), ["for a test"])
+    with few_sequences():
+        return ToyCohort("toy_a", (0, 1), lively([0, 1]), ["for a test"])
 
 
 def test_divergence_from_smoothed_labels():
@@ -255,7 +257,8 @@ def test_a_permuted_twin_has_its_anchors_effects(monkeypatch):
     inner = symmetry.random(1, torch_generator(3, "twin"), ["heads", "neurons"])
     twin = symmetry.act(inner, fold(params))
     both = {n: torch.cat([fold(params).params[n], twin.params[n]]) for n in params}
-    cohort = ToyCohort("toy_a", (0, 1), both, ["a twin"])
+    with few_sequences():
+        cohort = ToyCohort("toy_a", (0, 1), both, ["a twin"])
     found = causal.measure_causal(cohort, inner.inverse(), sequences=4)
     assert found.across().item() == pytest.approx(found.within()[0].item(), abs=1e-4)
     assert found.measured_across().item() == pytest.approx(1, abs=1e-4)

@@ -59,7 +59,10 @@ def hanging_together(seed: int) -> FloatArray:
     return np.broadcast_to(rs[:, :1], rs.shape).copy()
 
 
-def test_sites_that_hang_together_do_not_count_as_independent() -> None:
+def test_sites_that_hang_together_do_not_count_as_independent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(measured, "EXCHANGES", 999)  # enough for a level of 0.1
     found = [
         (measured.pooled_mean_cosine(f, None), measured.nearest_permutation(f, None))
         for f in (fits(hanging_together(seed)) for seed in range(50, 66))
