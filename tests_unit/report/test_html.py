@@ -231,6 +231,13 @@ def test_provenance(page: Page) -> None:
         assert text in words
 
 
+def test_what_was_read_and_what_was_measured_is_said() -> None:
+    tables = {"read": {"measured": 3, "drift": 2}, "measured": {"transfer": 1, "steering": 4}}
+    words = page_of(record_of(*FINDINGS, tables=tables)).words()
+    assert "5 read as they were kept, 5 measured in this run: 1 transfer, 4 steering" in words
+    assert "--remeasure" not in page_of(record_of(*FINDINGS)).words()  # of an earlier version
+
+
 def test_other_bars_are_said_loudly() -> None:
     other = replace(REGISTRATION, sha256="0" * 64)
     words = page_of(record_of(*FINDINGS, registration=other)).words()
