@@ -6,13 +6,18 @@ import json
 import textwrap
 from typing import Any
 
+import matplotlib.figure  # noqa: F401  # see below
 import pytest
+import scipy.stats  # noqa: F401
+import torch  # noqa: F401
 
 from tests_unit.whole_run import (  # noqa: F401  # hooks of pytest
     pytest_cmdline_main,
     pytest_collection_modifyitems,
     pytest_report_header,
 )
+
+# Loaded here once: pytester unloads what an inner run imports, and the next would pay for it again.
 
 # The plugin under test is the suite's own, without the fixtures that come with it.
 CONFTEST = 'pytest_plugins = ["fixtures.options", "fixtures.workers", "fixtures.suite"]'
