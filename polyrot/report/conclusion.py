@@ -177,7 +177,7 @@ def _title(conclusions: Sequence[Conclusion], registration: Registration) -> str
             found = [_found(claim, members, verdict) for verdict in JUDGED]
             text = f"that {says}, is {listed([text for text in found if text])}"
             parts.append(text + _ceiling(members, claim) + _inadmissible(members))
-    return f"The claim of the title, {'; '.join(parts)}{_unjudged(title)}."
+    return f"The claim of the title, {'. Another form of it, '.join(parts)}{_unjudged(title)}."
 
 
 def _found(claim: Claim, members: Sequence[Conclusion], verdict: Verdict) -> str:
