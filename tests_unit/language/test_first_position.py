@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +19,7 @@ from polyrot.language.pair import LETTERS, PairCohort
 from polyrot.language.run import HEAD, AnyModelRun, LanguageRun
 from polyrot.measures.fits import fit_all
 from polyrot.measures.stitching import measure_stitching
+from polyrot.store import Store
 from tests_unit.language.tiny_language import VOCABULARY, some_tokens, tiny, tiny_cohort
 
 
@@ -150,13 +152,13 @@ def test_stitching_skips_what_its_maps_were_not_fitted_on(sinking: PairCohort) -
     assert np.allclose(found.kl["rotated"].ceiling, 0, atol=1e-4)  # of exact copies
 
 
-def test_a_run_says_it_of_a_scale() -> None:
+def test_a_run_says_it_of_a_scale(tmp_path: Path) -> None:
     stash = pytest.Stash()
     stash[fixtures.SAID] = {}
     config: Any = SimpleNamespace(stash=stash)
     quiet = tiny_cohort([tiny(1), tiny(2)])
     quiet.notes = ("text: of something",)
-    fixtures.say(config, quiet)
+    fixtures.say(config, quiet, Store(tmp_path))
     lines = stash[fixtures.SAID]["neox"]
     assert lines[0] == "text: of something"
     assert lines[-1].startswith("no first position is above 3 times the median norm")

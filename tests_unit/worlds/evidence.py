@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
+from fixtures.keep import called
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.measured import PairSite
 from polyrot.measures import (
@@ -37,7 +39,14 @@ from tests_unit.worlds.planted import WORLDS, World
 from tests_unit.worlds.runs import RUNS, Run
 
 
-class Evidence:
+class Keeping:
+    """`keep` of the suite, which here keeps nothing: see fixtures/keep.py."""
+
+    def keep(self, function: Callable[..., Any], sites: str = "") -> Any:
+        return called(function, lambda name: getattr(self, name), sites)
+
+
+class Evidence(Keeping):
     """Measured when asked for, once. untrained: the world that stands for untrained siblings."""
 
     store = None  # null tables are kept in the process
@@ -94,7 +103,7 @@ class Evidence:
         return frontiers.measure_frontier(pair, rotations.fit_all(pair), saes, saes)
 
 
-class Attributions:
+class Attributions(Keeping):
     """Of models whose components can be moved; they stand for untrained ones as well."""
 
     def __init__(self, cohort: Any) -> None:

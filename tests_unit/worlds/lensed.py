@@ -29,6 +29,7 @@ from polyrot.toy.cohort import ToyCohort, split_tokens
 from polyrot.toy.folding import Folded, fold
 from polyrot.toy.transformer import D_MLP, D_MODEL, N_LAYERS, Params
 from tests_unit.maps.rotated_pair import strong_params
+from tests_unit.worlds.evidence import Keeping
 
 SEQUENCES, FEW = 80, 8
 Change = Callable[[Folded], Folded]
@@ -151,7 +152,7 @@ class Readable:
 
 
 @dataclass(frozen=True)
-class Lenses:
+class Lenses(Keeping):
     """The fixtures of `claims/test_lenses.py`.
 
     code: size of the task's features in what is read. reach: where a region's map is tried, in
@@ -171,6 +172,10 @@ class Lenses:
     @cached_property
     def toy_cohort(self) -> Lensed:
         return Lensed(self.change)
+
+    @property
+    def cohort(self) -> Lensed:
+        return self.toy_cohort
 
     @cached_property
     def lenses(self) -> Any:
