@@ -20,12 +20,14 @@ from polyrot.judge.registration import STATUSES, Registration
 from polyrot.judge.verdicts import Verdict, place
 from polyrot.judge.written import claim_tests
 from polyrot.report import every_claim, pictures
+from polyrot.report.frontier import frontier
 from polyrot.report.markdown import escaped, row
 from polyrot.runtime.files import write_atomically
 from polyrot.store import Runtime, Store
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
 
+FRONTIER = "docs/frontier.md"
 README, LIMITS, VERDICTS = "README.md", "claims/LIMITS.md", "claims/VERDICTS.md"
 GRID, STITCHING = "docs/pictures/verdicts.svg", "docs/pictures/stitching.svg"
 SCHEDULE = "shipped"
@@ -223,6 +225,7 @@ def documents(root: Path) -> dict[str, str]:
     return {
         README: filled(_read(root / README), parts),
         LIMITS: filled(_read(root / LIMITS), limits),
+        FRONTIER: filled(_read(root / FRONTIER), {"frontier": frontier()}),
         VERDICTS: every_claim.markdown(ledger, registration, claim_tests(claims)),
         GRID: pictures.grid(ledger, registration),
         STITCHING: pictures.stitching(ledger),

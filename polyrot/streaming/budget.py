@@ -64,7 +64,7 @@ def budget(
 ) -> Budget:
     """What both passes need: moments of `tokens`, scores of `held_out`.
 
-    sums: bytes on each rank. batch: bytes of the activations of one batch, widened to float64.
+    sums: bytes on each rank. batch: bytes of the activations of one batch, those of one site widened.
     hours: of `ranks` that share the tokens evenly; reading weights and text is not counted.
 
     >>> two = Models(parameters=8e9, width=4096, sites=33)
@@ -82,7 +82,8 @@ def budget(
     matrices = models.siblings + (all_models if covariances else 0)
     vectors = 3 * all_models  # of each model the provisional mean, the sum and the squares
     sums = models.sites * (matrices * d * d + vectors * d) * FLOAT64
-    batch = models.sites * all_models * batch_tokens * d * FLOAT64
+    rows = all_models * batch_tokens * d
+    batch = rows * (models.sites * models.bytes_per_weight + FLOAT64)  # one site at a time is wide
     forward = 2.0 * models.parameters * all_models * (tokens + held_out)
     # Scoring carries each sibling through R, and through the affine map where there is one.
     carried = models.siblings * (2 if covariances else 1)
