@@ -64,7 +64,7 @@ def budget(
 ) -> Budget:
     """What both passes need: moments of `tokens`, scores of `held_out`.
 
-    sums: bytes on each rank. batch: bytes of the activations of one batch, those of one site widened.
+    sums: bytes on each rank. batch: bytes of the activations of one batch, one site's widened.
     hours: of `ranks` that share the tokens evenly; reading weights and text is not counted.
 
     >>> two = Models(parameters=8e9, width=4096, sites=33)
