@@ -10,7 +10,7 @@ import griffe
 _EXAMPLE = re.compile(r"^( *)>>> .*?(?=\n\s*\n|\Z)", re.M | re.S)
 _CODE = re.compile(r"(^ *```pycon\n.*?^ *```$|``[^`]+``|`[^`]+`)", re.M | re.S)
 _ROLE = re.compile(r":(?:func|class|meth|mod|attr):(?=`)")
-_SPECIAL = re.compile(r"([*_<|~])")
+_SPECIAL = re.compile(r"([*_])")
 
 
 def markdown(text: str) -> str:
@@ -21,9 +21,8 @@ def markdown(text: str) -> str:
         return f"{indent}```pycon\n{found[0]}\n{indent}```"
 
     parts = _CODE.split(_EXAMPLE.sub(fenced, _ROLE.sub("", text)))
-    return "".join(
-        part if n % 2 else _SPECIAL.sub(r"\\\1", part) for n, part in enumerate(parts)
-    )
+    parts[::2] = [_SPECIAL.sub(r"\\\1", part).replace("<", "&lt;") for part in parts[::2]]
+    return "".join(parts)
 
 
 class Plain(griffe.Extension):
