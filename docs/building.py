@@ -89,7 +89,7 @@ class _Asked(HTMLParser):
         self._in_style = False
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._in_style = tag == "style"
+        self._in_style = self._in_style or tag == "style"
         given = {name.removeprefix("xlink:"): value or "" for name, value in attrs}
         if tag == "link" and given.get("rel") in ("canonical", "alternate", "prev", "next"):
             return
@@ -107,7 +107,8 @@ class _Asked(HTMLParser):
             self.addresses += _IN_STYLE.findall(data)
 
     def handle_endtag(self, tag: str) -> None:
-        self._in_style = False
+        if tag == "style":
+            self._in_style = False
 
 
 def _asked_by(page: str) -> Iterator[str]:
