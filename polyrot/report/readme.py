@@ -94,8 +94,8 @@ FINDINGS = (
         "neox",
         ".0e",
         {
-            Verdict.REFUTED: "**R is not drawn from Haar measure.** Tests that know what they "
-            "reject give p = {} in the language models."
+            Verdict.REFUTED: "**In the language models R is not a Haar draw.** Tests that know "
+            "what they reject give p = {}."
         },
     ),
 )
