@@ -84,9 +84,12 @@ def test_links_and_what_lies_beside_a_page_are_no_fetches(tmp_path: Path) -> Non
 
 def test_docstrings_are_shown_as_they_stand() -> None:
     pytest.importorskip("griffe", reason='needs what `pip install -e ".[docs]"` installs')
-    text = "||(a - mean_a) r||_F < 1, see :func:`x_y`.\n\n    >>> a_b * 2 < 3\n    True\n\nMore."
+    text = (
+        "||(a - mean_a) r||_F < 1, see :func:`x_y`.\na_b, b: [n].\nRaises E.\n\n"
+        "    >>> a_b * 2 < 3\n    True\n\nMore."
+    )
     shown = (
-        "||(a - mean\\_a) r||\\_F &lt; 1, see `x_y`.\n\n"
+        "||(a - mean\\_a) r||\\_F &lt; 1, see `x_y`.  \na\\_b, b: [n].  \nRaises E.\n\n"
         "    ```pycon\n    >>> a_b * 2 < 3\n    True\n    ```\n\nMore."
     )
     assert module("docstrings").markdown(text) == shown
