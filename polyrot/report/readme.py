@@ -104,14 +104,12 @@ CORE = (
     "cosine.matched_fraction",
     "triplet.cosine_hides_failure",
     "naive.internal_sites_fail",
-    "naive.language_model_sites_fail",
     "naive.noise_beats_sibling",
     "procrustes.recovers",
     "procrustes.recovers_language_model",
     "haar.spectrum_as_published",
     "steering.depth_transfers",
     "steering.all_ratios_above_one",
-    "bars.behavioural_across",
 )
 """Core claims that the README shows, those that most of the others rest on; VERDICTS.md has all."""
 MEANING: Mapping[Verdict, str] = {
