@@ -79,9 +79,8 @@ def budget(
     if tokens < models.width:
         raise ValueError(f"{tokens} tokens fit no rotation of {models.width} dimensions")
     d, all_models = models.width, 1 + models.siblings
-    matrices = models.siblings + (all_models if covariances else 0)
-    vectors = 3 * all_models  # of each model the provisional mean, the sum and the squares
-    sums = models.sites * (matrices * d * d + vectors * d) * FLOAT64
+    sums = sums_of(d, models.sites, models.siblings, covariances)
+    matrices = _matrices(models.siblings, covariances)
     rows = all_models * batch_tokens * d
     batch = rows * (models.sites * models.bytes_per_weight + FLOAT64)  # one site at a time is wide
     forward = 2.0 * models.parameters * all_models * (tokens + held_out)
@@ -89,4 +88,20 @@ def budget(
     carried = models.siblings * (2 if covariances else 1)
     products = 2.0 * d * d * models.sites * (matrices * tokens + carried * held_out)
     seconds = forward / rates.forward + products / rates.products
-    return Budget(float(sums), float(batch), forward, products, seconds / ranks / 3600)
+    return Budget(sums, float(batch), forward, products, seconds / ranks / 3600)
+
+
+def _matrices(siblings: int, covariances: bool) -> int:
+    """[d, d] of one site: a cross-covariance for each sibling, a covariance for each model."""
+    return siblings + (1 + siblings if covariances else 0)
+
+
+def sums_of(width: int, sites: int, siblings: int, covariances: bool) -> float:
+    """Bytes of all sums, on each rank.
+
+    >>> sums_of(8192, sites=1, siblings=1, covariances=False) / 2**20
+    512.375
+    """
+    vectors = 3 * (1 + siblings)  # of each model the provisional mean, the sum and the squares
+    each = _matrices(siblings, covariances) * width * width + vectors * width
+    return float(sites * each * FLOAT64)
