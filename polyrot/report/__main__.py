@@ -21,8 +21,10 @@ _POWER = """Measure the power of the Haar tests that the report shows, and keep 
 Minutes at d = 64, half an hour at d = 512."""
 
 
+_KEEP = """Keep the record of a run of other models (wider, longer, on another device) beside the
+ledger, in the checkout. `readme` then shows it in claims/RECORDS.md, and every report names it."""
 _README = """Write what the ledger, claims/verdicts.toml, says into README.md, claims/LIMITS.md and
-claims/VERDICTS.md, and draw the README's pictures."""
+claims/VERDICTS.md, and claims/RECORDS.md of the runs beside it, and draw the README's pictures."""
 
 
 def _parser(prog: str) -> argparse.ArgumentParser:
@@ -43,21 +45,31 @@ def _parser(prog: str) -> argparse.ArgumentParser:
     power.add_argument(
         "--null-draws", type=int, default=20_000, help="draws of the null tables (default 20000)"
     )
+    keep = commands.add_parser("keep", help="keep a run beside the ledger", description=_KEEP)
+    keep.add_argument("record", type=Path, metavar="verdicts.json", help="the record of the run")
+    keep.add_argument("--name", required=True, help="such as neox512-h200")
     readme = commands.add_parser("readme", help="the README's account", description=_README)
-    readme.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the checkout (default: that in which the working directory lies)",
-    )
+    for writes in (keep, readme):
+        writes.add_argument(
+            "--root",
+            type=Path,
+            metavar="DIR",
+            help="the checkout (default: that in which the working directory lies)",
+        )
     return parser
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "python -m polyrot.report") -> int:
     """Run the command line; returns the exit status."""
     args = _parser(prog).parse_args(argv)
-    work = {"compare": _compare, "readme": _readme, "html": _html, "power": _power}[args.command]
-    return run(lambda: work(args), goes_on="")
+    work = {
+        "compare": _compare,
+        "html": _html,
+        "keep": _keep,
+        "power": _power,
+        "readme": _readme,
+    }
+    return run(lambda: work[args.command](args), goes_on="")
 
 
 def _compare(args: argparse.Namespace) -> int:
@@ -74,6 +86,13 @@ def _html(args: argparse.Namespace) -> int:
 
     folder = args.out if args.out is not None else args.record.parent
     print(write_page_of(args.record, folder))
+    return 0
+
+
+def _keep(args: argparse.Namespace) -> int:
+    from polyrot.report.records import keep
+
+    print(keep(args.record, args.name, args.root if args.root is not None else checkout()))
     return 0
 
 

@@ -12,6 +12,7 @@ from polyrot.judge.bar import Bar
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import NOT_HELD, Conclusion, Finding, Verdict, conclude
+from polyrot.report import records
 from polyrot.report.gathered import Gathered
 from polyrot.report.record import markdown, run_record, write_record
 from polyrot.report.table import WIDTH, wrapped
@@ -146,7 +147,7 @@ def _write(
     gathered: Gathered | None,
 ) -> list[str]:
     record = run_record(conclusions, registration, run, gathered)
-    write_record(folder, record, markdown(conclusions, registration, run))
+    write_record(folder, record, markdown(conclusions, registration, run, records.lines()))
     lines = [f"report written to {folder}"]
     if gathered is not None:
         from polyrot.report.html import write_page

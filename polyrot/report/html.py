@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from polyrot.judge.registration import SCALES, STATUSES
 from polyrot.judge.verdicts import Verdict
-from polyrot.report import figures, states
+from polyrot.report import figures, records, states
 from polyrot.report.figures import Drawn
 from polyrot.report.folder import FIGURES, PAGE, check_report
 from polyrot.report.record import read_record
@@ -104,7 +104,7 @@ def write_page(
     values = figures.joined([*parts, *figures.standing(record)])
     drawn, broken = figures.draw_all(values, folder)
     failures = [*failures, *broken]
-    page = render(record, drawn, values, failures, read_sources())
+    page = render(record, drawn, values, failures, read_sources(), records.lines())
     figures.write_values(folder / FIGURES, values, failures)
     write_atomically(folder / PAGE, page)
     return failures
@@ -129,8 +129,10 @@ def render(
     values: Sequence[figures.Value],
     failures: Sequence[str] = (),
     tests: Mapping[str, Source] | None = None,
+    kept: Sequence[str] = (),
 ) -> str:
-    """The page as text. tests: the sources of the tests by claim, none where they are not known."""
+    """The page as text. tests: the sources of the tests by claim, none where they are not known.
+    kept: a line on each run that was kept beside the ledger."""
     entries, tests = record["verdicts"], tests or {}
     rows = {(e["claim"], e["scale"]): row_of(e, tests.get(e["claim"])) for e in entries}
     return _template().render(
@@ -156,6 +158,7 @@ def render(
         symbols=Markup(states.symbols()),
         from_ledger=any(c["from_ledger"] for e in entries for c in e["controls"]),
         n_rows=len(rows),
+        kept=kept,
     )
 
 

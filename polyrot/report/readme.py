@@ -7,7 +7,7 @@ the departures in claims/LIMITS.md, and claims/VERDICTS.md whole; a test compare
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,7 +19,7 @@ from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import STATUSES, Registration
 from polyrot.judge.verdicts import Verdict, place
 from polyrot.judge.written import claim_tests
-from polyrot.report import every_claim, pictures
+from polyrot.report import every_claim, pictures, records
 from polyrot.report.frontier import frontier
 from polyrot.report.markdown import escaped, row
 from polyrot.runtime.files import write_atomically
@@ -29,6 +29,7 @@ from polyrot.workshop.workshop import Workshop
 
 FRONTIER = "docs/frontier.md"
 README, LIMITS, VERDICTS = "README.md", "claims/LIMITS.md", "claims/VERDICTS.md"
+RECORDS = "claims/RECORDS.md"
 GRID, STITCHING = "docs/pictures/verdicts.svg", "docs/pictures/stitching.svg"
 SCHEDULE = "shipped"
 
@@ -156,8 +157,11 @@ def _example(word: Verdict, ledger: Ledger, registration: Registration) -> str:
     return ""
 
 
-def core_results(ledger: Ledger, registration: Registration) -> str:
-    """At most twelve core claims, one row each, with verdict and figure at each scale."""
+def core_results(
+    ledger: Ledger, registration: Registration, kept: Sequence[records.Kept] = ()
+) -> str:
+    """At most twelve core claims, one row each, with verdict and figure at each scale; and a line
+    on each run that was `kept` beside the ledger."""
     lines = [
         row(("the paper's claim", "bar", *pictures.SCALES)),
         "|---" * (2 + len(pictures.SCALES)) + "|",
@@ -167,7 +171,8 @@ def core_results(ledger: Ledger, registration: Registration) -> str:
         says = f"[{escaped(claim.says)}]({VERDICTS}#{every_claim.anchor(id)})"
         cells = [_cell(ledger.entries.get((id, scale)), claim.bar) for scale in pictures.SCALES]
         lines.append(row((says, escaped(claim.bar.describe()), *cells)))
-    return "\n".join(lines)
+    beside = [f"- [{k.name}]({RECORDS}#{k.name}): {escaped(k.account)}" for k in kept]
+    return "\n".join([*lines, *([""] if beside else []), *beside])
 
 
 def _cell(entry: Entry | None, bar: Bar) -> str:
@@ -213,17 +218,19 @@ def documents(root: Path) -> dict[str, str]:
     claims = root / "claims"
     registration = Registration.load(claims / "preregistration.toml")
     ledger = Ledger.load(claims / "verdicts.toml", registration)
+    kept = records.kept(root)
     parts = {
         "findings": findings(ledger, registration),
         "pictures": shown_pictures(ledger, registration),
         "verdict words": verdict_words(ledger, registration),
-        "core results": core_results(ledger, registration),
+        "core results": core_results(ledger, registration, kept),
     }
     limits = {"departures": departures(root / "fixtures" / "shipped")}
     return {
         README: filled(_read(root / README), parts),
         LIMITS: filled(_read(root / LIMITS), limits),
         FRONTIER: filled(_read(root / FRONTIER), {"frontier": frontier()}),
+        RECORDS: records.markdown(kept, ledger),
         VERDICTS: every_claim.markdown(ledger, registration, claim_tests(claims)),
         GRID: pictures.grid(ledger, registration),
         STITCHING: pictures.stitching(ledger),

@@ -118,9 +118,13 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def markdown(
-    conclusions: Sequence[Conclusion], registration: Registration, run: Mapping[str, Any]
+    conclusions: Sequence[Conclusion],
+    registration: Registration,
+    run: Mapping[str, Any],
+    kept: Sequence[str] = (),
 ) -> str:
-    """A table of what was judged, the rest by name, and the provenance in one line."""
+    """A table of what was judged, the rest by name, and the provenance in one line. kept: a line on
+    each run that was kept beside the ledger."""
     lines = ["# Verdicts", ""]
     if not registration.as_registered:
         lines += ["**Not judged against the registered bars.**", ""]
@@ -168,6 +172,9 @@ def markdown(
         f"registration {registration.sha256[:12]}"
     )
     lines += ["", escaped(provenance), ""]
+    if kept:
+        lines += ["Runs kept beside the ledger (claims/RECORDS.md):", ""]
+        lines += [*(f"- {escaped(line)}" for line in kept), ""]
     return "\n".join(lines)
 
 

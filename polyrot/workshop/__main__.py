@@ -10,6 +10,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from polyrot.defaults import WIDTH
+from polyrot.language import neox
+from polyrot.language.architecture import neox_config
 from polyrot.runtime import threads
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
@@ -17,7 +20,7 @@ from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Runtime, Store, check_writable
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
-from polyrot.workshop import plan
+from polyrot.workshop import estimate, plan
 from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
@@ -55,7 +58,23 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
         default=",".join(PARTS),
         help=f"which dictionaries (default all; '' for the seeds alone), of {', '.join(PARTS)}",
     )
+    parser.add_argument(
+        "--neox-width",
+        type=int,
+        default=WIDTH,
+        metavar="D",
+        help=f"of the language models of {neox.SCALE} (default {WIDTH}; 512 is Pythia-70m's)",
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="say what it would take on this device, by a trial of seconds, and train nothing",
+    )
     arguments = parser.parse_args(given)
+    if arguments.neox_width != WIDTH:
+        _check_width(parser, arguments)
+    if arguments.estimate and arguments.scale == SHORTER:
+        parser.error(f"--estimate is of a cohort, and {SHORTER} is one model: minutes")
     parts = [p for p in arguments.parts.split(",") if p]
     for part in parts:
         if part not in PARTS:
@@ -63,12 +82,29 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
     return run(lambda: _train(arguments, parts))
 
 
+def _check_width(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.scale != neox.SCALE:
+        parser.error(f"--neox-width is of scale {neox.SCALE}, not of {arguments.scale}")
+    try:
+        neox_config(arguments.neox_width, vocabulary=1, context=1)
+    except ValueError as error:
+        parser.error(f"--neox-width {arguments.neox_width}: {error}")
+
+
 def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
     check_writable(arguments.artifacts)
     threads.settle(arguments.threads)
     progress = ConsoleProgress()
     runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
-    workshop = Workshop(runtime, PROFILES[arguments.schedule], say=progress.say)
+    profile, width = PROFILES[arguments.schedule], arguments.neox_width
+    workshop = Workshop(runtime, profile, width, say=progress.say)
+    if arguments.estimate:
+        pieces = plan.pieces(runtime, profile, width, arguments.scale, parts)
+        progress.say(
+            estimate.notice(arguments.scale, pieces, arguments.artifacts, arguments.device, least=0)
+            or f"{arguments.scale}: its models are there"
+        )
+        return
     if arguments.scale == SHORTER:
         training, made = workshop.shorter_content()
         progress.say(f"{training.name}: lowest accuracy {lowest(made.accuracies, 0):.4%}")

@@ -105,13 +105,16 @@ def duration(seconds: float) -> str:
     return f"{hours} h {rest} min" if hours < 10 else f"{round(minutes / 60)} h"
 
 
-def notice(scale: str, pieces: Sequence[Piece], folder: Path, device: str) -> str:
-    """One or two lines on what is to be built at a scale; "" where that is not worth saying.
+def notice(
+    scale: str, pieces: Sequence[Piece], folder: Path, device: str, least: float = WORTH_SAYING
+) -> str:
+    """One or two lines on what is to be built at a scale; "" where that takes fewer seconds than
+    `least`, or nothing is to be built.
 
     The second line warns that the disk which holds `folder` has no room for it.
     """
     seconds = sum(piece.seconds for piece in pieces)
-    if seconds < WORTH_SAYING:
+    if not pieces or seconds < least:
         return ""
     counted: dict[tuple[str, int], int] = {}
     for piece in pieces:

@@ -18,7 +18,7 @@ from polyrot.language import neox, training as language_training
 from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy import seeds, training, training as toy_training
 from polyrot.toy.cohort import ToyCohort
-from polyrot.workshop import estimate, plan
+from polyrot.workshop import __main__ as command, estimate, plan
 from polyrot.workshop.estimate import Piece, duration, notice, seconds_a_step
 from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
@@ -207,3 +207,29 @@ def test_what_the_store_has(tmp_path: Path) -> None:
     assert not store.has("things", {"seed": 2})
     assert not Store(tmp_path, retrain=True).has("things", recipe)
     assert Store(tmp_path / "other", shipped=tmp_path).has("things", recipe)
+
+
+def test_the_command_says_what_it_would_take_and_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["neox", "--neox-width", "32", "--schedule", "tiny", "--artifacts", str(tmp_path)]
+    assert command.main([*asked, "--estimate"]) == 0
+    said = capsys.readouterr().err
+    assert "to build at neox: 5 x language model (30 steps), " in said
+    assert not list(tmp_path.rglob("*-seeds/*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["toy_a", "--neox-width", "512"], "--neox-width is of scale neox, not of toy_a"),
+        (["neox", "--neox-width", "100"], "--neox-width 100: a width is a multiple of its heads"),
+        (["shorter-content", "--estimate"], "--estimate is of a cohort"),
+    ],
+)
+def test_what_the_command_refuses(
+    asked: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        command.main([*asked, "--artifacts", str(tmp_path)])
+    assert said in capsys.readouterr().err
