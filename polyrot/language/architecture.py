@@ -33,19 +33,31 @@ def pythia_70m_config() -> GPTNeoXConfig:
     )
 
 
-def neox_config(width: int, vocabulary: int, context: int) -> GPTNeoXConfig:
-    """Pythia-70m's choices at another width: 6 layers, heads of 64 at width 512 and of 32 below,
-    rotary on a quarter of each, parallel residual, LayerNorm, GELU, input and output untied.
+def n_heads(width: int) -> int:
+    """Of a model of this width: heads of 64 at width 512 and more, of 32 below.
 
     Raises ValueError for a width that is no multiple of the head.
+
+    >>> n_heads(512), n_heads(128)
+    (8, 4)
     """
     head = 64 if width >= 512 else 32
     if width < head or width % head:
         raise ValueError(f"a width is a multiple of its heads of {head}, not {width}")
+    return width // head
+
+
+def neox_config(width: int, vocabulary: int, context: int) -> GPTNeoXConfig:
+    """Pythia-70m's choices at another width: 6 layers, heads as `n_heads` has them,
+    rotary on a quarter of each, parallel residual, LayerNorm, GELU, input and output untied.
+
+    Raises ValueError for a width that is no multiple of the head.
+    """
+    heads = n_heads(width)
     config = pythia_70m_config()
     config.vocab_size, config.max_position_embeddings = vocabulary, context
     config.hidden_size, config.intermediate_size = width, 4 * width
-    config.num_attention_heads = width // head
+    config.num_attention_heads = heads
     config.use_cache = False
     config.bos_token_id = config.eos_token_id = 0
     return config

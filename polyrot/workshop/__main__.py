@@ -12,7 +12,7 @@ from pathlib import Path
 
 from polyrot.defaults import WIDTH
 from polyrot.language import neox
-from polyrot.language.architecture import neox_config
+from polyrot.language.architecture import n_heads
 from polyrot.runtime import threads
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
@@ -86,7 +86,7 @@ def _check_width(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
     if arguments.scale != neox.SCALE:
         parser.error(f"--neox-width is of scale {neox.SCALE}, not of {arguments.scale}")
     try:
-        neox_config(arguments.neox_width, vocabulary=1, context=1)
+        n_heads(arguments.neox_width)
     except ValueError as error:
         parser.error(f"--neox-width {arguments.neox_width}: {error}")
 
