@@ -45,3 +45,27 @@ def test_the_table_of_the_pair_is_shown_by_the_controller() -> None:
         workers.pytest_sessionfinish(SimpleNamespace(config=each))
         workers.pytest_testnodedown(SimpleNamespace(config=here, workeroutput=each.workeroutput))
     assert here.stash[language.FRONTIER] == ["naive_ev 0.1"]
+
+
+@pytest.mark.parametrize(
+    ("processes", "given", "taken"),
+    [
+        (2, "no", "worksteal"),
+        ("auto", "no", "worksteal"),
+        (2, "loadfile", "loadfile"),
+        (None, "no", "no"),
+        (0, "no", "no"),
+    ],
+)
+def test_workers_begin_with_a_part_of_the_scales_unless_told_otherwise(
+    processes: int | str | None, given: str, taken: str
+) -> None:
+    option = SimpleNamespace(numprocesses=processes, dist=given)
+    workers.pytest_cmdline_main(SimpleNamespace(option=option))
+    assert option.dist == taken
+
+
+def test_without_pytest_xdist_nothing_is_set() -> None:
+    option = SimpleNamespace()
+    workers.pytest_cmdline_main(SimpleNamespace(option=option))
+    assert vars(option) == {}
