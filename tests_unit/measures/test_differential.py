@@ -29,6 +29,8 @@ from polyrot.toy.cohort import ToyCohort
 from tests_unit.measures import differential_stub as stub
 
 N, OF_MODELS = 24, (0, 2)
+pytestmark = pytest.mark.slow  # a second pipeline is run beside the first, many times
+
 MATCHED = ("fraction", "mean cosine")
 EFFECTS = ("attribution patching", "integrated gradients")
 QUICK = tuple(name for name in QUANTITIES if name not in EFFECTS)

@@ -108,6 +108,7 @@ def measured(world: str) -> Measurable:
     return of(world)
 
 
+@pytest.mark.slow  # networks are run and steered: a quarter of a minute and more
 @pytest.mark.parametrize("case", parameters(CASES))
 def test_the_verdict_is_the_planted_one(case: Case) -> None:
     case.check(measured(case.world))

@@ -41,6 +41,7 @@ def measured(world: str) -> Lenses:
     return LENSES[world]
 
 
+@pytest.mark.slow  # every lens of every toy: a quarter of a minute and more
 @pytest.mark.parametrize("case", parameters(CASES))
 def test_the_verdict_is_the_planted_one(case: Case) -> None:
     case.check(measured(case.world))

@@ -148,6 +148,7 @@ def measured(world: str) -> object:
     return Shelved(SHELVES[world]) if world in SHELVES else toys(world)
 
 
+@pytest.mark.slow  # whole runs of toys are turned: a quarter of a minute and more
 @pytest.mark.parametrize("case", parameters(CASES))
 def test_the_verdict_is_the_planted_one(case: Case) -> None:
     case.check(measured(case.world))

@@ -78,6 +78,7 @@ def measured(name: str) -> Scored | Growing:
     return Scored(known[world], known[untrained] if untrained else None)
 
 
+@pytest.mark.slow  # scores of many worlds: a quarter of a minute and more
 @pytest.mark.parametrize("case", parameters(CASES))
 def test_the_verdict_is_the_planted_one(case: Case) -> None:
     case.check(measured(case.world))
