@@ -243,6 +243,8 @@ def _folder(
         return folder
     if local.is_file():
         raise WeightsMissing(f"{local} is a file: name the folder that it is in")
+    # huggingface_hub 1 asks the hub for its list of files where a commit is named, offline or not
+    cached_only = cached_only or constants.is_offline_mode()
     try:
         for more in ([], list(wanted)):
             found = snapshot_download(

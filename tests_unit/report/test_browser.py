@@ -136,3 +136,14 @@ def test_on_paper_the_claims_are_a_table_without_controls(browser: Any, address:
     )
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     page.close()
+
+
+def test_on_paper_what_is_folded_is_shown(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.emulate_media(media="print")
+    page.goto(address)
+    controls = page.locator(".more .grid", has_text="noise_control")
+    assert controls.evaluate("grid => grid.checkVisibility({contentVisibilityAuto: true})")
+    assert page.locator("td summary", has_text="1 departure from").is_visible()
+    assert not page.locator("th summary").first.is_visible(), "commands are for the screen"
+    page.close()

@@ -324,7 +324,8 @@ def peaks(d: int, auto: bool, hoard: bool = False) -> tuple[float, float, float]
 def test_memory_is_that_of_the_sums_whatever_the_number_of_tokens(d, auto):
     sums = (3 if auto else 1) * d * d * 8 / 2**20
     early, more, final = peaks(d, auto)
-    assert sums < early < 1.5 * sums
+    code = 16  # pages of the libraries' files that the first product brings in: 9 to 21 MiB
+    assert sums < early < 1.5 * sums + code
     assert more < 128 * d * 4 / 2**20  # less than the rows of one batch, over eight batches
     assert final < 2.5 * sums  # with the moments beside the sums
 
