@@ -97,9 +97,7 @@ class TrainingState:
         self.resumed = now
         return self.seconds
 
-    def to_artifact(
-        self, params: Params, optimiser: torch.optim.Optimizer, held: Held
-    ) -> Artifact:
+    def to_artifact(self, params: Params, optimiser: torch.optim.Optimizer, held: Held) -> Artifact:
         """Everything that `restore` needs."""
         tensors = {f"params.{n}": p.detach() for n, p in params.items()}
         for name, p in held.params.items():
