@@ -52,8 +52,8 @@ MEASURES: Mapping[str, str] = {
     "registered bar is the limit",
     "battery": "rotations between siblings and anchor at identified sites that the whole battery "
     "rejects, Holm-adjusted at 0.01",
-    "S4": "S4 of the rotations (sum of fourth powers of the entries), in standard deviations of its "
-    "Haar law, mean over pairs and identified sites",
+    "S4": "S4 of the rotations (sum of fourth powers of the entries), in standard deviations of "
+    "its Haar law, mean over pairs and identified sites",
     "MX": "the same of MX, the largest entry",
     "drift": "||R - I|| from half-way to the end over that of a Haar draw, at the sites that are "
     "identified in every arm, over the same in the arm adam: geometric mean over seeds",
