@@ -25,7 +25,7 @@ STUDIES = {
     "optimiser": ("does the optimiser privilege a basis?", "polyrot.studies.optimiser"),
 }
 ROOT = Path(__file__).parents[2]
-RECORDS = ROOT / "fixtures" / "shipped" / "records"
+RECORDS = ROOT / "docs" / "studies" / "records"
 PAGES = ROOT / "docs" / "studies"
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -37,8 +37,8 @@ class Study(Protocol):
     """All that is trained for it, resumed or found."""
     measure: Callable[[Runtime], dict[str, Any]]
     """Its record, from what is trained."""
-    page: Callable[[dict[str, Any]], str]
-    """The page of a record, Markdown."""
+    page: Callable[[dict[str, Any] | None], str]
+    """The page of a record, Markdown; without one, what is asked and predicted."""
     pictures: Callable[[dict[str, Any]], dict[str, str]]
     """Its figures by file name, SVG."""
 
@@ -93,13 +93,23 @@ def _work(arguments: argparse.Namespace) -> None:
     write_page(name)
 
 
+def written(name: str) -> dict[Path, str]:
+    """The page and the figures of a study as its record has them, by path; without a record, the
+    page alone. Raises BadDocument."""
+    asked, path = study(name), record_path(name)
+    found = record.read(path, name) if path.exists() else None
+    drawn = {} if found is None else asked.pictures(found)
+    return {
+        PAGES / f"{name}.md": asked.page(found),
+        **{PICTURES / file: svg for file, svg in drawn.items()},
+    }
+
+
 def write_page(name: str) -> None:
-    """Write the page and the figures of a study from its record. Raises BadDocument, Unwritable."""
-    asked, found = study(name), record.read(record_path(name), name)
+    """Write the page and the figures of a study. Raises BadDocument, Unwritable."""
     PAGES.mkdir(parents=True, exist_ok=True)
-    write_atomically(PAGES / f"{name}.md", asked.page(found))
-    for file, drawn in asked.pictures(found).items():
-        write_atomically(PICTURES / file, drawn)
+    for path, text in written(name).items():
+        write_atomically(path, text)
 
 
 if __name__ == "__main__":
