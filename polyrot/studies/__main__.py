@@ -26,6 +26,7 @@ STUDIES = {
 }
 ROOT = Path(__file__).parents[2]
 RECORDS = ROOT / "docs" / "studies" / "records"
+SHIPPED = ROOT / "fixtures" / "shipped"
 PAGES = ROOT / "docs" / "studies"
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -84,7 +85,8 @@ def _work(arguments: argparse.Namespace) -> None:
         check_writable(arguments.artifacts)
         threads.settle(arguments.threads)
         progress = ConsoleProgress()
-        runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
+        store = Store(arguments.artifacts, SHIPPED if SHIPPED.is_dir() else None)
+        runtime = Runtime(store, arguments.device, progress)
         asked.train(runtime)
         if arguments.train:
             return

@@ -65,6 +65,10 @@ def measure(runtime: Runtime) -> dict[str, Any]:
             rows += framed_rows(runtime, cohort, turns, arm, frame, unmet)
     runtime.progress("study, frames", total - 1, total, "planted")
     rows += planted_rows(runtime, ends["adam"])
+    known = arms.shipped(runtime)
+    if known is not None:
+        for frame, turns in frames_of(known, arms.SHIPPED).items():
+            rows += framed_rows(runtime, known, turns, arms.SHIPPED, frame, unmet)
     half = {arm: arms.half_way(arm, runs[arm], schedules[arm], runtime.device) for arm in names}
     rows += drift_rows(half, ends)
     runtime.progress("study, frames", total, total)

@@ -44,6 +44,8 @@ ARMS = {
     "sgd": "SGD with momentum",
 }
 SEEDS = TOYS["toy_b"].seeds
+SHIPPED = "cohort B"
+"""What the shipped models of these seeds are called beside the arms."""
 
 TRIAL_SEED = 105
 """Of no cohort, so that nothing is chosen on what is judged."""
@@ -113,6 +115,17 @@ def cohort_of(arm: str, runs: Sequence[Trained], schedule: Schedule, device: str
     params = {name: p.to(device) for name, p in seeds.models(runs).items()}
     made_by = [training.fingerprint for training in trainings(schedule)]
     return ToyCohort(f"toy_{arm}", SEEDS, params, made_by, facts=INDEPENDENT_FACTS)
+
+
+def shipped(runtime: Runtime) -> ToyCohort | None:
+    """Cohort B as shipped; None where the runtime's store has not all of it."""
+    each = seeds.trainings("toy_b", seeds.FULL)
+    if not all(runtime.store.has(training.kind, training.recipe) for training in each):
+        return None
+    runs = [seeds.trained(runtime, training) for training in each]
+    params = {name: p.to(runtime.device) for name, p in seeds.models(runs).items()}
+    made_by = [training.fingerprint for training in each]
+    return ToyCohort("toy_b", SEEDS, params, made_by, facts=INDEPENDENT_FACTS)
 
 
 def half_way(arm: str, runs: Sequence[Trained], schedule: Schedule, device: str) -> ToyCohort:

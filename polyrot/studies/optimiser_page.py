@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from polyrot.studies.figure import Line, intervals
-from polyrot.studies.optimiser_arms import ADAM, ARMS, HALF_WAY, SEEDS
+from polyrot.studies.optimiser_arms import ADAM, ARMS, HALF_WAY, SEEDS, SHIPPED
 from polyrot.studies.optimiser_predictions import (
     MEASURES,
     OBJECTION,
@@ -20,6 +20,7 @@ from polyrot.studies.record import Row, rows_of
 
 TAILS, SHARED = "study-optimiser-kurtosis.svg", "study-optimiser-entries.svg"
 COMMAND = "polyrot study optimiser --artifacts DIR"
+_MEASURED = ("mean_kurtosis", "largest_kurtosis", "battery", "S4", "MX")
 _FRAMES = {
     ("adam", "axes"): "privileged",
     ("rot", "own"): "privileged",
@@ -51,7 +52,7 @@ def page(record: Mapping[str, Any] | None) -> str:
     """The page, Markdown; without a record, what is asked and predicted."""
     parts = [_HEAD, _found(record), _predictions(record)]
     if record is not None:
-        parts += [_FIGURES, _arms(record), _controls(record)]
+        parts += [_FIGURES, _arms(record), _controls(record), _shipped(record)]
     return "\n".join([*parts, _LIMITS.format(command=COMMAND)])
 
 
@@ -91,10 +92,10 @@ _FIGURES = f"""
 _LIMITS = f"""
 ## What this cannot show
 
-- *The axes are privileged by more than the optimiser, in every arm.* The gains of the norms scale
-  coordinates and are stepped coordinate by coordinate in all three arms, and the position features
-  lie in six coordinates. What is measured leaves those six out; the gains stay. The hidden
-  coordinates of heads and neurons have bases of their own, which nothing here turns.
+- *The axes are privileged by more than the optimiser, in every arm.* A gain of a norm is one number
+  for each coordinate, whatever steps it, and the position features lie in six coordinates. What is
+  measured leaves those six out; the gains stay. The hidden coordinates of heads and neurons have
+  bases of their own, which nothing here turns.
 - *The arms do not learn equally well.* Accuracy and loss are given beside; a difference between
   `sgd` and the others may be one of how much was learnt. `rot` and `adam` are the fair comparison.
 - *Five seeds* make four rotations to an anchor, which are not independent of each other across
@@ -227,7 +228,6 @@ def _arms(record: Mapping[str, Any]) -> str:
 
 def _controls(record: Mapping[str, Any]) -> str:
     rows = found(record)
-    named = ("mean_kurtosis", "largest_kurtosis", "battery", "S4", "MX")
     lines = [
         "## Controls",
         "",
@@ -236,14 +236,38 @@ def _controls(record: Mapping[str, Any]) -> str:
         "heavier by a power; siblings that share some of their axes with the anchor, as noisy as "
         "real siblings; and the arms `adam` and `sgd` in the random frames that are `rot`'s own.",
         "",
-        f"| what | {' | '.join(name.replace('_', ' ') for name in named)} |",
-        "| --- " * (1 + len(named)) + "|",
+        f"| what | {' | '.join(name.replace('_', ' ') for name in _MEASURED)} |",
+        "| --- " * (1 + len(_MEASURED)) + "|",
     ]
-    for arm in dict.fromkeys(arm for _, arm, where in rows if where == "random"):
-        cells = [said(rows.get((name, arm, "random"))) for name in named]
+    arms = dict.fromkeys(arm for _, arm, where in rows if where == "random")
+    for arm in (arm for arm in arms if arm != SHIPPED):
+        cells = [said(rows.get((name, arm, "random"))) for name in _MEASURED]
         shown = ["" if cell == "not measured" else cell for cell in cells]
         lines.append(f"| {arm} | {' | '.join(shown)} |")
     return "\n".join([*lines, ""])
+
+
+def _shipped(record: Mapping[str, Any]) -> str:
+    rows = found(record)
+    frames = [where for where in ("axes", "random") if ("S4", SHIPPED, where) in rows]
+    if not frames:
+        return ""
+    return "\n".join(
+        [
+            "## Beside: cohort B as shipped",
+            "",
+            "AdamW for up to 60,000 steps at a batch of 512, from the same seeds. Measured in the same "
+            "way, while the arms trained; nothing was predicted of it.",
+            "",
+            f"| frame | {' | '.join(name.replace('_', ' ') for name in _MEASURED)} |",
+            "| --- " * (1 + len(_MEASURED)) + "|",
+            *(
+                f"| {where} | {' | '.join(said(rows[name, SHIPPED, where]) for name in _MEASURED)} |"
+                for where in frames
+            ),
+            "",
+        ]
+    )
 
 
 def _lines(record: Mapping[str, Any], measure: str) -> Iterator[Line]:
@@ -253,7 +277,7 @@ def _lines(record: Mapping[str, Any], measure: str) -> Iterator[Line]:
         if row is not None:
             yield Line(f"{ARMS[arm]}; {frame}", row, colour)
     for (what, arm, where), row in rows.items():
-        if what == measure and where == "random" and arm not in ARMS:
+        if what == measure and where == "random" and arm not in (*ARMS, SHIPPED):
             yield Line(f"planted: {arm}", row, "planted")
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from polyrot import __version__
 from polyrot.runtime.documents import BadDocument, read_json
 from polyrot.runtime.files import write_atomically
 
@@ -57,7 +56,7 @@ def record_of(
         "date": datetime.now(UTC).date().isoformat(),
         "device": device,
         "seconds": round(seconds),
-        "versions": {"polyrot": __version__, "torch": torch.__version__.partition("+")[0]},
+        "torch": torch.__version__.partition("+")[0],
         "predictions": [dict(each) for each in predictions],
         "rows": [asdict(row) for row in rows],
         **more,

@@ -19,9 +19,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "records" / "study-tails.json"
     record.write(path, made())
     again = record.read(path, "tails")
-    assert record.rows_of(again)[0] == Row(
-        "tails", "adam", 0.333333, 0.1, 0.5, "models", 5, "axes"
-    )
+    assert record.rows_of(again)[0] == Row("tails", "adam", 0.333333, 0.1, 0.5, "models", 5, "axes")
     assert (again["seconds"], again["extra"]) == (61, [1])
     assert record.text_of(again) == path.read_text(encoding="utf-8")
 
