@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from polyrot.runtime import threads
+from polyrot.runtime.checkout import checkout
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.files import write_atomically
@@ -24,11 +25,9 @@ from polyrot.studies import record
 STUDIES = {
     "optimiser": ("does the optimiser privilege a basis?", "polyrot.studies.optimiser"),
 }
-ROOT = Path(__file__).parents[2]
-RECORDS = ROOT / "docs" / "studies" / "records"
-SHIPPED = ROOT / "fixtures" / "shipped"
-PAGES = ROOT / "docs" / "studies"
-PICTURES = ROOT / "docs" / "pictures"
+RECORDS, PAGES, PICTURES = Path("docs/studies/records"), Path("docs/studies"), Path("docs/pictures")
+"""In a checkout: where records, pages and figures lie."""
+SHIPPED = Path("fixtures/shipped")
 
 
 class Study(Protocol):
@@ -49,9 +48,9 @@ def study(name: str) -> Study:
     return cast(Study, importlib.import_module(STUDIES[name][1]))
 
 
-def record_path(name: str) -> Path:
-    """Where the record of a study lies in a checkout."""
-    return RECORDS / f"study-{name}.json"
+def record_path(name: str, root: Path) -> Path:
+    """Where the record of a study lies in the checkout `root`."""
+    return root / RECORDS / f"study-{name}.json"
 
 
 def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.studies") -> int:
@@ -80,37 +79,39 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.stud
 
 
 def _work(arguments: argparse.Namespace) -> None:
-    name, asked = arguments.study, study(arguments.study)
+    name, asked, root = arguments.study, study(arguments.study), checkout()
     if not arguments.page:
         check_writable(arguments.artifacts)
         threads.settle(arguments.threads)
         progress = ConsoleProgress()
-        store = Store(arguments.artifacts, SHIPPED if SHIPPED.is_dir() else None)
+        shipped = root / SHIPPED
+        store = Store(arguments.artifacts, shipped if shipped.is_dir() else None)
         runtime = Runtime(store, arguments.device, progress)
         asked.train(runtime)
         if arguments.train:
             return
-        record.write(record_path(name), asked.measure(runtime))
-        progress.say(f"wrote {record_path(name)}")
-    write_page(name)
+        path = record_path(name, root)
+        record.write(path, asked.measure(runtime))
+        progress.say(f"wrote {path}")
+    write_page(name, root)
 
 
-def written(name: str) -> dict[Path, str]:
+def written(name: str, root: Path) -> dict[Path, str]:
     """The page and the figures of a study as its record has them, by path; without a record, the
     page alone. Raises BadDocument."""
-    asked, path = study(name), record_path(name)
+    asked, path = study(name), record_path(name, root)
     found = record.read(path, name) if path.exists() else None
     drawn = {} if found is None else asked.pictures(found)
     return {
-        PAGES / f"{name}.md": asked.page(found),
-        **{PICTURES / file: svg for file, svg in drawn.items()},
+        root / PAGES / f"{name}.md": asked.page(found),
+        **{root / PICTURES / file: svg for file, svg in drawn.items()},
     }
 
 
-def write_page(name: str) -> None:
+def write_page(name: str, root: Path) -> None:
     """Write the page and the figures of a study. Raises BadDocument, Unwritable."""
-    PAGES.mkdir(parents=True, exist_ok=True)
-    for path, text in written(name).items():
+    for path, text in written(name, root).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, text)
 
 

@@ -252,19 +252,21 @@ def _shipped(record: Mapping[str, Any]) -> str:
     frames = [where for where in ("axes", "random") if ("S4", SHIPPED, where) in rows]
     if not frames:
         return ""
+
+    def line(frame: str) -> str:
+        cells = [said(rows.get((name, SHIPPED, frame))) for name in _MEASURED]
+        return f"| {frame} | {' | '.join(cells)} |"
+
     return "\n".join(
         [
             "## Beside: cohort B as shipped",
             "",
-            "AdamW for up to 60,000 steps at a batch of 512, from the same seeds. Measured in the same "
-            "way, while the arms trained; nothing was predicted of it.",
+            "AdamW for up to 60,000 steps at a batch of 512, from the same seeds. Measured in the "
+            "same way, while the arms trained; nothing was predicted of it.",
             "",
             f"| frame | {' | '.join(name.replace('_', ' ') for name in _MEASURED)} |",
             "| --- " * (1 + len(_MEASURED)) + "|",
-            *(
-                f"| {where} | {' | '.join(said(rows[name, SHIPPED, where]) for name in _MEASURED)} |"
-                for where in frames
-            ),
+            *map(line, frames),
             "",
         ]
     )

@@ -34,6 +34,7 @@ TINY = Schedule(
     at_once=1,
     keep=(2,),
 )
+ROOT = Path(__file__).parents[2]
 COMMITTED = "fb2a8224c0c0d85d049d26074413a8d1894919441c168b99dc60293d443a5cf3"
 
 
@@ -41,7 +42,7 @@ def test_the_predictions_are_those_that_were_committed():
     """In the commit that named them, before any arm was trained; a record must have them too."""
     text = json.dumps(as_data(), sort_keys=True)
     assert hashlib.sha256(text.encode()).hexdigest() == COMMITTED
-    path = command.record_path("optimiser")
+    path = command.record_path("optimiser", ROOT)
     if path.exists():
         assert record.read(path, "optimiser")["predictions"] == as_data()
 
@@ -75,20 +76,17 @@ def tiny(monkeypatch):
 
 @pytest.mark.slow
 def test_from_training_to_page_by_one_command(tiny, tmp_path, monkeypatch, capsys):
-    for name in ("RECORDS", "PAGES", "PICTURES"):
-        folder = tmp_path / name.lower()
-        folder.mkdir()
-        monkeypatch.setattr(command, name, folder)
+    monkeypatch.setattr(command, "checkout", lambda: tmp_path)
     given = ["optimiser", "--artifacts", str(tmp_path / "store")]
     assert command.main([*given, "--train"]) == 0
-    assert not list((tmp_path / "records").iterdir())
+    assert not (tmp_path / "docs").exists()
     trained = sorted((tmp_path / "store").rglob("*.safetensors"))
     assert command.main(given) == 0
     assert set(trained) <= set((tmp_path / "store").rglob("*.safetensors"))
-    made = record.read(command.record_path("optimiser"), "optimiser")
-    page = (tmp_path / "pages" / "optimiser.md").read_text()
+    made = record.read(command.record_path("optimiser", tmp_path), "optimiser")
+    page = (tmp_path / "docs" / "studies" / "optimiser.md").read_text()
     assert page == optimiser.page(made)
-    assert sorted(p.name for p in (tmp_path / "pictures").iterdir()) == [
+    assert sorted(p.name for p in (tmp_path / "docs" / "pictures").iterdir()) == [
         "study-optimiser-entries.svg",
         "study-optimiser-kurtosis.svg",
     ]
@@ -100,7 +98,13 @@ def test_from_training_to_page_by_one_command(tiny, tmp_path, monkeypatch, capsy
     assert made["schedules"]["rot"]["optimiser_basis"] == "random"
     assert made["schedules"]["sgd"]["peak_rate"] == float(min(made["trial"], key=made["trial"].get))
     assert command.main(["optimiser", "--page"]) == 0
-    assert (tmp_path / "pages" / "optimiser.md").read_text() == page
+    assert (tmp_path / "docs" / "studies" / "optimiser.md").read_text() == page
+
+
+def test_outside_of_a_checkout_it_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(["optimiser", "--page"]) == 2
+    assert "not a polyrot checkout" in capsys.readouterr().err
 
 
 def test_without_a_store_nothing_is_trained(capsys):
@@ -194,13 +198,13 @@ def test_figures_show_every_arm():
 
 
 def test_the_page_is_made_from_the_record():
-    made = command.written("optimiser")
+    made = command.written("optimiser", ROOT)
     assert made
     for path, text in made.items():
         assert path.read_text(encoding="utf-8") == text, f"run `polyrot study {path.stem} --page`"
 
 
 def test_every_study_has_its_page_in_the_navigation():
-    nav = (Path(__file__).parents[2] / "mkdocs.yml").read_text(encoding="utf-8")
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for name in command.STUDIES:
         assert f"docs/studies/{name}.md" in nav
