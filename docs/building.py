@@ -23,6 +23,8 @@ SOURCES = (
     "CHANGELOG.md",
     "CITATION.cff",
     "docs/*.md",
+    "docs/studies/*.md",
+    "docs/studies/records/*.json",
     "docs/pictures/*.svg",
     "claims/*.md",
     "claims/*.toml",

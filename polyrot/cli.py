@@ -24,6 +24,7 @@ ROOMS = {
     ),
     "report": ("compare two runs, build a page, fill the README", "polyrot.report.__main__"),
     "store": ("check, list and ship artifacts", "polyrot.store.__main__"),
+    "study": ("questions beside the claims: train, measure, write", "polyrot.studies.__main__"),
     "train": ("train the seeds and dictionaries of a scale", "polyrot.workshop.__main__"),
 }
 

@@ -31,6 +31,7 @@ ROOMS = (
     "workshop",
     "streaming",
     "measures",
+    "studies",
     "report",
     FACE,
 )

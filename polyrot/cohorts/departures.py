@@ -36,6 +36,8 @@ TOYS = {
     "final_share": Rule("a last rate of {} times the peak", (0.02,)),
     "betas": Rule("AdamW's betas {}", ((0.9, 0.95),)),
     "weight_decay": Rule("a weight decay of {}", (1e-4,)),
+    "optimiser": Rule("{} as optimiser", ("adamw",), "AdamW"),
+    "optimiser_basis": Rule("an optimiser in a {} basis", ("standard",), "the standard one"),
     "clip": Rule("gradients clipped at {}", (1.0,)),
     "precision": Rule("{}", (BF16,)),
     "patience": Rule("an end {} steps after the goal is first met", (10_000, 3_000)),

@@ -8,17 +8,25 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from xml.sax.saxutils import escape
 
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import Claim, Registration
 from polyrot.judge.verdicts import Verdict
+from polyrot.runtime.svg import (
+    BLUE,
+    FAINT,
+    MUTED,
+    OCHRE,
+    ON,
+    VERMILION,
+    document,
+    symbol,
+    text,
+    upright,
+)
 
 SCALES = ("toy_a", "toy_b", "neox")
 """Those whose models are shipped."""
-INK, MUTED, FAINT, PAPER, ON = "#1b1f23", "#5a636c", "#d3d8dd", "#fefefe", "#ffffff"
-BLUE, VERMILION, OCHRE = "#006ba6", "#b34700", "#8a5a00"
-FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 SYMBOLS: Mapping[Verdict, tuple[str, str, str]] = {
     Verdict.HELD: (
         BLUE,
@@ -68,10 +76,10 @@ def grid(ledger: Ledger, registration: Registration) -> str:
     )
     x = 14.0
     for verdict in (verdict for verdict in SYMBOLS if shown[verdict]):
-        text = f"{verdict.value} {shown[verdict]}"
-        parts += [_mark(verdict, x, height - 27), _text(x + 22, height - 14, text)]
-        x += 44 + 7.2 * len(text)
-    return _document(2 * COLUMN, height, parts)
+        words = f"{verdict.value} {shown[verdict]}"
+        parts += [_mark(verdict, x, height - 27), text(x + 22, height - 14, words)]
+        x += 44 + 7.2 * len(words)
+    return document(2 * COLUMN, height, parts)
 
 
 def in_words(ledger: Ledger, registration: Registration) -> str:
@@ -91,15 +99,15 @@ def in_words(ledger: Ledger, registration: Registration) -> str:
 def _column(
     x: float, heading: str, claims: Sequence[Claim], entries: Mapping[tuple[str, str], Entry]
 ) -> Iterator[str]:
-    yield _text(x, 24, heading, size=14, weight="bold")
+    yield text(x, 24, heading, size=14, weight="bold")
     for i, scale in enumerate(SCALES):
-        yield _text(x + NAME + CELL * (i + 0.5), 46, scale, anchor="middle", fill=MUTED)
+        yield text(x + NAME + CELL * (i + 0.5), 46, scale, anchor="middle", fill=MUTED)
     for i, claim in enumerate(claims):
         y = TOP + ROW * i
         if i % 2 == 0:
             width = NAME + CELL * len(SCALES)
             yield f'<rect x="{x - 4:g}" y="{y}" width="{width}" height="{ROW}" fill="#f1f3f5"/>'
-        yield _text(x, y + 14, claim.id, size=12)
+        yield text(x, y + 14, claim.id, size=12)
         for j, scale in enumerate(SCALES):
             entry = entries.get((claim.id, scale))
             if entry is not None and entry.verdict in SYMBOLS:
@@ -143,28 +151,28 @@ def stitching(ledger: Ledger) -> str:
     height = 74 + LINE * rows + 44
     parts, x = [], 12.0
     for _, words, colour, shape in WAYS:
-        parts += [_symbol(shape, colour, x, 10), _text(x + 22, 23, words)]
+        parts += [symbol(shape, colour, x, 10), text(x + 22, 23, words)]
         x += 60 + 7 * len(words)
     for i, (scale, sites) in enumerate(found.items()):
         left = 12.0 + i * PANEL
-        parts.append(_text(left, 54, scale, weight="bold", size=13))
+        parts.append(text(left, 54, scale, weight="bold", size=13))
         bottom = 66 + LINE * len(sites)
         for tick in (-1, 0, 1):
             at = _at(left, tick)
-            parts.append(_line(at, 62, bottom, MUTED if tick == 0 else FAINT))
-            parts.append(_text(at, bottom + 16, str(tick).replace("-", "−"), anchor="middle"))
+            parts.append(upright(at, 62, bottom, MUTED if tick == 0 else FAINT))
+            parts.append(text(at, bottom + 16, str(tick).replace("-", "−"), anchor="middle"))
         for j, (site, values) in enumerate(sites.items()):
             y = 62 + LINE * j
-            parts.append(_text(left, y + 16, site, size=12))
+            parts.append(text(left, y + 16, site, size=12))
             for way, _, colour, shape in WAYS:
                 if way in values:
                     at = _at(left, min(max(values[way], LOW), HIGH))
-                    parts.append(_symbol(shape, colour, at - 8, y + 4))
+                    parts.append(symbol(shape, colour, at - 8, y + 4))
     axis = (
         "recovered loss, mean over pairs: 1 as good as the model's own stream, 0 as bad as its mean"
     )
-    parts.append(_text(12, height - 10, axis, fill=MUTED))
-    return _document(12 + PANEL * max(len(found), 1), height, parts)
+    parts.append(text(12, height - 10, axis, fill=MUTED))
+    return document(12 + PANEL * max(len(found), 1), height, parts)
 
 
 def stitching_in_words(ledger: Ledger) -> str:
@@ -193,27 +201,3 @@ def _mark(verdict: Verdict, x: float, y: float) -> str:
     title = f"<title>{verdict.value}</title>"
     place = f'transform="translate({x:g} {y:g}) scale(.88)"'
     return f'<g {place} fill="{colour}">{title}{shape}{drawn}</g>'
-
-
-def _symbol(shape: str, colour: str, x: float, y: float) -> str:
-    return f'<g transform="translate({x:.1f} {y:g})" fill="{colour}">{shape}</g>'
-
-
-def _line(x: float, top: float, bottom: float, colour: str) -> str:
-    return f'<path d="M{x:.1f} {top:g}V{bottom:g}" stroke="{colour}"/>'
-
-
-def _text(x: float, y: float, text: str, **style: str | int) -> str:
-    named = {"size": "font-size", "weight": "font-weight", "anchor": "text-anchor"}
-    given = "".join(f' {named.get(key, key)}="{value}"' for key, value in style.items())
-    return f'<text x="{x:g}" y="{y:g}"{given}>{escape(text)}</text>'
-
-
-def _document(width: float, height: float, parts: Sequence[str]) -> str:
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" '
-        f'width="{width:g}" height="{height:g}" font-family="{FONT}" font-size="12.5" '
-        f'fill="{INK}">'
-    )
-    ground = f'<rect width="100%" height="100%" fill="{PAPER}"/>'
-    return "\n".join([head, ground, *parts, "</svg>", ""])

@@ -4,6 +4,7 @@ from . import (
     directions as directions,
     evaluation as evaluation,
     folding as folding,
+    optimiser as optimiser,
     run as run,
     schedule as schedule,
     seeds as seeds,

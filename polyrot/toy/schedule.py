@@ -10,6 +10,8 @@ from polyrot.cohorts import departures
 from polyrot.runtime.device import BF16
 from polyrot.toy.task import CONTENT_RANGE, Law
 
+ADAMW, SGD = "adamw", "sgd"
+STANDARD, RANDOM = "standard", "random"
 ADDED = (
     "late_violations",
     "late_violations_until",
@@ -21,6 +23,9 @@ ADDED = (
     "choose",
     "keep",
     "lengths",
+    "optimiser",
+    "momentum",
+    "optimiser_basis",
 )
 """Fields of a schedule that came after the shipped fingerprints."""
 
@@ -39,6 +44,9 @@ class Schedule:
     keep: steps whose weights are kept beside, of a training of one seed.
     lengths: of the content of training sequences, least and most; evaluations keep theirs.
     precision: see `polyrot.runtime.device`.
+    optimiser: "adamw", or "sgd" with this `momentum` and no scaling by coordinates; the peak rate
+    is the optimiser's own. optimiser_basis: of the residual stream, in which it steps: "standard",
+    or a "random" one of each seed (see `polyrot.toy.optimiser`).
     """
 
     steps: int = 60_000
@@ -63,6 +71,9 @@ class Schedule:
     choose: Literal["last", "best"] = "last"
     keep: tuple[int, ...] = ()
     lengths: tuple[int, int] = CONTENT_RANGE["train"]
+    optimiser: str = ADAMW
+    momentum: float = 0.9
+    optimiser_basis: str = STANDARD
 
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know; fields that came later only where they are used."""

@@ -19,6 +19,7 @@ from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Checkpoint
 from polyrot.store.resuming import resume
 from polyrot.toy import task, transformer
+from polyrot.toy.optimiser import BUFFERS, Held, bases, optimiser_of
 from polyrot.toy.schedule import Schedule
 from polyrot.toy.trained import Trained
 from polyrot.toy.training_state import TrainingState
@@ -197,18 +198,18 @@ def train(
     if compiled is None:
         compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
     captured = compiled and device.type == "cuda"
-    optimiser = torch.optim.AdamW(
-        trained.values(),
-        lr=torch.tensor(schedule.rate(0), device=device) if captured else schedule.rate(0),
-        betas=schedule.betas,
-        weight_decay=schedule.weight_decay,
-        fused=True,
-        capturable=captured,
+    held = Held(trained, bases(seeds, schedule, device))
+    first_rate = schedule.rate(0)
+    optimiser = optimiser_of(
+        held.params.values(),
+        schedule,
+        torch.tensor(first_rate, device=device) if captured else first_rate,
+        captured=captured,
     )
-    state = TrainingState(len(seeds))
+    state = TrainingState(len(seeds), BUFFERS[schedule.optimiser])
     saved = resume(checkpoint, device=device.type)  # data are drawn there, and not alike elsewhere
     if saved is not None:
-        state.restore(saved, params, optimiser, trained)
+        state.restore(saved, params, optimiser, held)
 
     drawn = batches(seeds, schedule, state.step, device, stream)
     first = next(drawn)
@@ -228,7 +229,9 @@ def train(
         by_head = dict(zip(task.HEADS, labels, strict=True))
         loss = backward(loss_of, params, tokens, positions, bias, by_head)
         clip_per_model([p.grad for p in trained.values() if p.grad is not None], schedule.clip)
+        held.take_gradients()
         optimiser.step()
+        held.give_weights()
         return loss
 
     take = CudaGraph(step) if captured else step
@@ -244,7 +247,7 @@ def train(
         if state.step % schedule.evaluate_every == 0 or state.step == schedule.steps:
             state.evaluate(params, schedule, keep_snapshots=bool(snapshot_at))
         if checkpoint is not None and state.step % checkpoint_every == 0:
-            checkpoint.save(state.to_artifact(params, optimiser, trained))
+            checkpoint.save(state.to_artifact(params, optimiser, held))
         if state.step % 20 == 0 or state.step == end:
             progress(stage, state.step, end, state.note())
     return state.finish(tuple(seeds), params, schedule)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from polyrot.runtime.device import Stretches
 from polyrot.store import Artifact
 from polyrot.toy.evaluation import GOAL, Evaluation, evaluate, lowest
+from polyrot.toy.optimiser import Held
 from polyrot.toy.schedule import Schedule
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
@@ -21,9 +22,12 @@ N_EARLY = 20  # losses of the first steps, kept so that a retraining can be comp
 
 
 class TrainingState:
-    """What a run knows beside weights and moments: all of it goes into the checkpoint."""
+    """What a run knows beside weights and moments: all of it goes into the checkpoint.
 
-    def __init__(self, n_models: int) -> None:
+    buffers: of its optimiser (see `polyrot.toy.optimiser`)."""
+
+    def __init__(self, n_models: int, buffers: Mapping[str, str]) -> None:
+        self.buffers = buffers
         self.step = 0
         self.loss = torch.zeros(n_models)
         self.early: list[list[float]] = []
@@ -93,15 +97,14 @@ class TrainingState:
         self.resumed = now
         return self.seconds
 
-    def to_artifact(
-        self, params: Params, optimiser: torch.optim.Optimizer, trained: Params
-    ) -> Artifact:
+    def to_artifact(self, params: Params, optimiser: torch.optim.Optimizer, held: Held) -> Artifact:
         """Everything that `restore` needs."""
         tensors = {f"params.{n}": p.detach() for n, p in params.items()}
-        for name, p in trained.items():
-            moments = optimiser.state[p]
-            tensors[f"first.{name}"] = moments["exp_avg"]
-            tensors[f"second.{name}"] = moments["exp_avg_sq"]
+        for name, p in held.params.items():
+            known = optimiser.state[p]
+            tensors |= {f"{ours}.{name}": known[torchs] for ours, torchs in self.buffers.items()}
+        if held.turns is not None:
+            tensors |= {f"held.{name}": p for name, p in held.params.items()}
         for step, snapshot in self.snapshots.items():
             tensors |= {f"snapshot.{step}.{n}": p for n, p in snapshot.items()}
         for m, (step, model) in self.final.items():
@@ -122,7 +125,7 @@ class TrainingState:
         return Artifact({n: t.cpu().contiguous() for n, t in tensors.items()}, meta)
 
     def restore(
-        self, saved: Artifact, params: Params, optimiser: torch.optim.Optimizer, trained: Params
+        self, saved: Artifact, params: Params, optimiser: torch.optim.Optimizer, held: Held
     ) -> None:
         """Go on from what `to_artifact` gave."""
         self.step, self.early = saved.meta["step"], saved.meta["early"]
@@ -133,11 +136,15 @@ class TrainingState:
         with torch.no_grad():
             for name, p in params.items():
                 p.copy_(saved.tensors[f"params.{name}"])
-        for name, p in trained.items():
+        for name, p in held.params.items():
+            if held.turns is not None:
+                p.copy_(saved.tensors[f"held.{name}"])
             optimiser.state[p] = {
                 "step": torch.tensor(float(self.step), device=p.device),
-                "exp_avg": saved.tensors[f"first.{name}"].to(p.device),
-                "exp_avg_sq": saved.tensors[f"second.{name}"].to(p.device),
+                **{
+                    torchs: saved.tensors[f"{ours}.{name}"].to(p.device)
+                    for ours, torchs in self.buffers.items()
+                },
             }
         for name, tensor in saved.tensors.items():
             kind, _, rest = name.partition(".")
