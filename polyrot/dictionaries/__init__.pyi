@@ -1,4 +1,5 @@
 from . import (
+    activations as activations,
     carried as carried,
     collection as collection,
     groups as groups,

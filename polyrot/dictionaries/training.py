@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts import departures
+from polyrot.dictionaries.activations import Activation, JumpReLU, scale_of
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.checks import check_finite
 from polyrot.runtime.device import BF16, FLOAT32
@@ -23,16 +24,24 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How dictionaries are trained. The defaults are the paper's for the toy."""
+    """How dictionaries are trained. The defaults are the paper's for the toy.
+
+    activation: TopK or JumpReLU; None is the paper's ReLU.
+    """
 
     steps: int = 6000
     batch: int = 4096
     rate: float = 5e-4
     precision: str = FLOAT32
+    activation: Activation | None = None
 
     def recipe(self) -> dict[str, Any]:
-        """What decides it, for its fingerprint."""
-        return asdict(self)
+        """What decides it, for its fingerprint: of ReLU's dictionaries, what it always was."""
+        found = asdict(self)
+        del found["activation"]
+        return (
+            found if self.activation is None else found | {"activation": self.activation.recipe()}
+        )
 
     def departures(
         self, *, language: bool = False, checkpoints: bool = False, l1: float | None = None
@@ -43,7 +52,7 @@ class Schedule:
         >>> Schedule(batch=1024).departures()
         ("toys' dictionaries: batches of 1,024 where the paper takes 4,096",)
         """
-        made = {**asdict(self), **({} if l1 is None else {"l1": l1})}
+        made = {**self.recipe(), **({} if l1 is None else {"l1": l1})}
         return departures.of_dictionaries(made, language, checkpoints)
 
 
@@ -68,8 +77,11 @@ def initialise(starts: Sequence[int], d_in: int, d_out: int, features: int) -> W
     }
 
 
-def loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
-    """Per dictionary, mean squared error over all entries + l1 * mean over rows of sum |f|.
+def loss(
+    weights: Weights, x: Tensor, target: Tensor, l1: Tensor, activation: Activation | None = None
+) -> Tensor:
+    """Per dictionary, mean squared error over all entries + l1 * mean over rows of sum |f|, and
+    what the activation asks beside.
 
     x [n, batch, d_in], target [n, batch, d_out], l1 [n]. Without "b_out" the input bias serves the
     output too (autoencoder).
@@ -77,17 +89,23 @@ def loss(weights: Weights, x: Tensor, target: Tensor, l1: Tensor) -> Tensor:
     hidden = torch.baddbmm(
         weights["b_enc"][:, None], x - weights["b_in"][:, None], weights["w_enc"]
     )
-    f = relu(hidden)
+    f = relu(hidden) if activation is None else activation.features(hidden, weights)
     b_out = weights.get("b_out", weights["b_in"])
     error = torch.bmm(f, weights["w_dec"]) + b_out[:, None] - target
-    return error.float().square().mean((1, 2)) + l1 * f.float().sum(2).mean(1)
+    found = error.float().square().mean((1, 2)) + l1 * f.float().sum(2).mean(1)
+    return found if activation is None else found + activation.penalty(hidden, weights)
 
 
 def _autocast_loss(
-    weights: Weights, x: Tensor, target: Tensor, l1: Tensor, bf16: bool = False
+    weights: Weights,
+    x: Tensor,
+    target: Tensor,
+    l1: Tensor,
+    bf16: bool = False,
+    activation: Activation | None = None,
 ) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        return loss(weights, x, target, l1)
+        return loss(weights, x, target, l1, activation)
 
 
 def trial_step(
@@ -115,6 +133,8 @@ def renormalise(weights: Weights) -> None:
     weights["w_dec"] /= norm[..., None]
     weights["w_enc"] *= norm[:, None, :]
     weights["b_enc"] *= norm
+    if "log_threshold" in weights:
+        weights["log_threshold"] += norm.log()
 
 
 def train(
@@ -153,9 +173,18 @@ def train(
     }
     if target is not None:
         weights["b_out"] = torch.zeros(len(starts), target.shape[-1], device=device)
+    activation = schedule.activation
+    fixed: Weights = {}
+    rates: list[dict[str, Any]] = [{"params": list(weights.values())}]
+    if activation is not None:
+        fixed["scale"] = torch.stack([scale_of(x[s]) for s in source])
+        more = activation.parameters(fixed["scale"], features)
+        weights |= more
+        if isinstance(activation, JumpReLU):
+            rates.append({"params": list(more.values()), "lr": schedule.rate * activation.rate})
     for w in weights.values():
         w.requires_grad_()
-    optimiser = torch.optim.Adam(weights.values(), lr=schedule.rate, fused=True)
+    optimiser = torch.optim.Adam(rates, lr=schedule.rate, fused=True)
     penalties = torch.tensor(l1, dtype=torch.float32, device=device)
     orders = [torch_generator(s, "batches", device=device) for s in starts]
     loss_of: Callable[..., Tensor] = torch.compile(_autocast_loss) if compiled else _autocast_loss
@@ -170,7 +199,7 @@ def train(
         wanted = batch
         if target is not None:
             wanted = torch.stack([target[s][r] for s, r in zip(source, rows, strict=True)])
-        losses = loss_of(weights, batch, wanted, penalties, bf16)
+        losses = loss_of(weights | fixed, batch, wanted, penalties, bf16, activation)
         losses.sum().backward()
         with torch.no_grad():
             decoder = weights["w_dec"]
@@ -182,7 +211,7 @@ def train(
         if step < N_EARLY:
             early.append(losses.tolist())
         if states is not None and step + 1 in states:
-            states[step + 1].extend(_dictionaries(weights))
+            states[step + 1].extend(_dictionaries(weights, activation))
         if (step + 1) % 100 == 0 or step + 1 == end:
             mean = float(losses.detach().mean())
             if not math.isfinite(mean):
@@ -191,7 +220,7 @@ def train(
                     f"{float(x.abs().max()):.3g}: {remedy}"
                 )
             progress(stage, step + 1, end, f"loss {mean:.5f}")
-    return _dictionaries(weights), early
+    return _dictionaries(weights, activation), early
 
 
 def remedy(scale: str) -> str:
@@ -208,10 +237,10 @@ def remedy(scale: str) -> str:
     return f"{first}, or train in single precision with --device cpu{own}"
 
 
-def _dictionaries(weights: Weights) -> list[Dictionary]:
+def _dictionaries(weights: Weights, activation: Activation | None) -> list[Dictionary]:
     """The dictionaries that these weights are at this moment, on the CPU."""
     now = {n: w.detach().cpu().clone() for n, w in weights.items()}
-    return [
+    found = [
         Dictionary(
             now["w_enc"][i],
             now["b_enc"][i],
@@ -221,6 +250,10 @@ def _dictionaries(weights: Weights) -> list[Dictionary]:
         )
         for i in range(len(now["w_enc"]))
     ]
+    if activation is None:
+        return found
+    thresholds = now["log_threshold"].exp() if "log_threshold" in now else [None] * len(found)
+    return [activation.dictionary(d, t) for d, t in zip(found, thresholds, strict=True)]
 
 
 N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared

@@ -1,4 +1,5 @@
 from . import (
+    dictionaries_arms as dictionaries_arms,
     figure as figure,
     optimiser as optimiser,
     optimiser_arms as optimiser_arms,
