@@ -27,8 +27,6 @@ from polyrot.runtime.checkout import NotACheckout, checkout
 from polyrot.runtime.files import write_atomically
 
 RECORDS = "fixtures/shipped/records"
-STUDIES = "study-"
-"""What the names of other files begin with that lie there."""
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _INTRODUCTION = f"""\
 # Runs kept beside the ledger
@@ -86,10 +84,8 @@ def keep(path: Path, name: str, root: Path) -> Path:
     Raises RecordError: no record of this version, judged by other bars than the checkout's, nothing
     judged, a name that is no file's or is taken.
     """
-    if not _NAME.fullmatch(name) or name.startswith(STUDIES):
-        raise RecordError(
-            f"{name!r} is no name: letters a to z, digits and single hyphens, not {STUDIES}..."
-        )
+    if not _NAME.fullmatch(name):
+        raise RecordError(f"{name!r} is no name: letters a to z, digits and single hyphens")
     record = read_record(path)
     registered = Registration.load(root / "claims" / "preregistration.toml")
     if record["run"]["registration_sha256"] != registered.sha256:
@@ -107,7 +103,7 @@ def keep(path: Path, name: str, root: Path) -> Path:
 def kept(root: Path) -> list[Kept]:
     """All of the checkout at `root`, by name. Raises RecordError for one that cannot be read."""
     paths = sorted((root / RECORDS).glob("*.json"))
-    return [Kept(p.stem, read_record(p)) for p in paths if not p.name.startswith(STUDIES)]
+    return [Kept(path.stem, read_record(path)) for path in paths]
 
 
 def lines() -> list[str]:

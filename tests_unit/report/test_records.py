@@ -116,18 +116,11 @@ def test_outside_of_a_checkout_there_are_none(
     assert "None was kept so far" in records.markdown([], Ledger({}))
 
 
-def test_studies_lie_beside_them_and_are_none(root: Path) -> None:
-    (root / records.RECORDS).mkdir(parents=True)
-    (root / records.RECORDS / "study-optimiser.json").write_text("{}")
-    assert records.kept(root) == []
-
-
 @pytest.mark.parametrize(
     ("name", "run", "said"),
     [
         ("Wide", {}, "is no name"),
         ("../wide", {}, "is no name"),
-        ("study-wide", {}, "is no name"),
         ("wide", {"registration_sha256": "0" * 64}, "judged by other bars"),
     ],
 )
