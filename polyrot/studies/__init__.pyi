@@ -1,5 +1,8 @@
 from . import (
+    dictionaries as dictionaries,
     dictionaries_arms as dictionaries_arms,
+    dictionaries_page as dictionaries_page,
+    dictionaries_predictions as dictionaries_predictions,
     figure as figure,
     optimiser as optimiser,
     optimiser_arms as optimiser_arms,

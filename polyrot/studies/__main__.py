@@ -23,6 +23,10 @@ from polyrot.studies import record
 
 #: Every study: what it asks, and its module.
 STUDIES = {
+    "dictionaries": (
+        "why do sparse dictionaries miss what is registered of them?",
+        "polyrot.studies.dictionaries",
+    ),
     "optimiser": ("does the optimiser privilege a basis?", "polyrot.studies.optimiser"),
 }
 RECORDS, PAGES, PICTURES = Path("docs/studies/records"), Path("docs/studies"), Path("docs/pictures")
