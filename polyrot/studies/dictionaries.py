@@ -68,7 +68,7 @@ def measure(runtime: Runtime) -> dict[str, Any]:
     for i, (name, found) in enumerate(trained.items()):
         runtime.progress("study, dictionaries", i, len(trained), name)
         for step in ARMS[name].steps:
-            here = {spec: states[step] for spec, states in found.items()}
+            here = {spec: each.states[step] for spec, each in found.items()}
             rows += quality_rows(cohort, arm_at(name, step), here)
             if ARMS[name].siblings:
                 rows += sibling_rows(cohort, arm_at(name, step), here, fits)
@@ -76,7 +76,7 @@ def measure(runtime: Runtime) -> dict[str, Any]:
     return record_of(
         "dictionaries",
         device=runtime.device,
-        seconds=0,
+        seconds=sum(each.seconds for found in trained.values() for each in found.values()),
         predictions=as_data(),
         rows=rows,
         models=[int(seed) for seed in cohort.seeds],

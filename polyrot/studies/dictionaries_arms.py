@@ -6,6 +6,7 @@ store of the study: running the models takes as long as training some of the dic
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import Any
@@ -127,12 +128,21 @@ def specs(arm: Arm, sites: Sequence[str], l1: dict[str, float]) -> list[Spec]:
     return found
 
 
-def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> dict[int, Dictionary]:
-    """One dictionary after each of the arm's steps: found, or trained now."""
+@dataclass(frozen=True)
+class Made:
+    """One dictionary after each of the arm's steps, and the seconds of processor that it took."""
+
+    states: dict[int, Dictionary]
+    seconds: float
+
+
+def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> Made:
+    """One dictionary: found, or trained now."""
 
     def build(_: Checkpoint) -> Artifact:
         states: dict[int, list[Dictionary]] = {step: [] for step in arm.steps}
         x = cohort.activations("dictionary", spec.site)[spec.model][None]
+        start = time.process_time()
         training.train(
             x.to(runtime.device),
             [0],
@@ -148,7 +158,8 @@ def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> dict[int, Di
         tensors = stack(found)
         thresholds = [d.threshold for d in found if isinstance(d, LoadedDictionary)]
         known = [t for t in thresholds if t is not None]
-        return Artifact(tensors | ({"threshold": torch.stack(known)} if known else {}), {})
+        more = {"threshold": torch.stack(known)} if known else {}
+        return Artifact(tensors | more, {"seconds": time.process_time() - start})
 
     recipe: dict[str, Any] = {
         "version": RECIPE_VERSION,
@@ -160,20 +171,18 @@ def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> dict[int, Di
     }
     name = f"{arm.name}-{spec.model}-{spec.site}-{spec.start}"
     artifact = runtime.store.get_or_build(DICTIONARY, recipe, build, name=name)
-    tensors = dict(artifact.tensors)
+    tensors, seconds = dict(artifact.tensors), float(artifact.meta["seconds"])
     thresholds = tensors.pop("threshold", None)
     plain = unstack(tensors)
     if arm.activation is None:
-        return dict(zip(arm.steps, plain, strict=True))
+        return Made(dict(zip(arm.steps, plain, strict=True)), seconds)
     each: Sequence[Tensor | None] = [None] * len(plain) if thresholds is None else list(thresholds)
     made = [arm.activation.dictionary(d, t) for d, t in zip(plain, each, strict=True)]
-    return dict(zip(arm.steps, made, strict=True))
+    return Made(dict(zip(arm.steps, made, strict=True)), seconds)
 
 
-def all_trained(
-    runtime: Runtime, cohort: Few, l1: dict[str, float]
-) -> dict[str, dict[Spec, dict[int, Dictionary]]]:
-    """Every dictionary of every arm, by arm, spec and step; arm by arm, the anchor's before its
+def all_trained(runtime: Runtime, cohort: Few, l1: dict[str, float]) -> dict[str, dict[Spec, Made]]:
+    """Every dictionary of every arm, by arm and spec; arm by arm, the anchor's before its
     siblings' at each site."""
     return {
         name: {s: trained(runtime, cohort, arm, s) for s in specs(arm, cohort.sites, l1)}

@@ -24,7 +24,6 @@ from polyrot.studies import (
     dictionaries_arms as arms,
     dictionaries_page as page,
     dictionaries_predictions as predictions,
-    record,
 )
 from polyrot.studies.dictionaries_arms import Arm, Spec
 from polyrot.studies.record import Row, record_of
@@ -108,9 +107,8 @@ def test_a_turned_copy_has_the_features_and_a_stranger_has_not(runtime: Runtime)
         spread = torch.linalg.eigvalsh(x.T.cov())
         assert subspace == pytest.approx(float(spread[-4:].sum() / spread.sum()), abs=0.02)
     assert known["ev", "l1 400"] != known["ev", "l1 200"]
-    text = page.page(made)
-    assert "L1, 400 steps" in text
-    assert "nan" not in text.lower().replace("finance", "")
+    assert "L1, 400 steps" in page.page(made)
+    assert made["seconds"] > 0
     trained = sorted(p.name for p in runtime.store.directory.rglob("*.safetensors"))
     assert len(trained) == 2 * (4 + 1)
     assert dictionaries.measure(runtime)["rows"] == made["rows"], "found, not trained again"
@@ -188,5 +186,3 @@ def test_the_page_is_made_from_the_record() -> None:
     root = Path(__file__).resolve().parents[2]
     for path, text in command.written("dictionaries", root).items():
         assert path.read_text(encoding="utf-8") == text, f"run `polyrot study {path.stem} --page`"
-    found = record.rows_of(planted_record(0.9, 0.5))
-    assert found
