@@ -105,7 +105,11 @@ def test_a_dose_never_reached_is_a_bound_or_out_of_reach() -> None:
 def test_closers_cost_is_a_difference_at_half_the_dose() -> None:
     one = planted({CLOSER: [line(0.02), line(0.2), line(0.6)]}).closer_costs_more()
     assert one.values[0] == pytest.approx((0.1 + 0.3) / 2 - 0.01)
-    assert one.intervals == mean_over_pairs(np.array([[0.09, 0.29]]))
+    (found,), (wanted,) = one.intervals, mean_over_pairs(np.array([[0.09, 0.29]]))
+    assert found is not None
+    assert wanted is not None
+    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high))
+    assert found.of == "pairs"
     assert one.ceilings == ()
 
 
