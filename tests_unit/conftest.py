@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib.figure  # noqa: F401  # see below
 import pytest
 import scipy.stats  # noqa: F401
-import torch  # noqa: F401
+import torch._dynamo  # noqa: F401
 
 from tests_unit.whole_run import (  # noqa: F401  # hooks of pytest
     pytest_cmdline_main,
@@ -17,7 +17,8 @@ from tests_unit.whole_run import (  # noqa: F401  # hooks of pytest
     pytest_report_header,
 )
 
-# Loaded here once: pytester unloads what an inner run imports, and the next would pay for it again.
+# Loaded here once: pytester unloads what an inner run imports, and the next would pay for it again;
+# torch._dynamo, which some releases of transformers import, fails at the second time.
 
 # The plugin under test is the suite's own, without the fixtures that come with it.
 CONFTEST = 'pytest_plugins = ["fixtures.options", "fixtures.workers", "fixtures.suite"]'
