@@ -41,8 +41,8 @@ from polyrot.toy.trained import Trained
 
 POWERS = (1.1, 1.25, 1.5)
 """Of planted heavy tails: see `heavier`."""
-SHARES = (0.25, 0.5, 1.0)
-"""Of planted shared coordinates: see `shared_axes`."""
+SHARED = (1, 3, 15, 58)
+"""How many axes are planted as shared: see `shared_axes`."""
 
 
 def train(runtime: Runtime) -> None:
@@ -136,9 +136,9 @@ def planted_rows(runtime: Runtime, cohort: ToyCohort) -> list[Row]:
         rows += kurtosis_rows(planted, f"tails to the {power:g}", "random")
     judged = rotations(framed, runtime.store).fits
     explains = {**dict.fromkeys(cohort.sites, 0.5), **explained(framed, judged, judged.sites)}
-    for share in SHARES:
-        planted = Framed(cohort, free, shared_axes(framed, share, explains))
-        arm = f"{share:.0%} of axes shared"
+    for shared in SHARED:
+        planted = Framed(cohort, free, shared_axes(framed, shared, explains))
+        arm = f"{shared} of {framed.width} axes shared"
         rows += rotation_rows(rotations(planted, runtime.store), arm, "random")
     return rows
 

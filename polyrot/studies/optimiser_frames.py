@@ -201,10 +201,10 @@ def heavier(power: float) -> Callable[[Tensor, int, str, Split], Tensor]:
 
 
 def shared_axes(
-    anchor: Framed, share: float, ev: dict[str, float]
+    anchor: Framed, shared: int, ev: dict[str, float]
 ) -> Callable[[Tensor, int, str, Split], Tensor]:
-    """Planted siblings that share a privileged basis with the anchor: its own activations, a
-    `share` of their coordinates permuted and given signs, the others turned by a Haar draw, with
+    """Planted siblings that share a privileged basis with the anchor: its own activations,
+    so many of their coordinates permuted and given signs, the others turned by a Haar draw, with
     isotropic noise that leaves of them what a sibling explains, `ev` by site."""
 
     def change(x: Tensor, model: int, site: str, split: Split) -> Tensor:
@@ -212,7 +212,7 @@ def shared_axes(
         if model == 0:
             return base.to(x)
         drawn = torch_generator(NULL_DRAWS_SEED, "planted axes", site, model)
-        k, kept = base.shape[1], round(share * base.shape[1])
+        k, kept = base.shape[1], shared
         order, target = torch.randperm(k, generator=drawn), torch.randperm(k, generator=drawn)
         turn = torch.zeros(k, k, dtype=torch.float64)
         signs = torch.randint(0, 2, (kept,), generator=drawn, dtype=torch.float64) * 2 - 1

@@ -87,11 +87,11 @@ def test_planted_tails_and_planted_shared_axes_are_seen(planted):
     assert heavy["mean_kurtosis"].low > 1.1
     explains = frames.explained(plain, frames.rotations(plain, None).fits, planted.sites)
     assert all(0.9 < ev <= 1 for ev in explains.values())
-    shared = frames.shared_axes(plain, 1.0, dict.fromkeys(planted.sites, 0.3))
+    shared = frames.shared_axes(plain, WIDTH - FIXED, dict.fromkeys(planted.sites, 0.3))
     found = rows(Framed(planted, axes(planted), shared))
     assert found["S4"].low > 1
     assert found["battery"].value > 4
-    none = frames.shared_axes(plain, 0.0, dict.fromkeys(planted.sites, 0.3))
+    none = frames.shared_axes(plain, 0, dict.fromkeys(planted.sites, 0.3))
     assert rows(Framed(planted, axes(planted), none))["battery"].value == 0
 
 

@@ -69,7 +69,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(optimiser_frames, "draws_to_decide", lambda matrices: 1000)
     monkeypatch.setattr(optimiser_frames, "ROTATIONS", 2)
     monkeypatch.setattr(optimiser, "POWERS", (1.5,))
-    monkeypatch.setattr(optimiser, "SHARES", (1.0,))
+    monkeypatch.setattr(optimiser, "SHARED", (58,))
     with few_sequences(60):
         yield
 
