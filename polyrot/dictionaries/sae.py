@@ -112,7 +112,13 @@ def quality(
 
 
 def stack(dictionaries: Sequence[Dictionary]) -> dict[str, Tensor]:
-    """Equal-shaped dictionaries as tensors with a leading dimension, for the store."""
+    """Equal-shaped dictionaries as tensors with a leading dimension, for the store.
+
+    Raises TypeError for one of another kind than `Dictionary`: these tensors know no threshold, no
+    k and no norm, and what came back would be another function.
+    """
+    for other in (d for d in dictionaries if type(d) is not Dictionary):
+        raise TypeError(f"{type(other).__name__} is more than its weights, and cannot be stacked")
     names = [f.name for f in fields(Dictionary)]
     return {n: torch.stack([getattr(d, n) for d in dictionaries]) for n in names}
 

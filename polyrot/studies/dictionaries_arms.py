@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ L0 = 32
 """The most that the registration allows at width 128."""
 REGISTERED = replace(PROFILES["shipped"].language_dictionaries, precision=FLOAT32)
 LONGER = 4
-"""So many times as long is the longest training of L1's."""
+"""So many times as long are the longest trainings."""
+_LONGER_STEPS = LONGER * REGISTERED.steps
 DICTIONARY = "study-dictionary"
 RECIPE_VERSION = 1  # raise when a change of code changes what is trained
 
@@ -58,9 +59,10 @@ ARMS = {
     arm.name: arm
     for arm in (
         Arm("topk", f"TopK, k = {L0}", TopK(L0), siblings=True),
-        Arm("jumprelu", f"JumpReLU, L0 aimed at {L0}", JumpReLU(float(L0))),
+        Arm("jumprelu", f"JumpReLU, L0 aimed at {L0 - 1}", JumpReLU(L0 - 1.0)),
+        Arm("topk_longer", f"TopK, k = {L0}, {LONGER} times as long", TopK(L0), (_LONGER_STEPS,)),
         Arm("topk64", "TopK, k = 64", TopK(64)),
-        Arm("l1", "L1, as registered", None, (REGISTERED.steps, LONGER * REGISTERED.steps)),
+        Arm("l1", "L1, as registered", None, (REGISTERED.steps, _LONGER_STEPS)),
     )
 }
 
@@ -155,7 +157,8 @@ def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> Made:
             states=states,
         )
         found = [states[step][0] for step in arm.steps]
-        tensors = stack(found)
+        weights = [f.name for f in fields(Dictionary)]
+        tensors = stack([Dictionary(**{n: getattr(d, n) for n in weights}) for d in found])
         thresholds = [d.threshold for d in found if isinstance(d, LoadedDictionary)]
         known = [t for t in thresholds if t is not None]
         more = {"threshold": torch.stack(known)} if known else {}

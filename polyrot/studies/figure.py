@@ -31,8 +31,8 @@ def intervals(
     log: bool = False,
 ) -> str:
     """A dot and an interval for each line, between the first and the last tick; what lies beyond
-    is drawn at the edge. limit: of the prediction, a dashed line. log: the scale is. An SVG
-    document.
+    is drawn at the edge, above the last with its value. limit: of the prediction, a dashed line.
+    log: the scale is. An SVG document.
 
     Raises ValueError for fewer than two ticks.
     """
@@ -63,4 +63,7 @@ def intervals(
             ends = f"M{at(row.low):.1f} {y:g}H{at(row.high):.1f}"
             parts.append(f'<path d="{ends}" stroke="{colour}" stroke-width="2.5"/>')
         parts.append(f'<circle cx="{at(row.value):.1f}" cy="{y:g}" r="4.5" fill="{colour}"/>')
+        if row.value > ticks[-1]:
+            beyond = f"{row.value:.3g} →"
+            parts.append(text(at(row.value) - 10, y + 4, beyond, anchor="end", fill=colour))
     return document(LABEL + WIDTH + 30, bottom + 32, parts)

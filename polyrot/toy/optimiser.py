@@ -16,7 +16,7 @@ from torch import Tensor
 from polyrot.maps.null_space import haar_block
 from polyrot.runtime.seeding import torch_generator
 from polyrot.toy import folding, transformer
-from polyrot.toy.schedule import ADAMW, RANDOM, Schedule
+from polyrot.toy.schedule import ADAMW, RANDOM, STANDARD, Schedule
 from polyrot.toy.transformer import Params
 
 BUFFERS: Mapping[str, Mapping[str, str]] = {
@@ -50,9 +50,12 @@ def bases(
     seeds: Sequence[int], schedule: Schedule, device: torch.device | str = "cpu"
 ) -> Tensor | None:
     """[model, d, d]: the basis of each seed's optimiser, one direction a column, a Haar draw of the
-    seed; None where it is the standard one."""
-    if schedule.optimiser_basis != RANDOM:
+    seed; None where it is the standard one. Raises ValueError for a basis of another name."""
+    if schedule.optimiser_basis == STANDARD:
         return None
+    if schedule.optimiser_basis != RANDOM:
+        known = f"{STANDARD} or {RANDOM}"
+        raise ValueError(f"no basis {schedule.optimiser_basis!r} of an optimiser: {known}")
     drawn = [
         haar_block(transformer.D_MODEL, torch_generator(seed, "optimiser basis")) for seed in seeds
     ]

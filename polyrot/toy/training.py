@@ -20,7 +20,7 @@ from polyrot.store import Checkpoint
 from polyrot.store.resuming import resume
 from polyrot.toy import task, transformer
 from polyrot.toy.optimiser import BUFFERS, Held, bases, optimiser_of
-from polyrot.toy.schedule import Schedule
+from polyrot.toy.schedule import ADAMW, STANDARD, Schedule
 from polyrot.toy.trained import Trained
 from polyrot.toy.training_state import TrainingState
 from polyrot.toy.transformer import Params
@@ -197,7 +197,9 @@ def train(
     trained = {n: p.requires_grad_() for n, p in params.items() if n not in frozen}
     if compiled is None:
         compiled = schedule.steps >= 1000 and (device.type == "cuda" or can_compile())
-    captured = compiled and device.type == "cuda"
+    # A graph replays fixed places in memory; SGD makes its buffers anew, and a basis its gradients.
+    as_usual = (schedule.optimiser, schedule.optimiser_basis) == (ADAMW, STANDARD)
+    captured = compiled and device.type == "cuda" and as_usual
     held = Held(trained, bases(seeds, schedule, device))
     first_rate = schedule.rate(0)
     optimiser = optimiser_of(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polyrot.dictionaries import activations
 from polyrot.dictionaries.activations import Activation, JumpReLU, TopK
-from polyrot.dictionaries.sae import Dictionary, quality
+from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import Schedule, initialise, train
 from polyrot.maps.matching import matched_fraction, max_cosine
 
@@ -150,6 +150,12 @@ def test_what_relu_was_it_stays() -> None:
     }
     known = [Schedule(activation=each).recipe() for each in (None, TopK(3), TopK(4), JumpReLU(3))]
     assert len({str(each) for each in known}) == 4
+
+
+def test_more_than_weights_is_not_kept_as_weights(planted: tuple[Tensor, Tensor]) -> None:
+    made = trained(planted[0], TopK(3), steps=2)
+    with pytest.raises(TypeError, match="LoadedDictionary is more than its weights"):
+        stack([made])
 
 
 @pytest.mark.parametrize(

@@ -114,6 +114,30 @@ def test_a_turned_copy_has_the_features_and_a_stranger_has_not(runtime: Runtime)
     assert dictionaries.measure(runtime)["rows"] == made["rows"], "found, not trained again"
 
 
+class Apart(Planted):
+    """What is scored lies in other dimensions than what is trained and fitted on."""
+
+    def activations(self, split: str, site: str) -> Tensor:
+        x = super().activations(split, site).clone()
+        gone = slice(D // 2) if split == "score" else slice(D // 2, D)
+        x[..., gone] = 0
+        return x
+
+
+@pytest.mark.usefixtures("small")
+def test_what_is_fitted_is_scored_on_what_it_has_not_seen(runtime: Runtime) -> None:
+    cohort: Any = Apart()
+    assert max(row.value for row in dictionaries.subspace_rows(cohort)) < 0.05
+    arm = arms.ARMS["topk"]
+    specs = [s for s in arms.specs(arm, SITES, {}) if (s.model, s.start) == (0, SHARED_START)]
+    here = {spec: arms.trained(runtime, cohort, arm, spec).states[400] for spec in specs}
+    values = [
+        row.value for row in dictionaries.quality_rows(cohort, "topk", here) if row.what == "ev"
+    ]
+    assert len(values) == len(SITES)
+    assert max(values) < 0.2
+
+
 def planted_record(ev: float, through: float) -> dict[str, Any]:
     """All kinds explain `ev`, and through R the siblings match this share of what starts do."""
     rows = []

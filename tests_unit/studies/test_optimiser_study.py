@@ -18,6 +18,7 @@ from polyrot.studies import (
     optimiser_page,
     record,
 )
+from polyrot.studies.figure import Line, intervals
 from polyrot.studies.optimiser_predictions import OBJECTION, PAPER, PREDICTIONS, as_data, judged
 from polyrot.studies.record import Row
 from polyrot.toy.schedule import Schedule
@@ -195,6 +196,15 @@ def test_figures_show_every_arm():
     for svg in optimiser_page.pictures(world(True)).values():
         for label in (*arms.ARMS.values(), "planted: copies"):
             assert label in svg
+
+
+def test_a_value_beyond_the_scale_is_written_beside_its_dot():
+    far, near = Row("S4", "a", 11.82, 11.0, 12.5), Row("S4", "b", 1.5, 1.0, 2.0)
+    svg = intervals("S4", [Line("far", far, "planted"), Line("near", near, "even")], 1, (-2, 6))
+    assert svg.count("→") == 1
+    assert "11.8 →" in svg
+    with pytest.raises(ValueError, match="two ends"):
+        intervals("S4", [], 1, (0,))
 
 
 def test_the_page_is_made_from_the_record():

@@ -123,6 +123,11 @@ def test_an_optimiser_that_nobody_knows_is_refused():
         optimiser_of([torch.zeros(1)], Schedule(optimiser="lion"), 0.1)
 
 
+def test_a_basis_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="no basis 'rotated' of an optimiser: standard or random"):
+        bases([5], Schedule(optimiser_basis="rotated"))
+
+
 def test_a_schedule_names_its_optimiser_where_it_is_another():
     known = seeds.FULL.recipe()
     assert not {"optimiser", "momentum", "optimiser_basis"} & set(known)
