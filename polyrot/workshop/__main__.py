@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from polyrot.defaults import WIDTH
@@ -20,6 +20,7 @@ from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Runtime, Store, check_writable
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
+from polyrot.toy.schedule import Schedule
 from polyrot.workshop import estimate, plan
 from polyrot.workshop.parts import PARTS, parts_of
 from polyrot.workshop.profiles import PROFILES
@@ -59,6 +60,14 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
         help=f"which dictionaries (default all; '' for the seeds alone), of {', '.join(PARTS)}",
     )
     parser.add_argument(
+        "--seeds",
+        type=_numbers,
+        default=(),
+        metavar="N,N",
+        help="of a toy cohort, these alone and no dictionaries, so that several processes can "
+        "share a cohort by one store (default: all seeds, then the dictionaries)",
+    )
+    parser.add_argument(
         "--neox-width",
         type=int,
         default=WIDTH,
@@ -75,11 +84,29 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
         _check_width(parser, arguments)
     if arguments.estimate and arguments.scale == SHORTER:
         parser.error(f"--estimate is of a cohort, and {SHORTER} is one model: minutes")
+    if arguments.seeds:
+        _check_seeds(parser, arguments)
     parts = [p for p in arguments.parts.split(",") if p]
     for part in parts:
         if part not in PARTS:
             parser.error(f"no part {part!r}: one of {', '.join(PARTS)}")
     return run(lambda: _train(arguments, parts))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(",") if number)
+
+
+def _check_seeds(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    if arguments.scale not in seeds.TOYS:
+        parser.error(f"--seeds is of {' and '.join(seeds.TOYS)}, not of {arguments.scale}")
+    if arguments.estimate:
+        parser.error("--estimate is of a whole cohort, so without --seeds")
+    known = seeds.TOYS[arguments.scale].seeds
+    for seed in arguments.seeds:
+        if seed not in known:
+            has = ", ".join(map(str, known))
+            parser.error(f"{arguments.scale} has no seed {seed}: its seeds are {has}")
 
 
 def _check_width(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -109,20 +136,30 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
         training, made = workshop.shorter_content()
         progress.say(f"{training.name}: lowest accuracy {lowest(made.accuracies, 0):.4%}")
         return
+    if arguments.seeds:
+        _train_toys(runtime, arguments.scale, profile.toy, arguments.seeds)
+        return
     workshop.announce_scale(arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.TOYS:
-        for each in seeds.trainings(arguments.scale, workshop.profile.toy):
-            _, result = seeds.finished(runtime, each)
-            for m, seed in enumerate(each.seeds):
-                step = result.reached(m)
-                first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"
-                progress.say(
-                    f"seed {seed}: lowest accuracy {lowest(result.accuracies, m):.4%}; on the way "
-                    f"{first}"
-                )
+        _train_toys(runtime, arguments.scale, profile.toy, seeds.TOYS[arguments.scale].seeds)
     for part in parts_of(cohort.facts, parts):
         workshop.train(part, cohort)
+
+
+def _train_toys(runtime: Runtime, scale: str, schedule: Schedule, wanted: Collection[int]) -> None:
+    """Train the seeds that are wanted, and those that train at once with them; say what came."""
+    for each in seeds.trainings(scale, schedule):
+        if not set(each.seeds) & set(wanted):
+            continue
+        _, result = seeds.finished(runtime, each)
+        for m, seed in enumerate(each.seeds):
+            step = result.reached(m)
+            first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"
+            runtime.progress.say(
+                f"seed {seed}: lowest accuracy {lowest(result.accuracies, m):.4%}; on the way "
+                f"{first}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a run costs beside `import torch` on the same machine: to collect, to ask for one family,
-and for everything, the first time and again."""
+and for everything, the first time and again. Least of two or three, as a single run varies by a
+third on a machine that others use."""
 
 from __future__ import annotations
 
@@ -48,21 +49,23 @@ def test_collecting_costs_less_than_two_imports_of_torch(
     assert seconds < 2 * torch_seconds
 
 
-def test_a_default_run_stays_within_memory_and_the_next_is_cheaper(
+def test_a_default_run_stays_within_memory_and_one_family_costs_less_than_half(
     benchmark: Any, torch_seconds: float, tmp_path: Path
 ) -> None:
-    artifacts = f"--artifacts={tmp_path}"
-    family = claims("-k", "haar", "--scale", "toy_a", artifacts)
-    (cold, _), (warm, _) = (cost(*claims(artifacts)) for _ in range(2))
-    asked, memory = cost(*family)
-    benchmark.extra_info |= {
-        "cold": cold,
-        "warm": warm,
-        "one family": asked,
+    caches = [f"--artifacts={tmp_path / str(run)}" for run in range(2)]
+    family = claims("-k", "haar", "--scale", "toy_a", caches[0])
+    cold, warm = ([cost(*claims(cache)) for cache in caches] for _ in range(2))
+    asked = [cost(*family) for _ in range(2)]
+    seconds = {
+        "cold": min(cold)[0],
+        "warm": min(warm)[0],
+        "one family": min(asked)[0],
         "import_torch": torch_seconds,
-        "most memory, GiB": memory / GIB,
     }
+    memory = max(used for _, used in cold + warm)
+    benchmark.extra_info |= seconds | {"most memory, GiB": memory / GIB}
     benchmark.pedantic(cost, family, rounds=1)
     assert memory < 4 * GIB
-    assert warm <= 1.2 * cold
-    assert asked < warm / 2
+    # Shipped figures are read in both; to measure them takes five times as long.
+    assert seconds["warm"] <= 1.5 * seconds["cold"]
+    assert seconds["one family"] < seconds["warm"] / 2

@@ -225,6 +225,10 @@ def test_the_command_says_what_it_would_take_and_trains_nothing(
         (["toy_a", "--neox-width", "512"], "--neox-width is of scale neox, not of toy_a"),
         (["neox", "--neox-width", "100"], "--neox-width 100: a width is a multiple of its heads"),
         (["shorter-content", "--estimate"], "--estimate is of a cohort"),
+        (["toy_b", "--seeds", "4"], "toy_b has no seed 4: its seeds are 100, 101, 102, 103, 104"),
+        (["toy_b", "--seeds", "x"], "argument --seeds: invalid"),
+        (["neox", "--seeds", "1"], "--seeds is of toy_a and toy_b, not of neox"),
+        (["toy_a", "--seeds", "1", "--estimate"], "so without --seeds"),
     ],
 )
 def test_what_the_command_refuses(
@@ -233,3 +237,18 @@ def test_what_the_command_refuses(
     with pytest.raises(SystemExit):
         command.main([*asked, "--artifacts", str(tmp_path)])
     assert said in capsys.readouterr().err
+
+
+def test_seeds_asked_for_train_alone_and_no_dictionaries(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_by_one = replace(TINY.toy, steps=2, at_once=1)
+    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["tiny"], toy=one_by_one))
+    asked = ["toy_b", "--schedule", "tiny", "--artifacts", str(tmp_path)]
+    assert command.main([*asked, "--seeds", "101,103"]) == 0
+    said = capsys.readouterr().err
+    assert [f"seed {seed}: lowest" in said for seed in (100, 101, 102, 103)] == [0, 1, 0, 1]
+    assert {path.parent.name for path in tmp_path.rglob("*.safetensors")} == {"toy-seeds"}
+    runtime = Runtime(Store(tmp_path), "cpu")
+    there = [runtime.store.has(t.kind, t.recipe) for t in seeds.trainings("toy_b", one_by_one)]
+    assert there == [False, True, False, True, False]
