@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from polyrot.defaults import WIDTH
@@ -137,17 +137,24 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
         progress.say(f"{training.name}: lowest accuracy {lowest(made.accuracies, 0):.4%}")
         return
     if arguments.seeds:
-        _train_toys(runtime, arguments.scale, profile.toy, arguments.seeds)
+        _train_toys(runtime, arguments.scale, profile.toy, arguments.seeds, progress.say)
         return
     workshop.announce_scale(arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.TOYS:
-        _train_toys(runtime, arguments.scale, profile.toy, seeds.TOYS[arguments.scale].seeds)
+        every = seeds.TOYS[arguments.scale].seeds
+        _train_toys(runtime, arguments.scale, profile.toy, every, progress.say)
     for part in parts_of(cohort.facts, parts):
         workshop.train(part, cohort)
 
 
-def _train_toys(runtime: Runtime, scale: str, schedule: Schedule, wanted: Collection[int]) -> None:
+def _train_toys(
+    runtime: Runtime,
+    scale: str,
+    schedule: Schedule,
+    wanted: Collection[int],
+    say: Callable[[str], None],
+) -> None:
     """Train the seeds that are wanted, and those that train at once with them; say what came."""
     for each in seeds.trainings(scale, schedule):
         if not set(each.seeds) & set(wanted):
@@ -156,7 +163,7 @@ def _train_toys(runtime: Runtime, scale: str, schedule: Schedule, wanted: Collec
         for m, seed in enumerate(each.seeds):
             step = result.reached(m)
             first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"
-            runtime.progress.say(
+            say(
                 f"seed {seed}: lowest accuracy {lowest(result.accuracies, m):.4%}; on the way "
                 f"{first}"
             )
