@@ -243,6 +243,7 @@ def test_other_bars_are_said_loudly() -> None:
     assert "NOT the registered bars" in words
 
 
+@pytest.mark.slow  # every figure is drawn
 def test_the_whole_report(tmp_path: Path) -> None:
     record = record_of(*FINDINGS)
     write_record(tmp_path, record, "")

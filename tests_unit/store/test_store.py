@@ -287,6 +287,7 @@ def test_checkpoint_is_no_artifact(tmp_path: Path) -> None:
         store.get_or_build("seed", RECIPE, Builder())
 
 
+@pytest.mark.slow  # two processes of torch
 def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
     body = """
         def build(_):

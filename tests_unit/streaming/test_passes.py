@@ -316,7 +316,7 @@ def peaks(d: int, auto: bool, hoard: bool = False) -> tuple[float, float, float]
 @pytest.mark.parametrize(
     ("d", "auto"),
     [
-        (2048, True),
+        pytest.param(2048, True, marks=pytest.mark.slow),
         pytest.param(4096, True, marks=pytest.mark.slow),  # at the widths it is made for
         pytest.param(8192, False, marks=pytest.mark.slow),
     ],

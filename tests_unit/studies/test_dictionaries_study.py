@@ -88,6 +88,7 @@ def runtime(tmp_path: Path) -> Runtime:
     return Runtime(Store(tmp_path / "store"))
 
 
+@pytest.mark.slow  # dictionaries are trained until they find the features
 @pytest.mark.usefixtures("small")
 def test_a_turned_copy_has_the_features_and_a_stranger_has_not(runtime: Runtime) -> None:
     made = dictionaries.measure(runtime)

@@ -91,6 +91,7 @@ def test_first_steps_of_a_shipped_dictionary(workshop, cohort):
     np.testing.assert_allclose(got, shipped.meta["early_losses"][-1][:12], rtol=TOLERANCE)
 
 
+@pytest.mark.slow  # dictionaries of every site are scored
 def test_storing_in_half_precision_moves_no_score(workshop, cohort):
     """The EV recorded when the dictionary was trained, in float32, against the shipped one's."""
     group = groups.anchor(cohort, PROFILE.dictionaries)
@@ -105,6 +106,7 @@ def test_storing_in_half_precision_moves_no_score(workshop, cohort):
         assert q.l0 == pytest.approx(recorded["l0"], rel=0.01)
 
 
+@pytest.mark.slow  # every shipped seed is run
 @pytest.mark.parametrize("scale", list(seeds.TOYS))
 def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
     for each in seeds.trainings(scale, PROFILE.toy):

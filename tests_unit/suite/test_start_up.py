@@ -32,7 +32,8 @@ def pytest_without(heavy: Path, *arguments: str) -> subprocess.CompletedProcess[
         (["--help"], 0, "--neox-width"),
         (["--scale", "toy_c"], 4, "toy_c"),
         (["--no-such-option"], 4, "--no-such-option"),
-        (["-k", "no_such_claim", "-n", "2"], 5, ""),  # workers collect, and are given nothing
+        # Workers collect, and are given nothing.
+        pytest.param(["-k", "no_such_claim", "-n", "2"], 5, "", marks=pytest.mark.slow),
     ],
     ids=["collect", "help", "misspelt scale", "misspelt option", "workers"],
 )

@@ -100,6 +100,7 @@ def test_every_seed_has_a_basis_of_its_own():
     assert float((both[0] - both[1]).abs().max()) > 0.1
 
 
+@pytest.mark.slow  # trained twice
 @pytest.mark.parametrize("schedule", [SGD, ROT], ids=["sgd", "random basis"])
 def test_a_kill_and_resume_gives_the_same(schedule):
     whole = train(schedule)

@@ -209,6 +209,7 @@ def test_what_the_store_has(tmp_path: Path) -> None:
     assert Store(tmp_path / "other", shipped=tmp_path).has("things", recipe)
 
 
+@pytest.mark.slow  # language models are made and tried
 def test_the_command_says_what_it_would_take_and_trains_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

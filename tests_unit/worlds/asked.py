@@ -8,7 +8,7 @@ the suite judges it.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -58,17 +58,12 @@ def finding(claim: str, evidence: object) -> Finding:
 
 @dataclass(frozen=True)
 class Case:
-    """In `world` the verdict on `claim` must be `expected`, because `why`.
-
-    today: what comes out instead, where the suite is known to say the wrong thing; such a case is
-    expected to fail, and turns red as soon as it no longer does or yet another verdict comes out.
-    """
+    """In `world` the verdict on `claim` must be `expected`, because `why`."""
 
     claim: str
     world: str
     expected: str
     why: str
-    today: str = ""
 
     @property
     def id(self) -> str:
@@ -76,17 +71,17 @@ class Case:
 
     def check(self, evidence: object) -> None:
         found = finding(self.claim, evidence)
-        outcome = found.outcome.value
-        if self.today and outcome not in (self.today, self.expected):
-            raise RuntimeError(f"{self.id}: neither {self.today} nor {self.expected}: {found.why}")
-        assert outcome == self.expected, f"{self.id}: {found.why}; {self.why}"
+        assert found.outcome.value == self.expected, f"{self.id}: {found.why}; {self.why}"
 
 
-def parameters(cases: Sequence[Case]) -> list[Any]:
-    """For `pytest.mark.parametrize`: a case that is known to come out wrong must fail, strictly."""
-    found = []
-    for case in cases:
-        reason = f"issue 17: today {case.today}, must be {case.expected}: {case.why}"
-        wrong = pytest.mark.xfail(strict=True, raises=AssertionError, reason=reason)
-        found.append(pytest.param(case, id=case.id, marks=[wrong] if case.today else []))
-    return found
+def parameters(cases: Sequence[Case], quick: Collection[str] | None = None) -> list[Any]:
+    """For `pytest.mark.parametrize`: a case in a world that is not `quick` is slow (None: all are
+    quick)."""
+    return [
+        pytest.param(
+            case,
+            id=case.id,
+            marks=[] if quick is None or case.world in quick else [pytest.mark.slow],
+        )
+        for case in cases
+    ]

@@ -46,6 +46,7 @@ def folded():
     return lively([0, 1])
 
 
+@pytest.mark.slow  # every symmetry of a toy is looked for
 def test_planted_elements_are_undone(folded):
     anchor = folded.select([0])
     element = symmetry.random(PLANTED, torch_generator(3, "planted"))

@@ -269,6 +269,7 @@ def test_a_permuted_twin_has_its_anchors_effects(monkeypatch):
     assert unaligned.across().item() < 0.999
 
 
+@pytest.mark.slow  # every bar is measured, and read back
 def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
     monkeypatch.setattr(kept, "FEW_POSITIONS", 100)
