@@ -113,7 +113,8 @@ def subspace_rows(cohort: Few) -> list[Row]:
 
 
 def quality_rows(cohort: Few, arm: str, found: Mapping[arms.Spec, Dictionary]) -> list[Row]:
-    """Of the anchor's dictionaries on the anchor's score split."""
+    """Of the anchor's dictionaries on the anchor's score split; and the EV of the tokens that they
+    were trained on, which is higher where these were too few."""
     rows = []
     for spec, dictionary in found.items():
         if spec.model == 0 and spec.start != SECOND_START:
@@ -123,6 +124,9 @@ def quality_rows(cohort: Few, arm: str, found: Mapping[arms.Spec, Dictionary]) -
                 Row(what, arm, float(getattr(seen, what)), n=len(x), where=spec.site)
                 for what in ("ev", "l0", "dead")
             ]
+            trained = cohort.activations("dictionary", spec.site)[0]
+            ev = quality(dictionary, trained).ev
+            rows.append(Row("ev_trained", arm, ev, n=len(trained), where=spec.site))
     return rows
 
 

@@ -105,7 +105,7 @@ def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"{label}: EV {_range(ev.values())} at L0 {_range(l0.values())}; as registered (EV of "
             f"{record['least_ev']:g} or more at L0 of {record['most_l0']:g} or less) at {n} of "
-            f"{len(ev)} sites"
+            f"{len(ev)} sites{_more_where_trained(known, arm)}"
         )
     subspace = known["ev", SUBSPACE]
     lines.append(
@@ -121,6 +121,14 @@ def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
                 "registered claim: 0.8)"
             )
     return lines
+
+
+def _more_where_trained(known: Values, arm: str) -> str:
+    trained = known.get(("ev_trained", arm))
+    if not trained:
+        return ""
+    more = [ev - known["ev", arm][site] for site, ev in trained.items()]
+    return f"; on the tokens that it was trained on EV is {_range(more)} higher"
 
 
 def _range(of: Any) -> str:

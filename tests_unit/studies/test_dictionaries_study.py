@@ -132,11 +132,13 @@ def test_what_is_fitted_is_scored_on_what_it_has_not_seen(runtime: Runtime) -> N
     arm = arms.ARMS["topk"]
     specs = [s for s in arms.specs(arm, SITES, {}) if (s.model, s.start) == (0, SHARED_START)]
     here = {spec: arms.trained(runtime, cohort, arm, spec).states[400] for spec in specs}
-    values = [
-        row.value for row in dictionaries.quality_rows(cohort, "topk", here) if row.what == "ev"
-    ]
-    assert len(values) == len(SITES)
-    assert max(values) < 0.2
+    rows = dictionaries.quality_rows(cohort, "topk", here)
+    unseen, trained = (
+        [row.value for row in rows if row.what == what] for what in ("ev", "ev_trained")
+    )
+    assert len(unseen) == len(trained) == len(SITES)
+    assert max(unseen) < 0.2
+    assert min(trained) > 0.7
 
 
 def planted_record(ev: float, through: float) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def planted_record(ev: float, through: float) -> dict[str, Any]:
     for site in SITES:
         rows.append(Row("ev", page.SUBSPACE, 0.8, where=site))
         for arm in page.labels():
-            at = {"ev": ev, "l0": 31.0, "dead": 0.02}
+            at = {"ev": ev, "l0": 31.0, "dead": 0.02, "ev_trained": ev + 0.02}
             if arm in ("topk", page.REGISTERED):
                 at |= {"haar": 0.1, "two_starts": 0.5, "through_R": 0.1 + 0.4 * through}
             rows += [Row(what, arm, value, where=site) for what, value in at.items()]
@@ -168,7 +170,7 @@ def test_either_answer_is_said(ev: float, through: float, said: str, sites: int)
     made = planted_record(ev, through)
     text = page.page(made)
     assert f"| **{said}** |" in text
-    assert f"at {sites} of 2 sites" in text
+    assert f"at {sites} of 2 sites; on the tokens that it was trained on EV is 0.02 to" in text
     assert f"{through:.3g} to {through:.3g} of what those of two starts" in text
     (picture,) = page.pictures(made).values()
     assert all(label in picture for label in page.labels().values())
