@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,5 +130,9 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def script() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
+    """The console script. Ctrl-C while a command is still being imported ends it as one later."""
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)

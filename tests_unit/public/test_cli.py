@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from polyrot import cli
 from polyrot.cli import ROOMS, main
 from polyrot.dictionaries.loading import save_sae
 from polyrot.dictionaries.sae import Dictionary
@@ -221,3 +222,17 @@ def test_the_module_is_the_command() -> None:
     command = [sys.executable, "-m", "polyrot", "--version"]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout.startswith("polyrot ")
+
+
+def test_an_interrupt_while_a_command_is_imported_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.importlib, "import_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["polyrot", "haar"])
+    with pytest.raises(SystemExit) as ended:
+        cli.script()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\ninterrupted\n"

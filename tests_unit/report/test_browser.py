@@ -147,3 +147,16 @@ def test_on_paper_what_is_folded_is_shown(browser: Any, address: str) -> None:
     assert page.locator("td summary", has_text="1 departure from").is_visible()
     assert not page.locator("th summary").first.is_visible(), "commands are for the screen"
     page.close()
+
+
+def test_on_paper_a_choice_is_said(browser: Any, address: str) -> None:
+    page = browser.new_page()
+    page.emulate_media(media="print")
+    page.goto(f"{address}?verdict=refuted&q=naive")
+    assert page.inner_text("#shown").endswith(
+        "1 of 5 shown (a claim at one scale each): refuted, “naive”"
+    )
+    assert page.locator("#shown").is_visible()
+    for hidden in ("button[type=reset]", "input[type=search]", "fieldset"):
+        assert not page.locator(hidden).first.is_visible()
+    page.close()

@@ -63,7 +63,10 @@
     for (const section of document.querySelectorAll(".family")) {
       section.classList.toggle("empty", !section.querySelector("tr[data-verdict]:not([hidden])"));
     }
-    status.textContent = `${shown} of ${rows.length} shown (a claim at one scale each)`;
+    const by = [...wanted.flatMap(([, values]) => [...values]), ...words.map((word) => `“${word}”`)];
+    const chosenBy = by.length ? `: ${by.join(", ")}` : "";
+    status.textContent = `${shown} of ${rows.length} shown (a claim at one scale each)${chosenBy}`;
+    form.classList.toggle("narrowed", by.length > 0);
   };
 
   // what a link leads to is shown, whatever hides it
