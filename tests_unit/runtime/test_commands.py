@@ -45,7 +45,7 @@ def test_a_stopped_command_cleans_up_and_says_that_the_same_goes_on(
     assert command.stdout is not None
     assert command.stdout.readline() == "waits\n"
     command.send_signal(number)
-    out, error = command.communicate(timeout=30)
+    out, error = command.communicate(timeout=300)
     assert out == "cleaned up\n"
     assert error == "\ninterrupted: the same command goes on from the last save\n"
     assert command.returncode == status

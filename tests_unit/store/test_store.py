@@ -209,7 +209,7 @@ def test_kill_in_the_middle_of_a_write_leaves_no_artifact(tmp_path: Path) -> Non
         store.get_or_build("seed", recipe, lambda _: Artifact({"weight": torch.zeros(9)}))
         """,
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -signal.SIGKILL
     assert list(tmp_path.rglob(".tmp-*"))
     assert artifacts(tmp_path) == []
@@ -229,7 +229,7 @@ def test_killed_build_resumes_from_its_checkpoint(tmp_path: Path) -> None:
         store.get_or_build("seed", recipe, build)
         """,
     )
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     states = []
 
     def resume(checkpoint: Checkpoint) -> Artifact:
@@ -297,7 +297,7 @@ def test_two_processes_at_once_build_once(tmp_path: Path) -> None:
         print(store.get_or_build("seed", recipe, build).tensors["weight"][0].item())
     """
     processes = [script(tmp_path, body) for _ in range(2)]
-    printed = [p.communicate(timeout=60)[0].split() for p in processes]
+    printed = [p.communicate(timeout=300)[0].split() for p in processes]
     assert [p.returncode for p in processes] == [0, 0]
     assert sum("built" in lines for lines in printed) == 1
     assert printed[0][-1] == printed[1][-1]
@@ -318,7 +318,7 @@ def test_lock_of_a_killed_process_does_not_bind(
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "building"
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
 
     def waits(*_: object) -> None:
         raise AssertionError("waits for a process that is dead")
