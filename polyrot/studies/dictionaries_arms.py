@@ -41,13 +41,15 @@ RECIPE_VERSION = 1  # raise when a change of code changes what is trained
 @dataclass(frozen=True)
 class Arm:
     """One kind of dictionary. label: for the page. steps: of one training after which it is read.
-    siblings: whether those of siblings and of further starts are trained too."""
+    siblings: whether those of siblings and of further starts are trained too. penalty: times the
+    registered l1."""
 
     name: str
     label: str
     activation: Activation | None
     steps: tuple[int, ...] = (REGISTERED.steps,)
     siblings: bool = False
+    penalty: float = 1.0
 
     @property
     def schedule(self) -> Schedule:
@@ -60,9 +62,25 @@ ARMS = {
     for arm in (
         Arm("topk", f"TopK, k = {L0}", TopK(L0), siblings=True),
         Arm("jumprelu", f"JumpReLU, L0 aimed at {L0 - 1}", JumpReLU(L0 - 1.0)),
-        Arm("topk_longer", f"TopK, k = {L0}, {LONGER} times as long", TopK(L0), (_LONGER_STEPS,)),
+        Arm(
+            "topk_longer",
+            f"TopK, k = {L0}, {LONGER} times as long",
+            TopK(L0),
+            (_LONGER_STEPS,),
+            siblings=True,
+        ),
         Arm("topk64", "TopK, k = 64", TopK(64)),
         Arm("l1", "L1, as registered", None, (REGISTERED.steps, _LONGER_STEPS)),
+        *(
+            Arm(
+                f"l1_{name}",
+                f"L1, {penalty:g} of its penalty, {LONGER} times as long",
+                None,
+                (_LONGER_STEPS,),
+                penalty=penalty,
+            )
+            for name, penalty in (("half", 0.5), ("quarter", 0.25))
+        ),
     )
 }
 
@@ -122,7 +140,7 @@ def specs(arm: Arm, sites: Sequence[str], l1: dict[str, float]) -> list[Spec]:
     """All dictionaries of an arm: the anchor's first; from further starts, and the siblings'."""
     found = []
     for site in sites:
-        penalty = 0.0 if arm.activation is not None else l1[site]
+        penalty = 0.0 if arm.activation is not None else arm.penalty * l1[site]
         found.append(Spec(0, site, groups.SHARED_START, penalty))
         if arm.siblings:
             found.append(Spec(0, site, groups.SECOND_START, penalty))

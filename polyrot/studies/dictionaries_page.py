@@ -189,14 +189,16 @@ def _mean(found: Mapping[str, float], site: str) -> float:
 def _predicted(known: Values) -> str:
     lines = [
         "## What was predicted, before anything was measured\n",
-        "Whether half of the sites or more reach the limit, or fewer.\n",
+        "Whether half of the sites or more reach the limit, or fewer. What has a * was written "
+        "down when the others had been measured, before its own dictionaries were trained.\n",
         _row(["", "measure", "kind", "limit", "where they do", "where they do not", "came out"]),
         "|---" * 7 + "|",
     ]
     for each in PREDICTIONS:
         came = outcome(each, _by_site(each, known))
         kind, limit = ARMS[each.arm].label, f"{each.limit:g}"
-        cells = [each.name, each.measure, kind, limit, each.at_least, each.below, f"**{came}**"]
+        name = each.name + (" *" if each.afterwards else "")
+        cells = [name, each.measure, kind, limit, each.at_least, each.below, f"**{came}**"]
         lines.append(_row(cells))
     return "\n".join([*lines, ""])
 

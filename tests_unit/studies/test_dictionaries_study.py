@@ -189,7 +189,7 @@ def test_l1_is_the_registered_one_and_every_start_is_another() -> None:
     for arm in arms.ARMS.values():
         found = arms.specs(arm, SITES, penalties)
         assert len(set(found)) == len(found) == len(SITES) * (4 if arm.siblings else 1)
-        assert {s.l1 for s in found} == {0.5 if arm.activation is None else 0.0}
+        assert {s.l1 for s in found} == {0.5 * arm.penalty if arm.activation is None else 0.0}
         for site in SITES:
             starts = [s.start for s in found if s.site == site]
             assert len(set(starts)) == len(starts)
