@@ -148,7 +148,7 @@ def planted_record(ev: float, through: float) -> dict[str, Any]:
         rows.append(Row("ev", page.SUBSPACE, 0.8, where=site))
         for arm in page.labels():
             at = {"ev": ev, "l0": 31.0, "dead": 0.02, "ev_trained": ev + 0.02}
-            if arm in ("topk", page.REGISTERED):
+            if arm in ("topk", "topk_longer", page.REGISTERED):
                 at |= {"haar": 0.1, "two_starts": 0.5, "through_R": 0.1 + 0.4 * through}
             rows += [Row(what, arm, value, where=site) for what, value in at.items()]
     return record_of(
@@ -171,10 +171,32 @@ def test_either_answer_is_said(ev: float, through: float, said: str, sites: int)
     text = page.page(made)
     assert f"| **{said}** |" in text
     assert f"at {sites} of 2 sites; on the tokens that it was trained on EV is 0.02 to" in text
-    assert f"{through:.3g} to {through:.3g} of what those of two starts" in text
+    assert ("there the activations are as sparse as that" in text) == bool(sites)
+    assert ("No kind meets" in text) == (not sites)
+    assert f"penalties for each site, meets it at {sites} of 2" in text
+    assert f"that is {through:.3g} to {through:.3g} of this ceiling" in text
     (picture,) = page.pictures(made).values()
     assert all(label in picture for label in page.labels().values())
     assert picture.count("<circle") == len(page.labels()) * (1 + len(SITES))
+
+
+def test_one_kind_that_meets_it_is_enough_and_another_at_the_other_site_is_not() -> None:
+    def with_ev(ev: dict[tuple[str, str], float]) -> str:
+        made = planted_record(0.7, 0.5)
+        for row in made["rows"]:
+            key = (row["arm"], row["where"])
+            if row["what"] == "ev" and key in ev:
+                row["value"] = ev[key]
+        return page.page(made)
+
+    first, second = SITES
+    longer = page.labels()["topk_longer"]
+    text = with_ev({("topk_longer", first): 0.95})
+    assert f"**{longer}, meets what is registered" in text
+    assert "0.9 or more at L0 of 32 or less, at 1 of 2 sites:**" in text
+    assert "TopK meets it at 0" in text
+    text = with_ev({("l1_half", first): 0.95, ("l1_quarter", second): 0.95})
+    assert "with the best of 3 penalties for each site, meets it at 2 of 2" in text
 
 
 def test_half_of_the_sites_is_enough_and_fewer_are_not() -> None:
