@@ -88,8 +88,8 @@ it makes sparse, or the length of the training, or are the activations not that 
 On the first {MODELS} models, at every internal site, {EXPANSION} features a dimension, trained as
 the registered ones but for what each kind is about:
 
-- TopK (Gao et al. 2024, arXiv 2406.04093), which keeps {L0} features, or 64, and shrinks none; those
-  of {L0} also {LONGER} times as long;
+- TopK (Gao et al. 2024, arXiv 2406.04093), which keeps {L0} features, or 64, and shrinks none;
+  those of {L0} also {LONGER} times as long;
 - JumpReLU (Rajamanoharan et al. 2024, arXiv 2407.14435), which pays for the number of features;
 - L1 at the registered penalty, half and a quarter of it, {LONGER} times as long.
 
