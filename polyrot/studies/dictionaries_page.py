@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from polyrot.dictionaries.activations import JumpReLU, TopK
 from polyrot.runtime.svg import (
     BLUE,
     FAINT,
@@ -24,7 +26,6 @@ PICTURE = "study-dictionaries.svg"
 COMMAND = "polyrot study dictionaries --artifacts DIR"
 Values = Mapping[tuple[str, str], Mapping[str, float]]
 """By measure and arm, then by where."""
-_COLOURS = (BLUE, OCHRE, VERMILION)
 _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 60, 420, 300  # px
 _MOST = 72.0  # L0 at the right end of the figure
 
@@ -46,6 +47,11 @@ def labels() -> dict[str, str]:
             more = f", {step:,} steps" if len(arm.steps) > 1 else ""
             found[arm_at(name, step)] = arm.label + more
     return found
+
+
+def measured_labels(known: Values) -> dict[str, str]:
+    """Those of the arms that a record has."""
+    return {arm: label for arm, label in labels().items() if ("ev", arm) in known}
 
 
 def values(record: Mapping[str, Any]) -> Values:
@@ -99,8 +105,8 @@ This is a study: it is not registered, and changes no verdict of the ledger.
 
 def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
     lines = [_met_by_any(known, record), _met_by_l1(known, record)]
-    for arm, label in labels().items():
-        ev, l0 = known.get(("ev", arm), {}), known.get(("l0", arm), {})
+    for arm, label in measured_labels(known).items():
+        ev, l0 = known["ev", arm], known["l0", arm]
         lines.append(
             f"{label}: EV {_range(ev.values())} at L0 {_range(l0.values())}, as registered at "
             f"{len(_met(arm, known, record))} of {len(ev)} sites{_more_where_trained(known, arm)}"
@@ -110,7 +116,7 @@ def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
         f"the best subspace of {L0} dimensions explains {_range(subspace.values())} of the same "
         "activations"
     )
-    for arm, label in labels().items():
+    for arm, label in measured_labels(known).items():
         share = known.get(("share", arm))
         if share:
             through, ceiling = (known[what, arm].values() for what in ("through_R", "two_starts"))
@@ -120,6 +126,9 @@ def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
                 f"{_range(share.values())} of this ceiling, where the registered claim has a bar "
                 "of 0.8"
             )
+    missing = [label for arm, label in labels().items() if arm not in measured_labels(known)]
+    if missing:
+        lines.append(f"not measured yet: {'; '.join(missing)}")
     return lines
 
 
@@ -155,11 +164,12 @@ def _met_by_any(known: Values, record: Mapping[str, Any]) -> str:
 
 def _met_by_l1(known: Values, record: Mapping[str, Any]) -> str:
     longer = [arm_at(name, arm.steps[-1]) for name, arm in ARMS.items() if arm.activation is None]
+    longer = [arm for arm in longer if ("ev", arm) in known]
     met = set[str]().union(*(_met(arm, known, record) for arm in longer))
     return (
-        f"L1 that is trained {LONGER} times as long, with the best of {len(longer)} penalties for "
-        f"each site, meets it at {len(met)} of {len(known['ev', SUBSPACE])}; with the registered "
-        f"penalty and length at {len(_met(REGISTERED, known, record))}"
+        f"L1 that is trained {LONGER} times as long, with the best of the penalties tried for "
+        f"each site ({len(longer)}), meets it at {len(met)} of {len(known['ev', SUBSPACE])}; with "
+        f"the registered penalty and length at {len(_met(REGISTERED, known, record))}"
     )
 
 
@@ -179,7 +189,7 @@ def _range(of: Any) -> str:
 def _qualities(known: Values) -> str:
     sites = list(known["ev", SUBSPACE])
     lines = ["## EV, and L0 in brackets\n", _row(["", *sites]), "|---" * (1 + len(sites)) + "|"]
-    for arm, label in labels().items():
+    for arm, label in measured_labels(known).items():
         cells = []
         for site in sites:
             ev, l0, dead = (known.get((what, arm), {}).get(site) for what in ("ev", "l0", "dead"))
@@ -251,6 +261,35 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _marks() -> dict[str, Callable[[float, float], str]]:
+    """What draws each arm's points: a colour for each kind of dictionary, and in it a shape for
+    each arm."""
+    shapes = (
+        '<circle cx="0" cy="0" r="5" {}',
+        '<circle cx="0" cy="0" r="5" {}',
+        '<rect x="-4.5" y="-4.5" width="9" height="9" {}',
+        '<rect x="-4.5" y="-4.5" width="9" height="9" {}',
+        '<path d="M-6 0L0 -6L6 0L0 6Z" {}',
+    )
+    kinds = {REGISTERED: None} | {
+        arm_at(name, step): arm.activation for name, arm in ARMS.items() for step in arm.steps
+    }
+    colours = {type(None): BLUE, TopK: OCHRE, JumpReLU: VERMILION}
+    seen: dict[type, int] = {}
+    found: dict[str, Callable[[float, float], str]] = {}
+    for arm, kind in kinds.items():
+        i = seen[type(kind)] = seen.get(type(kind), -1) + 1
+        colour = colours[type(kind)]
+        hollow = f'fill="none" stroke="{colour}" stroke-width="2"'
+        shape = shapes[i].format(hollow if i % 2 else f'fill="{colour}"')
+        found[arm] = partial(_mark, shape)
+    return found
+
+
+def _mark(shape: str, x: float, y: float) -> str:
+    return f'{shape} class="mark" transform="translate({x:.1f} {y:.1f})"/>'
+
+
 _LIMITS = f"""## What this cannot show
 
 - Two siblings and one further start: how much the matched shares vary over seeds is not measured.
@@ -304,13 +343,10 @@ def pictures(record: Mapping[str, Any]) -> dict[str, str]:
         text(_LEFT + _WIDTH / 2, bottom + 38, "L0: features active on a token", anchor="middle"),
         text(12, _TOP - 12, "EV (below 0.5 at the edge)", fill=MUTED),
     ]
-    for i, (arm, label) in enumerate(labels().items()):
-        colour, hollow = _COLOURS[i % 3], i >= 3
-        style = f'fill="none" stroke="{colour}" stroke-width="2"' if hollow else f'fill="{colour}"'
+    shown, marks = measured_labels(known), _marks()
+    for i, (arm, label) in enumerate(shown.items()):
         y = _TOP + 20 * i + 10
-        parts.append(f'<circle cx="{right + 24}" cy="{y}" r="5" {style}/>')
-        parts.append(text(right + 38, y + 4, label))
-        for site, ev in known.get(("ev", arm), {}).items():
-            x, height = at(known["l0", arm][site], ev)
-            parts.append(f'<circle cx="{x:.1f}" cy="{height:.1f}" r="5" {style}/>')
+        parts += [marks[arm](right + 24, y), text(right + 38, y + 4, label)]
+        for site, ev in known["ev", arm].items():
+            parts.append(marks[arm](*at(known["l0", arm][site], ev)))
     return {PICTURE: document(right + 330, bottom + 56, parts)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,11 +174,13 @@ def test_either_answer_is_said(ev: float, through: float, said: str, sites: int)
     assert f"at {sites} of 2 sites; on the tokens that it was trained on EV is 0.02 to" in text
     assert ("there the activations are as sparse as that" in text) == bool(sites)
     assert ("No kind meets" in text) == (not sites)
-    assert f"penalties for each site, meets it at {sites} of 2" in text
+    assert f"for each site (3), meets it at {sites} of 2" in text
     assert f"that is {through:.3g} to {through:.3g} of this ceiling" in text
     (picture,) = page.pictures(made).values()
     assert all(label in picture for label in page.labels().values())
-    assert picture.count("<circle") == len(page.labels()) * (1 + len(SITES))
+    points = re.findall('<(.*?) class="mark"', picture)
+    assert len(points) == len(page.labels()) * (1 + len(SITES))
+    assert len(set(points)) == len(page.labels()), "no two look the same"
 
 
 def test_one_kind_that_meets_it_is_enough_and_another_at_the_other_site_is_not() -> None:
@@ -196,7 +199,7 @@ def test_one_kind_that_meets_it_is_enough_and_another_at_the_other_site_is_not()
     assert "0.9 or more at L0 of 32 or less, at 1 of 2 sites:**" in text
     assert "TopK meets it at 0" in text
     text = with_ev({("l1_half", first): 0.95, ("l1_quarter", second): 0.95})
-    assert "with the best of 3 penalties for each site, meets it at 2 of 2" in text
+    assert "with the best of the penalties tried for each site (3), meets it at 2 of 2" in text
 
 
 def test_half_of_the_sites_is_enough_and_fewer_are_not() -> None:
