@@ -29,6 +29,8 @@ class Closing:
     changed: int = 0
     new: int = 0
     rewritten: bool = False
+    controls: frozenset[str] = frozenset()
+    """Ids of controls, which fail where a claim is refuted."""
 
     @property
     def without_a_test(self) -> bool:
@@ -38,14 +40,21 @@ class Closing:
     def last_line(self, exit_status: int) -> str:
         """What the run amounts to, in one sentence, and what its exit status says.
 
-        "As recorded in claims/verdicts.toml: 12 held, 18 refuted; 0 verdicts changed, so exit
-        status 0. ..."
+        "As recorded in claims/verdicts.toml: 12 held, 17 refuted, 1 control fails, 2 not run; 0
+        verdicts changed, so exit status 0. ..."
         """
         counts = Counter(c.verdict for c in self.conclusions)
-        judged = [
-            v for v in Verdict if counts[v] and v not in (Verdict.NOT_RUN, Verdict.NOT_WRITTEN)
-        ]
-        found = ", ".join(f"{counts[v]} {v.value}" for v in judged) or "nothing judged"
+        refuted = [c.finding.claim for c in self.conclusions if c.verdict is Verdict.REFUTED]
+        failed = sum(claim in self.controls for claim in refuted)
+        said = {v: f"{counts[v]} {v.value}" for v in Verdict if counts[v]}
+        said.pop(Verdict.NOT_WRITTEN, None)
+        not_run = said.pop(Verdict.NOT_RUN, None)
+        if failed:
+            fail = f"{failed} control{' fails' if failed == 1 else 's fail'}"
+            others = len(refuted) - failed
+            said[Verdict.REFUTED] = f"{others} refuted, {fail}" if others else fail
+        found = ", ".join(said.values()) or "nothing judged"
+        found += f", {not_run}" if not_run else ""
         state = "NOT as recorded in" if self.changed else "As recorded in"
         if self.rewritten:
             state = "Recorded now in"
@@ -110,6 +119,7 @@ def close_run(
         changed=len(changes),
         new=new,
         rewritten=rewrite_ledger is not None and not unwritten,
+        controls=frozenset(c.id for c in registration.claims if c.status == "control"),
     )
 
 

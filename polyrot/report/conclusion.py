@@ -79,11 +79,11 @@ def answer(conclusions: Sequence[Conclusion], registration: Registration) -> tup
     """The three sentences, and a fourth where stricter forms were refuted beside core claims that
     met their bar."""
     beside = stricter_beside(conclusions, registration)
-    stricter = (_beside(beside),) if beside else ()
+    stricter = (_beside(beside, conclusions),) if beside else ()
     return (*three_sentences(conclusions, registration), *stricter)
 
 
-def _beside(found: Sequence[Beside]) -> str:
+def _beside(found: Sequence[Beside], conclusions: Sequence[Conclusion]) -> str:
     ids: dict[str, list[str]] = {}
     for one in found:
         for id in one.refuted:
@@ -92,7 +92,14 @@ def _beside(found: Sequence[Beside]) -> str:
     n, met = sum(len(one.refuted) for one in found), sum(len(one.met) for one in found)
     core = "a core claim that met its" if met == 1 else f"{met} core claims that met their"
     forms = f"{n} stricter form{'' if n == 1 else 's'} {_was(n)}"
-    return f"Beside {core} bar, {forms} refuted in the same family: {named}."
+    pairs = {(id, one.scale) for one in found for id in one.met}
+    empty = sum(
+        (c.finding.claim, c.finding.scale) in pairs and c.verdict is Verdict.NOT_DIAGNOSTIC
+        for c in conclusions
+    )
+    which = "" if met == 1 else "all " if empty == met else f"{empty} of them "
+    but = f" ({which}not diagnostic)" if empty else ""
+    return f"Beside {core} bar{but}, {forms} refuted in the same family: {named}."
 
 
 def _claim(conclusion: Conclusion, registration: Registration) -> Claim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from polyrot.judge.ledger import Ledger
-from polyrot.judge.registration import Claim, Registration
+from polyrot.judge.registration import DEFAULT_SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Finding, Verdict, conclude, place, show_interval
 from polyrot.report.conclusion import three_sentences
 from polyrot.report.markdown import escaped, row
@@ -111,7 +111,7 @@ def _claim(
             f"- amended on {made.date}: {escaped(made.describe())}. {escaped(made.reason)}"
         )
     if claim.id in tests:
-        lines.append(f"- judged alone by `pytest {tests[claim.id]}`")
+        lines.append(f"- judged alone by `pytest {tests[claim.id]}{_asked_for(claim)}`")
     judged = [c for c in conclusions if c.finding.measured is not None]
     if judged:
         lines += ["", row(CELLS), "|---" * len(CELLS) + "|"]
@@ -128,6 +128,13 @@ def _claim(
         others = [scale for scale in rest if not reasons.get(scale)]
         lines += ["", f"Not run: {', '.join([*known, *others])}."]
     return "\n".join(lines)
+
+
+def _asked_for(claim: Claim) -> str:
+    """What the command of a claim needs where none of its scales is judged by default."""
+    if set(claim.scales) & set(DEFAULT_SCALES):
+        return ""
+    return " --pair A B --text corpus.txt" if "pair" in claim.scales else " --scale pythia"
 
 
 def _status(claim: Claim) -> str:

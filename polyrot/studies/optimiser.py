@@ -133,7 +133,7 @@ def planted_rows(runtime: Runtime, cohort: ToyCohort) -> list[Row]:
     rows += rotation_rows(rotations(copies, runtime.store), "copies", "random")
     for power in POWERS:
         planted = Framed(cohort, random, heavier(power))
-        rows += kurtosis_rows(planted, f"tails to the {power:g}", "random")
+        rows += kurtosis_rows(planted, f"tails to the power {power:g}", "random")
     judged = rotations(framed, runtime.store).fits
     explains = {**dict.fromkeys(cohort.sites, 0.5), **explained(framed, judged, judged.sites)}
     for shared in SHARED:

@@ -13,7 +13,14 @@ import torch  # noqa: F401  # here once: pytester unloads what an inner run impo
 from polyrot.judge.ledger import Ledger
 from polyrot.report.closing import close_run
 from tests_unit.outcomes import assert_outcomes
-from tests_unit.report.planted_record import HELD, REGISTRATION, RUN, finding
+from tests_unit.report.planted_record import (
+    HELD,
+    REFUTED,
+    REGISTRATION,
+    RUN,
+    finding,
+    not_run,
+)
 
 AMENDMENT = """
 [[amendment]]
@@ -77,6 +84,21 @@ def test_a_ledger_from_a_changed_checkout_is_warned_of(
     assert len(warned) == (rewrite and commit.endswith("-dirty"))
     assert ledger.exists() == rewrite
     assert closing.all_written
+
+
+def test_the_last_line_counts_as_pytest_does() -> None:
+    findings = [
+        finding("cosine.match", "toy_a", HELD),
+        finding("cosine.match", "toy_b", REFUTED),
+        finding("cosine.noise_control", "toy_a", REFUTED),
+        not_run("cosine.match", "neox"),
+    ]
+    said = close_run(findings, REGISTRATION, Ledger(), RUN).last_line(0)
+    assert ": 1 refuted, 1 control fails, 1 not diagnostic, 1 not run; 0 verdicts changed" in said
+    alone = close_run(findings[2:3], REGISTRATION, Ledger(), RUN).last_line(0)
+    assert ": 1 control fails; 0 verdicts" in alone
+    nothing = close_run(findings[3:], REGISTRATION, Ledger(), RUN).last_line(0)
+    assert ": nothing judged, 1 not run; 0 verdicts" in nothing
 
 
 def test_an_amended_bar_judges_and_is_shown_with_the_old_one(suite: Any) -> None:

@@ -191,6 +191,27 @@ def test_stricter_forms_are_named_beside_core_claims_that_met_their_bar() -> Non
     )
 
 
+def test_core_claims_that_met_their_bar_and_prove_nothing_are_called_so() -> None:
+    found = concluded(
+        finding("cosine.match", "toy_a", HELD),
+        finding("cosine.noise_control", "toy_a", REFUTED),
+        finding("cosine.strict", "toy_a", REFUTED, registration=STRICT),
+        registration=STRICT,
+    )
+    assert answer(found, STRICT)[3].startswith(
+        "Beside a core claim that met its bar (not diagnostic), 1 stricter form was"
+    )
+    more = concluded(
+        finding("cosine.match", "toy_a", HELD),
+        finding("cosine.noise_control", "toy_a", REFUTED),
+        finding("cosine.strict", "toy_a", REFUTED, registration=STRICT),
+        finding("cosine.match", "toy_b", HELD),
+        finding("cosine.strict", "toy_b", REFUTED, registration=STRICT),
+        registration=STRICT,
+    )
+    assert "2 core claims that met their bar (1 of them not diagnostic)" in answer(more, STRICT)[3]
+
+
 def test_nothing_is_said_beside_where_no_stricter_form_was_refuted() -> None:
     assert len(answer(concluded(finding("cosine.match", "toy_a", HELD)), REGISTRATION)) == 3
 

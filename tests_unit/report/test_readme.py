@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from polyrot.judge.ledger import Ledger
-from polyrot.judge.registration import Registration
+from polyrot.judge.registration import DEFAULT_SCALES, Registration
 from polyrot.judge.verdicts import Verdict
 from polyrot.report import every_claim, pictures, readme
 from polyrot.report.markdown import escaped
@@ -99,7 +99,14 @@ def test_every_claim_is_in_the_long_account(made, ledger, registration):
         said = sections[claim.id]
         for part in (claim.says, claim.measures, claim.bar.describe(), claim.paper):
             assert escaped(part)[:40] in said
-        assert re.search(r"judged alone by `pytest claims/test_\w+\.py::test_\w+`", said)
+        command = re.search(r"judged alone by `pytest claims/test_\w+\.py::test_\w+(.*)`", said)
+        assert command
+        by_default = not set(DEFAULT_SCALES).isdisjoint(claim.scales)
+        assert by_default == (command[1] == "")
+        if not by_default:
+            assert (
+                f"--{claim.scales[0]} " in command[1] or f"--scale {claim.scales[0]}" in command[1]
+            )
         for scale in claim.scales:
             entry = ledger.entries.get((claim.id, scale))
             if entry is not None and entry.measured is not None:
