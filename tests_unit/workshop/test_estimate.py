@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hypothesis import given, strategies as st
 from fixtures.cohorts import SHIPPED
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.dictionaries import collection, groups, training as dictionary_training
-from polyrot.language import neox, training as language_training
+from polyrot.language import neox, seeds as language_seeds, training as language_training
 from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy import seeds, training, training as toy_training
 from polyrot.toy.cohort import ToyCohort
@@ -185,6 +186,37 @@ def test_a_trial_is_the_mean_of_all_steps_but_the_first(monkeypatch: pytest.Monk
     assert seconds_a_step is not estimate.seconds_a_step, "the planted one stands in elsewhere"
     assert seconds_a_step(step) == pytest.approx(0.6)
     assert not lengths, "it ends once TRIAL_SECONDS are over"
+
+
+def test_a_first_step_that_takes_long_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, calls = 0.0, 0
+
+    def step() -> None:
+        nonlocal now, calls
+        now, calls = now + 60, calls + 1
+
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(perf_counter=lambda: now))
+    assert seconds_a_step(step) == 60
+    assert calls == 1
+
+
+def test_on_a_cpu_few_sequences_of_a_language_models_batch_are_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timed = []
+
+    def trial(_width: int, _vocabulary: int, _context: int, schedule: Any, _device: str) -> object:
+        timed.append(schedule.batch)
+        return object()
+
+    monkeypatch.setattr(language_training, "trial_step", trial)
+    each = language_seeds.trainings(replace(TINY.language, batch=64), 32)
+    steps = len(each) * TINY.language.steps
+    seconds = estimate.language_models(each, "cpu").seconds
+    assert timed[0] < 64
+    assert seconds == steps * 64 / timed[0]
+    assert estimate.language_models(each, "cuda").seconds == steps
+    assert timed[-1] == 64
 
 
 @pytest.mark.parametrize("kind", ["toy", "dictionary", "language"])
