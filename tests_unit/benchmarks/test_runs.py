@@ -52,9 +52,10 @@ def test_collecting_costs_less_than_two_imports_of_torch(
 def test_a_default_run_stays_within_memory_and_one_family_costs_less_than_half(
     benchmark: Any, torch_seconds: float, tmp_path: Path
 ) -> None:
-    caches = [f"--artifacts={tmp_path / str(run)}" for run in range(2)]
+    caches = [f"--artifacts={tmp_path / str(run)}" for run in range(3)]
     family = claims("-k", "haar", "--scale", "toy_a", caches[0])
-    cold, warm = ([cost(*claims(cache)) for cache in caches] for _ in range(2))
+    # In turn, so that what else the machine does meets both.
+    cold, warm = zip(*((cost(*claims(c)), cost(*claims(c))) for c in caches), strict=True)
     asked = [cost(*family) for _ in range(2)]
     seconds = {
         "cold": min(cold)[0],
@@ -66,6 +67,5 @@ def test_a_default_run_stays_within_memory_and_one_family_costs_less_than_half(
     benchmark.extra_info |= seconds | {"most memory, GiB": memory / GIB}
     benchmark.pedantic(cost, family, rounds=1)
     assert memory < 4 * GIB
-    # Shipped figures are read in both; to measure them takes five times as long.
-    assert seconds["warm"] <= 1.5 * seconds["cold"]
+    assert seconds["warm"] <= 1.2 * seconds["cold"]
     assert seconds["one family"] < seconds["warm"] / 2
