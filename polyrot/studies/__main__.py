@@ -37,10 +37,12 @@ SHIPPED = Path("fixtures/shipped")
 class Study(Protocol):
     """What the module of a study offers."""
 
-    train: Callable[[Runtime], None]
-    """All that is trained for it, resumed or found."""
-    measure: Callable[[Runtime], dict[str, Any]]
-    """Its record, from what is trained."""
+    SEPARABLE: tuple[str, ...]
+    """Arms that can be trained and measured without the others."""
+    train: Callable[[Runtime, Sequence[str]], None]
+    """All that is trained for it, or for some of SEPARABLE, resumed or found."""
+    measure: Callable[[Runtime, Sequence[str]], dict[str, Any]]
+    """Its record, or what of it is of some of SEPARABLE, from what is trained."""
     page: Callable[[dict[str, Any] | None], str]
     """The page of a record, Markdown; without one, what is asked and predicted."""
     pictures: Callable[[dict[str, Any]], dict[str, str]]
@@ -70,6 +72,13 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.stud
     parser.add_argument("--artifacts", type=Path, help="the store to train into")
     parser.add_argument("--train", action="store_true", help="train only; nothing is measured")
     parser.add_argument(
+        "--only",
+        metavar="ARM,ARM",
+        type=lambda given: tuple(given.split(",")),
+        default=(),
+        help="train and measure these arms alone, in place of what the record has of them",
+    )
+    parser.add_argument(
         "--page", action="store_true", help="write page and figures from the record that is there"
     )
     parser.add_argument(
@@ -79,6 +88,10 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.stud
     arguments = parser.parse_args(given)
     if arguments.artifacts is None and not arguments.page:
         parser.error("--artifacts DIR is needed to train and measure (or give --page)")
+    separable = study(arguments.study).SEPARABLE
+    if unknown := [arm for arm in arguments.only if arm not in separable]:
+        known = f"one of {', '.join(separable)}" if separable else "this study is measured whole"
+        parser.error(f"--only: no arm {', '.join(unknown)} that can be measured alone; {known}")
     return run(lambda: _work(arguments))
 
 
@@ -91,11 +104,13 @@ def _work(arguments: argparse.Namespace) -> None:
         shipped = root / SHIPPED
         store = Store(arguments.artifacts, shipped if shipped.is_dir() else None)
         runtime = Runtime(store, arguments.device, progress)
-        asked.train(runtime)
+        path = record_path(name, root)
+        before = record.read(path, name) if arguments.only and not arguments.train else None
+        asked.train(runtime, arguments.only)
         if arguments.train:
             return
-        path = record_path(name, root)
-        record.write(path, asked.measure(runtime))
+        found = asked.measure(runtime, arguments.only)
+        record.write(path, found if before is None else record.merged(before, found))
         progress.say(f"wrote {path}")
     write_page(name, root)
 

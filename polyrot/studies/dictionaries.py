@@ -5,7 +5,7 @@ Their arms are in `dictionaries_arms`, their page in `dictionaries_page`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,6 +32,8 @@ from polyrot.studies.dictionaries_page import (
 from polyrot.studies.dictionaries_predictions import as_data
 from polyrot.studies.record import Row, record_of
 
+SEPARABLE = tuple(ARMS)
+"""Arms that can be trained and measured without the others."""
 CLAIM = ("cosine.universal_up_to_rotation", "neox")
 
 
@@ -52,17 +54,17 @@ def penalties(sites: tuple[str, ...]) -> dict[str, float]:
     return {site: known[f"l1_{site}"] for site in sites}
 
 
-def train(runtime: Runtime) -> None:
-    """Every dictionary of every arm."""
+def train(runtime: Runtime, only: Sequence[str] = ()) -> None:
+    """Every dictionary of every arm, or of some."""
     cohort = Few(runtime)
-    arms.all_trained(runtime, cohort, penalties(cohort.sites))
+    arms.all_trained(runtime, cohort, penalties(cohort.sites), only)
 
 
-def measure(runtime: Runtime) -> dict[str, Any]:
-    """The record of the study: every row, and what was trained."""
+def measure(runtime: Runtime, only: Sequence[str] = ()) -> dict[str, Any]:
+    """The record of the study: every row, or those of some arms, and what was trained."""
     cohort = Few(runtime)
     l1 = penalties(cohort.sites)
-    trained = arms.all_trained(runtime, cohort, l1)
+    trained = arms.all_trained(runtime, cohort, l1, only)
     rows = registered_rows(cohort) + subspace_rows(cohort)
     fits = fit_all(cohort)
     for i, (name, found) in enumerate(trained.items()):

@@ -202,10 +202,13 @@ def trained(runtime: Runtime, cohort: Few, arm: Arm, spec: Spec) -> Made:
     return Made(dict(zip(arm.steps, made, strict=True)), seconds)
 
 
-def all_trained(runtime: Runtime, cohort: Few, l1: dict[str, float]) -> dict[str, dict[Spec, Made]]:
-    """Every dictionary of every arm, by arm and spec; arm by arm, the anchor's before its
-    siblings' at each site."""
+def all_trained(
+    runtime: Runtime, cohort: Few, l1: dict[str, float], only: Sequence[str] = ()
+) -> dict[str, dict[Spec, Made]]:
+    """Every dictionary of every arm, or of some, by arm and spec; arm by arm, the anchor's before
+    its siblings' at each site."""
     return {
         name: {s: trained(runtime, cohort, arm, s) for s in specs(arm, cohort.sites, l1)}
         for name, arm in ARMS.items()
+        if not only or name in only
     }

@@ -39,18 +39,20 @@ from polyrot.toy.evaluation import lowest
 from polyrot.toy.optimiser import bases
 from polyrot.toy.trained import Trained
 
+SEPARABLE: tuple[str, ...] = ()
+"""Arms that can be measured without the others: each is compared with `adam`, seed by seed."""
 POWERS = (1.1, 1.25, 1.5)
 """Of planted heavy tails: see `heavier`."""
 SHARED = (1, 3, 15, 58)
 """How many axes are planted as shared: see `shared_axes`."""
 
 
-def train(runtime: Runtime) -> None:
+def train(runtime: Runtime, _: Sequence[str] = ()) -> None:
     """The rate trial of SGD, and every seed of every arm."""
     arms.train(runtime, list(arms.ARMS))
 
 
-def measure(runtime: Runtime) -> dict[str, Any]:
+def measure(runtime: Runtime, _: Sequence[str] = ()) -> dict[str, Any]:
     """The record of the study: every row, and what was trained."""
     names = list(arms.ARMS)
     runs = arms.train(runtime, names)

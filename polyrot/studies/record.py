@@ -63,6 +63,28 @@ def record_of(
     }
 
 
+def merged(record: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
+    """A record of which some arms were measured anew: `part` has all rows of those, and everything
+    that is no row as it is now. seconds: of both.
+
+    >>> rows = [Row("ev", "l1", 0.8), Row("ev", "topk", 0.9)]
+    >>> old = record_of("tails", device="cpu", seconds=2, predictions=[], rows=rows)
+    >>> rows = [Row("ev", "l1", 0.7)]
+    >>> new = record_of("tails", device="cpu", seconds=1, predictions=[], rows=rows)
+    >>> found = merged(old, new)
+    >>> [(row.arm, row.value) for row in rows_of(found)], found["seconds"]
+    ([('l1', 0.7), ('topk', 0.9)], 3)
+    """
+    anew = {row["arm"] for row in part["rows"]}
+    rows = [row for row in record["rows"] if row["arm"] not in anew] + part["rows"]
+    order = list(dict.fromkeys(row["arm"] for row in [*record["rows"], *part["rows"]]))
+    return {
+        **part,
+        "seconds": record["seconds"] + part["seconds"],
+        "rows": sorted(rows, key=lambda row: order.index(row["arm"])),
+    }
+
+
 def rows_of(record: Mapping[str, Any]) -> tuple[Row, ...]:
     """The measured values of a record."""
     return tuple(Row(**row) for row in record["rows"])

@@ -27,7 +27,7 @@ from polyrot.studies import (
     dictionaries_predictions as predictions,
 )
 from polyrot.studies.dictionaries_arms import Arm, Spec
-from polyrot.studies.record import Row, record_of
+from polyrot.studies.record import Row, merged, record_of
 
 SITES = ("resid_post_0", "resid_post_1")
 D, ACTIVE, TOKENS = 16, 2, 3000
@@ -114,6 +114,11 @@ def test_a_turned_copy_has_the_features_and_a_stranger_has_not(runtime: Runtime)
     trained = sorted(p.name for p in runtime.store.directory.rglob("*.safetensors"))
     assert len(trained) == 2 * (4 + 1)
     assert dictionaries.measure(runtime)["rows"] == made["rows"], "found, not trained again"
+    part = dictionaries.measure(runtime, ("l1",))
+    assert 0 < part["seconds"] < made["seconds"]
+    assert all(row["arm"] != "topk" for row in part["rows"])
+    assert merged(made, part)["rows"] == made["rows"]
+    assert len(list(runtime.store.directory.rglob("*.safetensors"))) == len(trained)
 
 
 class Apart(Planted):
@@ -232,6 +237,20 @@ def test_the_ledger_has_what_the_study_reads_of_it() -> None:
         assert {
             f"{n}_{site}" for n in ("l1", "ev", "l0", "through_R", "haar", "two_starts")
         } <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "said"),
+    [("dictionaries", "topk_long", "one of topk,"), ("optimiser", "sgd", "is measured whole")],
+)
+def test_an_arm_that_cannot_be_measured_alone_is_refused(
+    name: str, arm: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main([name, "--only", arm, "--artifacts", str(tmp_path)])
+    assert f"no arm {arm}" in (printed := capsys.readouterr().err)
+    assert said in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_is_made_from_the_record() -> None:
