@@ -6,7 +6,8 @@ import json
 import textwrap
 from typing import Any
 
-import matplotlib.figure  # noqa: F401  # see below
+import fontTools.subset  # noqa: F401  # see below
+import matplotlib.figure  # noqa: F401
 import pytest
 import scipy.stats  # noqa: F401
 import torch._dynamo  # noqa: F401
@@ -18,7 +19,8 @@ from tests_unit.whole_run import (  # noqa: F401  # hooks of pytest
 )
 
 # Loaded here once: pytester unloads what an inner run imports, and the next would pay for it again;
-# torch._dynamo, which some releases of transformers import, fails at the second time.
+# torch._dynamo, which some releases of transformers import, fails at the second time, and so do
+# fonts in PDF.
 
 # The plugin under test is the suite's own, without the fixtures that come with it.
 CONFTEST = 'pytest_plugins = ["fixtures.options", "fixtures.workers", "fixtures.suite"]'

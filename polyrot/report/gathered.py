@@ -36,7 +36,8 @@ class CohortFacts:
 class Gathered:
     """figures: values of `polyrot.report.figures`, a part of one figure each. failures: why one
     could not be made. values: by claim and scale, every value that was checked, with its label.
-    seconds: of all tests, by family. shipped: entries of the manifest of shipped artifacts."""
+    seconds: of all tests, by family. shipped: entries of the manifest of shipped artifacts. tables:
+    by claim and scale, how many tables behind its figures were read, and how many measured."""
 
     figures: tuple[Any, ...] = ()
     failures: tuple[str, ...] = ()
@@ -44,6 +45,7 @@ class Gathered:
     values: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
     shipped: tuple[Mapping[str, Any], ...] = ()
+    tables: Mapping[tuple[str, str], Mapping[str, int]] = field(default_factory=dict)
 
     def provenance(self, scales: Sequence[str]) -> dict[str, Any]:
         """What verdicts.json tells of it in `run`; of the shipped artifacts those of `scales`."""

@@ -275,6 +275,7 @@ def _verdict(
         "amendments": [made.to_json() for made in registration.amendments_of(claim.id)],
         "measured_as_before": claim.id in registration.measured_as_before,
         "values": list(gathered.values.get(finding.key, ())),
+        **({"tables": dict(tables)} if (tables := gathered.tables.get(finding.key)) else {}),
         "controls": [
             {
                 "claim": control.claim,

@@ -26,6 +26,7 @@ Entry = Mapping[str, Any]  # of one verdict in a record
 class Row:
     """One claim at one scale, as the table shows it.
 
+    measured_now: of the tables behind it, how many the run measured, if any.
     mark: the symbol of the verdict. alone: the command that judges it and nothing else. command:
     what would run a claim that was not run.
     """
@@ -42,6 +43,7 @@ class Row:
     where: str
     interval: str
     strip: Markup
+    measured_now: str
     bar: str
     ceiling: str
     paper: str
@@ -108,6 +110,7 @@ def row_of(entry: Entry, test: Source | None = None) -> Row:
         where=where,
         interval=show_interval(Interval(*interval)) if interval is not None else "",
         strip=Markup(drawn),
+        measured_now=_measured_now(entry.get("tables")),
         bar=bar.describe(),
         ceiling="" if ceiling is None else bar.show(ceiling),
         paper=entry["paper"],
@@ -172,6 +175,13 @@ def _facts(entries: Sequence[Entry]) -> tuple[tuple[str, str], ...]:
         *(("amended", f"{a.date}: {a.describe()}. {a.reason}") for a in made),
     )
     return tuple((name, text) for name, text in facts if text)
+
+
+def _measured_now(tables: Mapping[str, int] | None) -> str:
+    if not tables or not (made := tables["measured"]):
+        return ""
+    total = made + tables["read"]
+    return "measured in this run" + ("" if made == total else f": {made} of {total} tables")
 
 
 def _control(found: Mapping[str, Any]) -> ControlFinding:

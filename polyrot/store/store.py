@@ -34,7 +34,7 @@ import re
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,12 +109,25 @@ class Tally:
 
     read: set[tuple[str, str]] = field(default_factory=set)
     measured: set[tuple[str, str]] = field(default_factory=set)
+    _watching: list[set[tuple[str, str]]] = field(default_factory=list)
 
     def note(self, kind: str, fp: str, *, read: bool) -> None:
         """What was measured in this run and then read again was measured."""
-        if kind.startswith(TRAINED) or (kind, fp) in self.measured:
+        if kind.startswith(TRAINED):
             return
-        (self.read if read else self.measured).add((kind, fp))
+        for seen in self._watching:
+            seen.add((kind, fp))
+        if (kind, fp) not in self.measured:
+            (self.read if read else self.measured).add((kind, fp))
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[set[tuple[str, str]]]:
+        """A set that fills with what is read and made until the context is left."""
+        self._watching.append(set())
+        try:
+            yield self._watching[-1]
+        finally:
+            self._watching.pop()
 
     def take(self, given: Sequence[Sequence[Sequence[str]]]) -> None:
         """Another process's, as lists: what it read and what it measured."""

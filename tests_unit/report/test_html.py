@@ -233,7 +233,12 @@ def test_what_was_read_and_what_was_measured_is_said() -> None:
     tables = {"read": {"measured": 3, "drift": 2}, "measured": {"transfer": 1, "steering": 4}}
     words = page_of(record_of(*FINDINGS, tables=tables)).words()
     assert "5 read as they were kept, 5 measured in this run: 1 transfer, 4 steering" in words
-    assert "--remeasure" not in page_of(record_of(*FINDINGS)).words()  # of an earlier version
+    assert "What rests on tables measured in this run says so" in words
+    none = page_of(record_of(*FINDINGS, tables={"read": {"drift": 2}, "measured": {}})).words()
+    assert "All tables behind the figures were read as they were kept" in none
+    older = page_of(record_of(*FINDINGS)).words()  # of an earlier version
+    assert "--remeasure" not in older
+    assert "they were kept" not in older
 
 
 def test_other_bars_are_said_loudly() -> None:
