@@ -1,7 +1,8 @@
 """What streaming Procrustes needs for models of a given size, before any is loaded.
 
 Bytes of the sums are exact, as `polyrot.streaming.passes.MomentPass` holds them; operations are
-those of the matrix products; hours follow from rates that the caller gives.
+those of the matrix products, and of a fit those that textbooks count; hours follow from rates that
+the caller gives.
 """
 
 from __future__ import annotations
@@ -34,22 +35,54 @@ class Models:
 
 @dataclass(frozen=True)
 class Rates:
-    """Operations per second that are reached: `forward` by a model's own products, in its dtype;
-    `products` by those of the moments, in float64 or float32."""
+    """What is reached in a second.
+
+    forward: operations of a model's own products, in its dtype. products: of those of moments and
+    scores. fit: of decompositions, by the count of `fit_operations`. disk: bytes that are read or
+    written, and hashed. link: bytes between ranks.
+    """
 
     forward: float
     products: float
+    fit: float
+    disk: float
+    link: float
 
 
 @dataclass(frozen=True)
 class Budget:
-    """See `budget`: bytes, operations of either kind, and hours."""
+    """See `budget`.
 
+    weights, sums, batch, maps: bytes that a rank holds: both models; the sums of pass 1; the
+    activations of one batch, one site's widened; the maps of pass 2. forward, products, fit:
+    operations of all ranks together. disk, link: bytes that pass them. passes, fitting, moving:
+    hours of the three, one after another.
+    """
+
+    weights: float
     sums: float
     batch: float
+    maps: float
     forward: float
     products: float
-    hours: float
+    fit: float
+    disk: float
+    link: float
+    passes: float
+    fitting: float
+    moving: float
+
+    @property
+    def memory(self) -> float:
+        """The most that the first rank holds, in bytes: weights with sums and the moments that they
+        become, or with a batch and sums or maps."""
+        beside = max(self.sums + self.batch, 2 * self.sums, self.maps + self.batch)
+        return self.weights + beside
+
+    @property
+    def hours(self) -> float:
+        """Of the whole run."""
+        return self.passes + self.fitting + self.moving
 
 
 def budget(
@@ -62,15 +95,18 @@ def budget(
     batch_tokens: int = 4096,
     ranks: int = 1,
 ) -> Budget:
-    """What both passes need: moments of `tokens`, scores of `held_out`.
+    """What a run needs: moments of `tokens`, the fit, scores of `held_out`.
 
-    sums: bytes on each rank. batch: bytes of the activations of one batch, one site's widened.
-    hours: of `ranks` that share the tokens evenly; reading weights and text is not counted.
+    The `ranks` share the tokens evenly; the first of them fits alone, and reads and writes the
+    disk. Weights are read once (the ranks of a machine share what it has read) and hashed. The sums
+    are written twice, as a checkpoint after the first batch and as moments, and go to the first
+    rank as often; maps are written once, and go to all ranks in single precision.
 
     >>> two = Models(parameters=8e9, width=4096, sites=33)
-    >>> found = budget(two, 2**20, 2**18, Rates(4e14, 3e13))
-    >>> f"{found.sums / 2**30:.1f} GiB of sums, {found.hours:.2f} hours"
-    '12.4 GiB of sums, 0.07 hours'
+    >>> rates = Rates(forward=4e14, products=3e13, fit=1e13, disk=1e9, link=5e10)
+    >>> found = budget(two, 2**20, 2**18, rates)
+    >>> f"{found.sums / 2**30:.1f} GiB of sums, {found.passes:.2f} of {found.hours:.2f} hours"
+    '12.4 GiB of sums, 0.07 of 0.09 hours'
 
     Raises ValueError: fewer than one rank, or tokens fewer than dimensions, which fit no rotation.
     """
@@ -87,8 +123,38 @@ def budget(
     # Scoring carries each sibling through R, and through the affine map where there is one.
     carried = models.siblings * (2 if covariances else 1)
     products = 2.0 * d * d * models.sites * (matrices * tokens + carried * held_out)
-    seconds = forward / rates.forward + products / rates.products
-    return Budget(sums, float(batch), forward, products, seconds / ranks / 3600)
+    fit = models.sites * models.siblings * fit_operations(d, covariances)
+    maps = float(models.sites * carried * d * d * FLOAT64)
+    disk = models.weights + 2 * sums + maps
+    link = 2 * sums + maps / 2 if ranks > 1 else 0.0
+    return Budget(
+        models.weights,
+        sums,
+        float(batch),
+        maps / 2,
+        forward,
+        products,
+        fit,
+        disk,
+        link,
+        (forward / rates.forward + products / rates.products) / ranks / 3600,
+        fit / rates.fit / 3600,
+        (disk / rates.disk + link / rates.link) / 3600,
+    )
+
+
+def fit_operations(width: int, covariances: bool) -> float:
+    """Of one sibling's maps at one site (`polyrot.streaming.passes.Maps.fit`), and of its det.
+
+    With n = width: 21 n^3 for singular values and both bases, 2 n^3 for their product R, 2/3 n^3
+    for its determinant; with covariances 9 n^3 for eigenvalues and axes of the sibling's, 4 n^3 for
+    two products (counts of Golub and Van Loan, Matrix Computations, 4th ed., 8.3 and 8.6). Other
+    algorithms do fewer operations or more: a rate by this count is a measure of time alone.
+
+    >>> f"{fit_operations(4096, covariances=True) / 4096**3:.1f} d^3"
+    '36.7 d^3'
+    """
+    return (21 + 2 + 2 / 3 + (9 + 4 if covariances else 0)) * float(width) ** 3
 
 
 def _matrices(siblings: int, covariances: bool) -> int:

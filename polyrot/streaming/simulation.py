@@ -4,7 +4,8 @@
 on this machine beside what `polyrot.streaming.budget` says of it: bytes, and the rate of the matrix
 products beside that of bare ones of the same shapes. The sibling's rows are the anchor's, turned by
 a known signed permutation, with noise of half their size: so what the ranks gathered together is
-held against what it must be, in a block of rows that is worked out anew.
+held against what it must be, in a block of rows that is worked out anew. With `--fit` it times what
+the first rank does of such sums in the end, the maps of one site, beside bare products.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ from polyrot.runtime import threads
 from polyrot.runtime.commands import status_of, terminable
 from polyrot.runtime.progress import ConsoleProgress, Progress, silent
 from polyrot.runtime.seeding import torch_generator
-from polyrot.streaming.budget import sums_of
+from polyrot.streaming.budget import fit_operations, sums_of
 from polyrot.streaming.job import Stream, walk
-from polyrot.streaming.passes import Activations, MomentPass
+from polyrot.streaming.passes import Activations, Maps, MomentPass
 from polyrot.streaming.ranks import Ranks, joined
 
 SITE = "simulated"
 NOISE = 0.5
 SCALE = 3.0  # of rows, and their mean: around another than 0, as activations are
 BLOCK = 16  # rows of the cross-covariance that are worked out anew
+BARE = 16  # products [d, d] at a time beside a fit, which has about as many operations
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 MIB = 2**20
 
@@ -79,10 +81,11 @@ class Found:
 
     sums, held: bytes of the sums by `polyrot.streaming.budget`, and how much more memory the
     process held at most, rows included, than before its first batch. gflops, gflops_bare: 10^9
-    operations a second of the pass and of bare products of the same shapes, by turns. error: the
-    largest in a block of rows of the cross-covariance of all ranks, from the same worked out in
-    float64 from all rows, over the largest entry there. planted_error: from what is expected, in
-    standard errors of one entry.
+    operations a second of the pass and of bare products of the same shapes, by turns and by the
+    time that its threads worked: what else the machine does does not count. error: the largest in
+    a block of rows of the cross-covariance of all ranks, from the same worked out in float64 from
+    all rows, over the largest entry there. planted_error: from what is expected, in standard errors
+    of one entry.
     """
 
     width: int
@@ -108,7 +111,7 @@ class Found:
 
 
 class _Timed(MomentPass):
-    """Knows how long its products took, and bare ones of the same shapes just before."""
+    """Knows how long threads worked on its products, and on bare ones of the same shapes before."""
 
     def __init__(self, width: int, covariances: bool, precision: torch.dtype) -> None:
         super().__init__([SITE], covariances=covariances, precision=precision)
@@ -120,14 +123,14 @@ class _Timed(MomentPass):
 
     def update(self, activations: Activations) -> None:
         wide = [x[SITE].to(self._precision) for x in activations]
-        begun = time.perf_counter()
+        begun = time.process_time()
         for left, right in self._pairs:
             torch.mm(wide[left].T, wide[right], out=self._into)
-        self.bare += time.perf_counter() - begun
+        self.bare += time.process_time() - begun
         del wide
-        start = time.perf_counter()
+        start = time.process_time()
         super().update(activations)
-        self.seconds += time.perf_counter() - start
+        self.seconds += time.process_time() - start
 
     def operations(self, tokens: int) -> float:
         """Of its products, on so many tokens."""
@@ -202,6 +205,76 @@ def _exact(planted: Planted, batches: int, tokens: int) -> Tensor:
     return torch.addr(product, mean_a, mean_b, alpha=-1)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What the maps of one site took on one process, in float64.
+
+    seconds: that its threads worked, the mean of `rounds` fits. gflops, gflops_bare: 10^9
+    operations a second of the fits, by the count of `fit_operations`, and of products
+    [width, width], by turns. found: how much of the planted rotation R is, tr(R^T planted) / width:
+    1 all of it, about 0 by chance.
+    """
+
+    width: int
+    rounds: int
+    covariances: bool
+    seconds: float
+    gflops: float
+    gflops_bare: float
+    found: float
+
+    @property
+    def row(self) -> str:
+        """A row of the second table in docs/frontier.md."""
+        return (
+            f"| {self.width:,} | {'yes' if self.covariances else 'no'} | {self.rounds} "
+            f"| {self.seconds:.1f} | {self.gflops:.0f} | {self.gflops / self.gflops_bare:.0%} |"
+        )
+
+
+def fitted(
+    width: int, *, rounds: int = 2, covariances: bool = True, progress: Progress = silent
+) -> Fitted:
+    """The maps from `Planted` rows, twice as many as dimensions, and their det, `rounds` times.
+
+    Raises ValueError: fewer dimensions or rounds than one.
+
+    >>> fit = fitted(48, rounds=1)
+    >>> fit.found > 0.5, fit.gflops > 0
+    (True, True)
+    """
+    if min(width, rounds) < 1:
+        raise ValueError(f"width {width}, {rounds} rounds: at least 1 each")
+    planted = Planted.of(width)
+    one = MomentPass([SITE], covariances=covariances)
+    one.update([{SITE: x} for x in planted.rows(0, 2 * width)])
+    moments = one.moments()[SITE]
+    square, into = moments[0].cross, torch.ones(width, width, dtype=torch.float64)
+    torch.mm(square, square, out=into)  # the first one also wakes the library
+    spent = bare = 0.0
+    for done in range(rounds + 1):  # bare products before, between and after
+        progress(f"fits at {width:,} dimensions", done, rounds)
+        start = time.process_time()
+        for _ in range(BARE):
+            torch.mm(square, square, out=into)
+        bare += time.process_time() - start
+        if done < rounds:
+            start = time.process_time()
+            (maps,) = Maps.fit(moments, "simulated fit")
+            _ = maps.rotation.det  # as a run says of each R
+            spent += time.process_time() - start
+    r = maps.rotation.r[torch.arange(width), planted.places]
+    return Fitted(
+        width,
+        rounds,
+        covariances,
+        spent / rounds,
+        rounds * fit_operations(width, covariances) / spent / 1e9,
+        (rounds + 1) * BARE * 2.0 * width**3 / bare / 1e9,
+        float((r * planted.signs).mean()),
+    )
+
+
 def most_memory() -> float:
     """The most memory that this process has held so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
@@ -214,7 +287,7 @@ def main(given: Sequence[str] | None = None) -> int:
         prog="python -m polyrot.streaming.simulation",
         description="What streaming moments take at a width, on rows that are drawn: memory, the "
         "rate of products beside that of bare ones, and whether the sums of all ranks are right. "
-        "Prints a row of the table in docs/frontier.md, and the same as JSON.",
+        "Prints a row of a table in docs/frontier.md, and the same as JSON.",
         epilog="two processes: torchrun --nproc-per-node 2 -m polyrot.streaming.simulation "
         "--width 8192. exit status: 0 done, 2 error, 130 interrupted.",
     )
@@ -223,20 +296,14 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--batches", type=int, default=2, help="on each rank (default 2)")
     parser.add_argument("--precision", choices=PRECISIONS, default="float64", help="of products")
     parser.add_argument("--no-affine", action="store_true", help="gather no covariances")
+    parser.add_argument("--fit", action="store_true", help="time the maps of one site instead, as "
+        "many times as --batches: in float64, without --tokens and --precision")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help="of the CPU, a rank (default 1)")
     options = parser.parse_args(given)
     threads.settle(options.threads)
     try:
         with joined() as ranks, terminable() if ranks.size == 1 else nullcontext():
-            found = simulate(
-                ranks,
-                options.width,
-                tokens=options.tokens,
-                batches=options.batches,
-                precision=options.precision,
-                covariances=not options.no_affine,
-                progress=ConsoleProgress() if ranks.first else silent,
-            )
+            found = _asked(options, ranks)
         if found is not None:
             print(found.row)
             print(json.dumps(asdict(found)))
@@ -246,6 +313,25 @@ def main(given: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupted:
         return status_of(interrupted)
     return 0
+
+
+def _asked(options: argparse.Namespace, ranks: Ranks) -> Found | Fitted | None:
+    affine, progress = not options.no_affine, ConsoleProgress() if ranks.first else silent
+    if options.fit:  # the other ranks wait, as in a run
+        return (
+            fitted(options.width, rounds=options.batches, covariances=affine, progress=progress)
+            if ranks.first
+            else None
+        )
+    return simulate(
+        ranks,
+        options.width,
+        tokens=options.tokens,
+        batches=options.batches,
+        precision=options.precision,
+        covariances=affine,
+        progress=progress,
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import torch
 
 from polyrot.maps.moments import MomentAccumulator
 from polyrot.streaming import simulation
+from polyrot.streaming.budget import fit_operations
 from polyrot.streaming.ranks import Ranks
 
 WIDTH = 48
@@ -60,6 +61,39 @@ def test_rows_of_two_batches_are_not_the_same() -> None:
 def test_what_cannot_be_simulated_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"at least 1 each; precision one of float32, float64"):
         found(**wrong)
+
+
+@pytest.mark.parametrize("covariances", [True, False])
+def test_a_fit_is_timed_that_finds_the_planted_rotation(covariances: bool) -> None:
+    made = simulation.fitted(WIDTH, rounds=3, covariances=covariances)
+    assert made.found > 0.8
+    assert made.gflops == pytest.approx(
+        fit_operations(WIDTH, covariances) / made.seconds / 1e9
+    )  # of one site
+    assert made.gflops_bare > 0
+
+
+def test_a_fit_of_something_else_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    update = MomentAccumulator.update
+    monkeypatch.setattr(
+        MomentAccumulator, "update", lambda self, s, a: update(self, [s[0].roll(1, 0)], a)
+    )
+    assert abs(simulation.fitted(WIDTH, rounds=1).found) < 0.5
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"width": 8, "rounds": 0}])
+def test_what_cannot_be_fitted_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="rounds: at least 1 each"):
+        simulation.fitted(**wrong)
+
+
+def test_the_command_times_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulation.main(["--width", "16", "--fit", "--batches", "2", "--no-affine"]) == 0
+    row, document = capsys.readouterr().out.strip().splitlines()
+    made = json.loads(document)
+    share = made["gflops"] / made["gflops_bare"]
+    assert row.startswith("| 16 | no | 2 | ")
+    assert row.endswith(f" {share:.0%} |")
 
 
 def test_the_command_says_what_it_refuses(capsys: pytest.CaptureFixture[str]) -> None:
