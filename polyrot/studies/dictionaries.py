@@ -75,10 +75,14 @@ def measure(runtime: Runtime, only: Sequence[str] = ()) -> dict[str, Any]:
             if ARMS[name].siblings:
                 rows += sibling_rows(cohort, arm_at(name, step), here, fits)
     runtime.progress("study, dictionaries", len(trained), len(trained))
+    seconds = {
+        name: round(sum(each.seconds for each in found.values())) for name, found in trained.items()
+    }
     return record_of(
         "dictionaries",
         device=runtime.device,
-        seconds=sum(each.seconds for found in trained.values() for each in found.values()),
+        seconds=sum(seconds.values()),
+        arm_seconds=seconds,
         predictions=as_data(),
         rows=rows,
         models=[int(seed) for seed in cohort.seeds],

@@ -18,7 +18,12 @@ from polyrot.runtime.svg import (
     upright,
 )
 from polyrot.studies.dictionaries_arms import ARMS, EXPANSION, L0, LONGER, MODELS
-from polyrot.studies.dictionaries_predictions import PREDICTIONS, Prediction, outcome
+from polyrot.studies.dictionaries_predictions import (
+    PREDICTIONS,
+    Prediction,
+    outcome,
+    reached,
+)
 from polyrot.studies.record import rows_of
 
 REGISTERED, SUBSPACE = "registered", f"{L0} principal directions"
@@ -26,6 +31,8 @@ PICTURE = "study-dictionaries.svg"
 COMMAND = "polyrot study dictionaries --artifacts DIR"
 Values = Mapping[tuple[str, str], Mapping[str, float]]
 """By measure and arm, then by where."""
+BAR = 0.8
+"""Of the registered claim, for the share of the ceiling."""
 _LEFT, _TOP, _WIDTH, _HEIGHT = 60, 60, 420, 300  # px
 _MOST = 72.0  # L0 at the right end of the figure
 
@@ -80,7 +87,7 @@ def page(record: Mapping[str, Any] | None) -> str:
         known = values(record)
         parts += ["## What was found\n", *(f"- {line}" for line in _found(known, record)), ""]
         parts += [f"![EV against L0, every kind at every site](../pictures/{PICTURE})\n"]
-        parts += [_qualities(known), _matches(known), _predicted(known)]
+        parts += [_qualities(known), _matches(known), _predicted(known), _trained(record)]
     return "\n".join([*parts, _LIMITS])
 
 
@@ -92,7 +99,7 @@ dictionary reaches it, so that the claim is *out of reach* there. Is that L1, wh
 it makes sparse, or the length of the training, or are the activations not that sparse?
 
 On the first {MODELS} models, at every internal site, {EXPANSION} features a dimension, trained as
-the registered ones but for what each kind is about:
+the registered ones, in float32 where those took bf16 autocast, but for what each kind is about:
 
 - TopK (Gao et al. 2024, arXiv 2406.04093), which keeps {L0} features, or 64, and shrinks none;
   those of {L0} also {LONGER} times as long;
@@ -124,7 +131,7 @@ def _found(known: Values, record: Mapping[str, Any]) -> list[str]:
                 f"{label}: through R siblings match {_range(through)} of the anchor's columns, and "
                 f"two starts on the anchor {_range(ceiling)}: beyond Haar matrices that is "
                 f"{_range(share.values())} of this ceiling, where the registered claim has a bar "
-                "of 0.8"
+                f"of {BAR:g}"
             )
     missing = [label for arm, label in labels().items() if arm not in measured_labels(known)]
     if missing:
@@ -250,7 +257,39 @@ def _predicted(known: Values) -> str:
         name = each.name + (" *" if each.afterwards else "")
         cells = [name, each.measure, kind, limit, each.at_least, each.below, f"**{came}**"]
         lines.append(_row(cells))
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *_beyond_the_words(known)])
+
+
+def _trained(record: Mapping[str, Any]) -> str:
+    return (
+        f"Trained on {record['device']}, {record['seconds'] / 60:.0f} minutes of processor time "
+        f"all told; {record['date']}.\n"
+    )
+
+
+def _beyond_the_words(known: Values) -> list[str]:
+    """What came out as a prediction words it, and what the rest of the record says of that."""
+    lines = []
+    first = PREDICTIONS[0]
+    brief, longer = (
+        list(known.get(("ev", arm), {}).values()) for arm in (first.arm, "topk_longer")
+    )
+    if brief and longer and reached(first, longer) and not reached(first, brief):
+        lines.append(
+            "The last column has the words in which each outcome was predicted. That the "
+            f"activations are to blame does not stand: TopK that is trained {LONGER} times as long "
+            "meets the limit where these dictionaries, trained too briefly, do not.\n"
+        )
+    shares = {
+        labels()[arm]: found.values() for (what, arm), found in known.items() if what == "share"
+    }
+    if len(shares) > 1:
+        each = "; ".join(f"{label} {_range(share)}" for label, share in shares.items())
+        lines.append(
+            "How much of their ceiling siblings share differs with how dictionaries are trained, "
+            f"whatever is predicted above: {each}; the bar is {BAR:g}.\n"
+        )
+    return lines
 
 
 def _by_site(prediction: Prediction, known: Values) -> Mapping[str, float]:
@@ -302,7 +341,8 @@ _LIMITS = f"""## What this cannot show
   rest had been measured.
 - No sweep of rates or of widths of dictionary; TopK without its auxiliary loss, JumpReLU with one
   setting for all sites. A better-tuned dictionary may explain more.
-- The models are small and their text is code, so that nothing here speaks of Pythia's.
+- The models are small and their text is code, so that nothing here speaks of Pythia's. More text
+  makes other models; none was added.
 
 ## Again
 
@@ -339,8 +379,9 @@ def pictures(record: Mapping[str, Any]) -> dict[str, str]:
         y = at(0, ev)[1]
         parts.append(f'<path d="M{_LEFT} {y:.1f}H{right}" stroke="{FAINT}"/>')
         parts.append(text(_LEFT - 8, y + 4, f"{ev:.1f}", anchor="end"))
+    x_axis = f"L0: features active on a token (above {_MOST:g} at the edge)"
     parts += [
-        text(_LEFT + _WIDTH / 2, bottom + 38, "L0: features active on a token", anchor="middle"),
+        text(_LEFT + _WIDTH / 2, bottom + 38, x_axis, anchor="middle"),
         text(12, _TOP - 12, "EV (below 0.5 at the edge)", fill=MUTED),
     ]
     shown, marks = measured_labels(known), _marks()

@@ -65,7 +65,8 @@ def record_of(
 
 def merged(record: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]:
     """A record of which some arms were measured anew: `part` has all rows of those, and everything
-    that is no row as it is now. seconds: of both.
+    that is no row as it is now. seconds: of all arms, where `arm_seconds` has those of the arms
+    that are measured anew; else what both took.
 
     >>> rows = [Row("ev", "l1", 0.8), Row("ev", "topk", 0.9)]
     >>> old = record_of("tails", device="cpu", seconds=2, predictions=[], rows=rows)
@@ -77,10 +78,13 @@ def merged(record: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, Any]
     """
     anew = {row["arm"] for row in part["rows"]}
     rows = [row for row in record["rows"] if row["arm"] not in anew] + part["rows"]
+    before, now = record.get("arm_seconds", {}), part.get("arm_seconds", {})
+    replaced = sum(before.get(arm, 0) for arm in now)
     order = list(dict.fromkeys(row["arm"] for row in [*record["rows"], *part["rows"]]))
     return {
         **part,
-        "seconds": record["seconds"] + part["seconds"],
+        "seconds": record["seconds"] - replaced + part["seconds"],
+        **({"arm_seconds": {**before, **now}} if now else {}),
         "rows": sorted(rows, key=lambda row: order.index(row["arm"])),
     }
 

@@ -118,6 +118,9 @@ def test_a_turned_copy_has_the_features_and_a_stranger_has_not(runtime: Runtime)
     assert 0 < part["seconds"] < made["seconds"]
     assert all(row["arm"] != "topk" for row in part["rows"])
     assert merged(made, part)["rows"] == made["rows"]
+    assert merged(made, part)["seconds"] == made["seconds"], "found again, not spent again"
+    older = {name: value for name, value in made.items() if name != "arm_seconds"}
+    assert merged(older, part)["seconds"] == made["seconds"] + part["seconds"]
     assert len(list(runtime.store.directory.rglob("*.safetensors"))) == len(trained)
 
 
