@@ -184,6 +184,7 @@ def test_either_answer_is_said(ev: float, through: float, said: str, sites: int)
     assert ("No kind meets" in text) == (not sites)
     assert f"for each site (3), meets it at {sites} of 2" in text
     assert f"that is {through:.3g} to {through:.3g} of this ceiling" in text
+    assert f"TopK, k = 32 {through:.3g} to {through:.3g}; " in text
     (picture,) = page.pictures(made).values()
     assert all(label in picture for label in page.labels().values())
     points = re.findall('<(.*?) class="mark"', picture)
@@ -206,7 +207,11 @@ def test_one_kind_that_meets_it_is_enough_and_another_at_the_other_site_is_not()
     assert f"**{longer}, meets what is registered" in text
     assert "0.9 or more at L0 of 32 or less, at 1 of 2 sites:**" in text
     assert "TopK meets it at 0" in text
+    assert "activations are to blame does not stand" in text
+    text = with_ev({("topk_longer", first): 0.95, ("topk", second): 0.95})
+    assert "does not stand" not in text, "nor was it said"
     text = with_ev({("l1_half", first): 0.95, ("l1_quarter", second): 0.95})
+    assert "does not stand" not in text
     assert "with the best of the penalties tried for each site (3), meets it at 2 of 2" in text
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +190,29 @@ def test_where_r_says_nothing_the_page_does_not_either():
     assert outcomes["S4/rot/own"] == outcomes["battery/rot/own"] == "out of reach"
     assert outcomes["mean_kurtosis/rot/own"] == f"as {OBJECTION} predicts"
     assert "no site at which R is determined" in optimiser_page.page(made)
+
+
+def test_what_is_undecided_is_named_and_so_are_the_extremes_of_single_sites():
+    made = world(False)
+    assert "undecided" not in optimiser_page.page(made).split("## What was predicted")[0]
+    assert "Site by site" not in optimiser_page.page(made)
+    for row in made["rows"]:
+        if (row["what"], row["arm"], row["where"]) == ("S4", "rot", "own"):
+            row["high"] = 1.5
+    for arm, where, value in (
+        ("adam", "axes, first", 0.9),
+        ("rot", "own, first", 1.2),
+        ("rot", "axes, first", 1.9),  # where nothing privileges
+    ):
+        made["rows"].append(
+            asdict(Row("mean_kurtosis", arm, value, value, value, "models", 5, where))
+        )
+    page = optimiser_page.page(made)
+    assert "beyond its limit; S4 of rot: undecided." in page
+    assert (
+        "is 0.9 (0.9 to 0.9) (adam, axes, first) to 1.2 (1.2 to 1.2) (rot, own, first): the "
+        "extremes of 2." in page
+    )
 
 
 def test_figures_show_every_arm():
