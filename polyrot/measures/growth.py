@@ -1,7 +1,8 @@
 """Do siblings become rotations of each other as they train? At equal steps of their trainings.
 
 At every step that all seeds of a cohort kept, R is fitted on the fit split and scored on the score
-split, as it is of the trained models.
+split, as it is of the trained models; how well the anchor goes on from the sibling's rotated stream
+(`polyrot.measures.stitching`) is recorded beside.
 """
 
 from __future__ import annotations
@@ -18,26 +19,40 @@ from polyrot.cohorts.cohort import Cohort, pair_labels
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import fit_from_moments, pair_moments
-from polyrot.measured import Measured, PairSite
+from polyrot.measured import Measured, PairSite, Unit
 from polyrot.measures.fits import NULL_DRAWS_SEED, seeds_used
 from polyrot.runtime.seeding import torch_generator
 
 FIRST_STEP, LEAST_STEPS = 1000, 8
 """The registration's: at least so many steps, from this one on."""
-OF_STEP = ("pointwise_ev", "rotated_ev", "variances")
+OF_STEP: Mapping[str, Unit] = {
+    "pointwise_ev": "ev",
+    "rotated_ev": "ev",
+    "variances": "positive",
+    "recovered": "real",
+}
+"""What is measured at a step, and what kind of number it is."""
 
 
 @dataclass(frozen=True)
 class Growth:
     """By step, earliest first: pairs by sites of pointwise EV through R, of rotated EV of the
-    dictionary of the anchor at that step, and of the sibling's total variance over the anchor's;
-    accuracies: of each model the lowest over heads and distributions, [steps, models]."""
+    dictionary of the anchor at that step, of the sibling's total variance over the anchor's, and of
+    the recovered loss through R; accuracies: of each model the lowest over heads and distributions,
+    [steps, models].
+
+    reading, departures: which seeds these are, where they are not those of the run, and how their
+    training departs from the paper's.
+    """
 
     steps: tuple[int, ...]
     pointwise_ev: tuple[PairSite, ...]
     rotated_ev: tuple[PairSite, ...]
     variances: tuple[PairSite, ...]
+    recovered: tuple[PairSite, ...]
     accuracies: np.ndarray
+    reading: str = ""
+    departures: tuple[str, ...] = ()
 
     def trend(self, sites: Sequence[str]) -> Measured:
         """Spearman correlation of step and pointwise EV of each pair, by site, mean over pairs.
@@ -67,8 +82,8 @@ class Growth:
             .unless(unmet if len(self.steps) < LEAST_STEPS else "")
         )
 
-    def _ends(self, sites: Sequence[str]) -> dict[str, float]:
-        beside = {}
+    def _ends(self, sites: Sequence[str]) -> dict[str, float | str]:
+        beside: dict[str, float | str] = {"reading": self.reading} if self.reading else {}
         for k in (0, -1):
             for name in OF_STEP:
                 mean = float(getattr(self, name)[k].at(sites).values.mean())
@@ -93,11 +108,11 @@ class Growth:
             name: tuple(_in_units(name, tables[f"{step} {name}"]) for step in steps)
             for name in OF_STEP
         }
-        return cls(steps, accuracies=tensors["accuracies"].numpy(), **found)
+        return cls(steps, *(found[name] for name in OF_STEP), tensors["accuracies"].numpy())
 
 
 def _in_units(name: str, table: PairSite) -> PairSite:
-    return replace(table, unit="positive" if name == "variances" else "ev")
+    return replace(table, unit=OF_STEP[name])
 
 
 def _centred_ranks(values: np.ndarray) -> np.ndarray:
@@ -108,12 +123,13 @@ def _centred_ranks(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Step:
-    """The siblings at one step, what the anchor's dictionaries are there, by site, and the lowest
-    accuracy of each model."""
+    """The siblings at one step, what the anchor's dictionaries are there, by site, the recovered
+    loss through R by pair and site, and the lowest accuracy of each model."""
 
     step: int
     cohort: Cohort
     saes: Mapping[str, Dictionary]
+    recovered: PairSite
     accuracies: Sequence[float]
 
 
@@ -132,13 +148,13 @@ def measure_growth(
         for name, table in _at(each, sites, seed).items():
             tables[name].append(_in_units(name, table))
     found = {name: tuple(of) for name, of in tables.items()}
-    return Growth(tuple(steps), accuracies=np.array(accuracies), **found)
+    return Growth(tuple(steps), *(found[name] for name in OF_STEP), np.array(accuracies))
 
 
 def _at(each: Step, sites: Sequence[str], seed: int) -> dict[str, PairSite]:
     cohort = each.cohort
     pairs = pair_labels(cohort)
-    values = {name: np.zeros((len(pairs), len(sites))) for name in OF_STEP}
+    values = {n: np.zeros((len(pairs), len(sites))) for n in OF_STEP if n != "recovered"}
     for j, site in enumerate(sites):
         fit, score = (cohort.activations(split, site) for split in ("fit", "score"))
         where = f"{cohort.scale}, {site}, step {each.step}"
@@ -156,7 +172,8 @@ def _at(each: Step, sites: Sequence[str], seed: int) -> dict[str, PairSite]:
             own = score[i + 1].double().var(0, correction=0).sum()
             values["variances"][i, j] = float(own / spread)
     counts = {"tokens": len(cohort.sequences("score"))}
-    return {
+    tables = {
         name: PairSite(found, pairs, tuple(sites), seeds=seeds_used(cohort, seed), counts=counts)
         for name, found in values.items()
     }
+    return {**tables, "recovered": each.recovered.at(sites)}

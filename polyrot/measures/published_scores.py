@@ -64,6 +64,8 @@ class PublishedScores:
     readings: Mapping[str, Scores]
     unread: str = ""
     """A setting that was not measured."""
+    departures: tuple[str, ...] = ()
+    """How models and dictionaries of further settings were trained otherwise than the paper's."""
 
     def naive(self, sites: Sequence[str]) -> Measured:
         """Naive EV by site, mean over pairs; low values favour the claim."""

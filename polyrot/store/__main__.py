@@ -50,6 +50,13 @@ def _parser(prog: str) -> argparse.ArgumentParser:
                 "files", type=Path, nargs="+", metavar="FILE", help="artifacts of a cache to ship"
             )
             sub.add_argument("--half", action="store_true", help="store float tensors as float16")
+            sub.add_argument(
+                "--without",
+                default="",
+                metavar="NAME",
+                help="leave out tensors whose names begin so (`snapshot.`: a toy's weights on its "
+                "way, of which tables are shipped in their place)",
+            )
     _add_cache(commands)
     return parser
 
@@ -102,8 +109,9 @@ def main(arguments: Sequence[str] | None = None, prog: str = "python -m polyrot.
     except NotACheckout as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (DamagedArtifact, OverflowError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DamagedArtifact, OverflowError, KeyError, OSError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        print(f"error: {text}", file=sys.stderr)
         return 1
 
 
@@ -150,7 +158,7 @@ def _run(options: argparse.Namespace, shipped: Path) -> int:
         return int(bool(problems))
     if options.command == "ship":
         for file in options.files:
-            print(ship(file, shipped, options.half))
+            print(ship(file, shipped, options.half, options.without))
         write_manifest(shipped)
         return 0
     entries = read_manifest(shipped)

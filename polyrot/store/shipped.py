@@ -15,7 +15,7 @@ from polyrot.runtime.documents import BadDocument, read_toml
 from polyrot.runtime.files import write_atomically
 from polyrot.store.file import SUFFIX, Damaged, read, write
 
-SHIPPED_BUDGET = 40 * 2**20
+SHIPPED_BUDGET = 44 * 2**20
 
 
 _MANIFEST = "manifest.toml"
@@ -41,11 +41,13 @@ def restore_advice(path: Path, damage: Damaged) -> str:
     )
 
 
-def ship(file: Path, shipped: Path, half: bool = False) -> Path:
-    """Copy one artifact of a cache into `shipped`; `half` stores its float tensors as float16.
+def ship(file: Path, shipped: Path, half: bool = False, without: str = "") -> Path:
+    """Copy one artifact of a cache into `shipped`; `half` stores its float tensors as float16, and
+    `without` leaves out those whose names begin so.
 
     The fingerprint stays; `meta["stored_dtype"]` records the precision, and `get_or_build` returns
-    float32. Raises DamagedArtifact, and OverflowError where a value does not fit float16.
+    float32; `meta["left_out"]` records the beginning. Raises DamagedArtifact, KeyError where no
+    name begins so, and OverflowError where a value does not fit float16.
     Call `write_manifest` afterwards.
     """
     import torch
@@ -54,6 +56,12 @@ def ship(file: Path, shipped: Path, half: bool = False) -> Path:
         head, tensors = read(file)
     except Damaged as damage:
         raise DamagedArtifact(f"{file} cannot be shipped: {damage}") from damage
+    if without:
+        kept = {n: t for n, t in tensors.items() if not n.startswith(without)}
+        if len(kept) == len(tensors):
+            raise KeyError(f"no tensor of {file} has a name that begins with {without!r}")
+        tensors = kept
+        head["meta"]["left_out"] = without
     if half:
         wide = {n: t for n, t in tensors.items() if t.dtype in (torch.float32, torch.float64)}
         for name, tensor in wide.items():

@@ -84,16 +84,17 @@ class Schedule:
         lists: dict[str, Any] = {n: list(known[n]) for n in listed if n in known}
         return {**known, **lists}
 
-    def departures(self, precision: str = "") -> tuple[str, ...]:
-        """How it departs from the paper's protocol, in sentences. precision: what was taken, where
-        the schedule leaves that to the hardware and an artifact says it."""
+    def departures(self, precision: str = "", subject: str = "toys") -> tuple[str, ...]:
+        """How it departs from the paper's protocol, in sentences, which begin with `subject` where
+        lengths are the paper's. precision: what was taken, where the schedule leaves that to the
+        hardware and an artifact says it."""
         made: dict[str, object] = {name: getattr(self, name) for name in departures.TOYS}
         made["cycle"] = self.cycle.steps if self.cycle is not None else 0
         made["precision"] = precision or self.precision
         low, high = self.lengths
         usual = self.lengths == CONTENT_RANGE["train"]
-        subject = "toys" if usual else f"toy on contents of {low} to {high}"
-        return departures.departures(subject, departures.TOYS, made)
+        called = subject if usual else f"toy on contents of {low} to {high}"
+        return departures.departures(called, departures.TOYS, made)
 
     def law(self, begun: float) -> Law:
         """What the data are drawn from once the share `begun` of the steps is done."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
 from polyrot.defaults import WIDTH
@@ -62,6 +62,7 @@ class Workshop:
         there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
         found = [
             *seeds.departures(profile.toy, there),
+            *(text for scale in seeds.TOYS for text in self._pipeline_departures(scale)),
             *profile.shorter_content.departures(),
             *profile.dictionaries.departures(),
             *(profile.other_dictionaries or profile.dictionaries).departures(),
@@ -74,6 +75,21 @@ class Workshop:
             *profile.pythia_dictionaries.departures(language=True),
         ]
         return tuple(dict.fromkeys(found))
+
+    def of_pipeline(self, scale: str) -> Workshop | None:
+        """The same for the toy's seeds as the paper's public pipeline trains them, where all of a
+        scale's are there: a second reading of the paper is not trained for the sake of it, as that
+        takes hours. None where they are not, or where the profile trains them so itself."""
+        if scale not in seeds.TOYS or self.profile.toy == seeds.PIPELINE:
+            return None
+        store, wanted = self.runtime.store, seeds.trainings(scale, seeds.PIPELINE)
+        if not all(store.has(training.kind, training.recipe) for training in wanted):
+            return None
+        return replace(self, profile=replace(self.profile, toy=seeds.PIPELINE))
+
+    def _pipeline_departures(self, scale: str) -> tuple[str, ...]:
+        other = self.of_pipeline(scale)
+        return other.toy_cohort(scale).departures if other is not None else ()
 
     def cohort(self, scale: str) -> ToyCohort | LanguageCohort:
         """The trained seeds of a scale that is trained here."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from polyrot.cohorts.cohort import NotOffered, ScaleFacts
+from polyrot.cohorts.cohort import NotOffered, ScaleFacts, pair_labels
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.moments import pair_moments
 from polyrot.maps.procrustes import fit_rotation, scaled_from_moments
@@ -160,9 +160,18 @@ class Four(Batched):
         return torch.cat([x, (x[2:] + 0.3 * x[:1]).flip(-1)])
 
 
+def stitched(cohort: Batched, level: float = 0.9) -> PairSite:
+    """A recovered loss of `level` everywhere."""
+    pairs, sites = pair_labels(cohort), (SITE, "another")
+    return PairSite(np.full((len(pairs), len(sites)), level), pairs, sites)
+
+
 def test_growth_is_of_equal_steps_and_is_kept_as_it_is(cohort: Batched) -> None:
     saes = cohort.saes()
-    along = [Step(step, cohort, saes, [0.9, 0.95, step / 2000]) for step in (500, 1000, 2000)]
+    along = [
+        Step(step, cohort, saes, stitched(cohort, step / 4000), [0.9, 0.95, step / 2000])
+        for step in (500, 1000, 2000)
+    ]
     found = measure_growth(along, [SITE])
     assert found.steps == (1000, 2000), "from the registration's first step on"
     fit, score = (cohort.activations(split, SITE) for split in ("fit", "score"))
@@ -176,13 +185,17 @@ def test_growth_is_of_equal_steps_and_is_kept_as_it_is(cohort: Batched) -> None:
     trend = again.trend([SITE])
     assert trend.beside["lowest_accuracy_at_step_1000"] == 0.5
     assert trend.beside["lowest_accuracy_at_step_2000"] == 0.9
+    assert trend.beside["recovered_at_step_2000"] == 0.5
+    assert found.recovered[0].sites == (SITE,), "of the sites that were asked for"
     assert trend.unmet.startswith("2 steps from 1,000 on")
+    assert "reading" not in trend.beside
+    assert replace(again, reading="others").trend([SITE]).beside["reading"] == "others"
     # Nothing changes between these steps: no trend.
     assert trend.values[0] == 0
 
 
 def test_a_trend_is_of_each_pair(cohort: Batched) -> None:
-    found = measure_growth([Step(1000, cohort, cohort.saes(), [1.0] * 3)], [SITE])
+    found = measure_growth([Step(1000, cohort, cohort.saes(), stitched(cohort), [1.0] * 3)], [SITE])
     levels = np.array([[0.1, 0.9], [0.4, 0.3], [0.3, 0.2], [0.8, 0.5]])
     tables = tuple(replace(found.pointwise_ev[0], values=np.array(row)[:, None]) for row in levels)
     four = replace(
@@ -191,6 +204,7 @@ def test_a_trend_is_of_each_pair(cohort: Batched) -> None:
         pointwise_ev=tables,
         rotated_ev=tables,
         variances=tables,
+        recovered=tables,
         accuracies=np.ones((4, 3)),
     )
     trend = four.trend([SITE])

@@ -20,6 +20,7 @@ from polyrot.measures.component_effects import Attribution
 from polyrot.measures.effects import BEYOND, DOSES
 from polyrot.measures.firing import Firing, Overlap
 from polyrot.measures.frontier import Frontier
+from polyrot.measures.growth import OF_STEP, Growth
 from polyrot.measures.published_scores import PublishedScores, Scores
 from polyrot.measures.shared_start import UNITS, AlongTraining
 from polyrot.measures.steering import Curves, Steering
@@ -32,6 +33,7 @@ from polyrot.report.figures.effects import Effects
 from polyrot.report.figures.firing import FiringBySite
 from polyrot.report.figures.frontier import DictionaryOnB
 from polyrot.report.figures.glance import Glance, Line, Mark
+from polyrot.report.figures.growth import GrowthCurve
 from polyrot.report.figures.match import MatchCurve
 from polyrot.report.figures.power import Power
 from polyrot.report.figures.reconstruction import EVBySite
@@ -176,6 +178,28 @@ def match_curve() -> MatchCurve:
     best = torch.zeros(len(PAIRS), len(sites), 64)
     along = AlongTraining((20, 30), tables, noise, best, best[:1])
     return MatchCurve.of(COHORT, along)
+
+
+def growth(reading: str = "seeds of the pipeline") -> GrowthCurve:
+    """Pointwise EV that rises from 0.6 to 0.8, variances that drift apart, all else as it is."""
+    steps, rng = (1000, 2000, 4000), numpy_generator(3, "growth")
+
+    def tables(name: str, levels: tuple[float, float, float]) -> tuple[PairSite, ...]:
+        spread = rng.uniform(-0.02, 0.02, (len(PAIRS), len(COHORT.internal)))
+        return tuple(
+            PairSite(level + spread, PAIRS, COHORT.internal, unit=OF_STEP[name]) for level in levels
+        )
+
+    found = Growth(
+        steps,
+        tables("pointwise_ev", (0.6, 0.7, 0.8)),
+        tables("rotated_ev", (0.9, 0.9, 0.9)),
+        tables("variances", (1.0, 1.5, 3.0)),
+        tables("recovered", (0.9, 0.8, 0.9)),
+        np.array([[0.8, 0.9, 0.85], [0.95, 0.99, 0.99], [0.99, 1.0, 0.995]]),
+        reading,
+    )
+    return GrowthCurve.of("toy_a", found)
 
 
 def steering(rotated: float = 1.0, naive: float = -0.5) -> Steering:
@@ -324,5 +348,6 @@ def values() -> tuple[Any, ...]:
         DoseCurves.of("toy_a", steering()), arms(), effects(), along_run(), tradeoff(),
         StitchedLoss.of("toy_a", stitching()),
         match_curve(),
+        growth(),
         DictionaryOnB.of("pair", frontier(self_ev=0.9, rotated_ev=0.8, naive_ev=-34.0)),
     )  # fmt: skip

@@ -113,6 +113,23 @@ def test_half_precision_that_would_overflow_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "shipped").exists()
 
 
+def test_what_is_left_out_is_said_and_the_rest_is_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, shipped = Store(tmp_path / "cache"), tmp_path / "shipped"
+    both = {"params.w": torch.ones(3), "snapshot.10.w": torch.zeros(3)}
+    store.get_or_build("seed", RECIPE, lambda _: Artifact(both), name="toy")
+    (path,) = artifacts(tmp_path)
+    where = ["--shipped", str(shipped), str(path)]
+    assert command.main(["ship", "--without", "other.", *where]) == 1
+    assert "begins with 'other.'" in capsys.readouterr().err
+    assert command.main(["ship", "--without", "snapshot.", *where]) == 0
+    found = Store(tmp_path / "empty", shipped).get_or_build("seed", RECIPE, never)
+    assert found.meta["left_out"] == "snapshot."
+    assert list(found.tensors) == ["params.w"]
+    assert torch.equal(found.tensors["params.w"], both["params.w"])
+
+
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / "cache")
     store.get_or_build("seed", RECIPE, Builder(), name="toy")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import published_scores
+from fixtures import departures, published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
@@ -19,7 +19,7 @@ from polyrot.dictionaries import groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
 from polyrot.measures import growth as measures
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, ship
 from polyrot.toy import cohort as cohorts, seeds, transformer
 from polyrot.toy.checkpoints import common_steps, siblings_at
 from polyrot.toy.trained import Trained
@@ -76,6 +76,41 @@ def test_growth_is_measured_on_the_weights_that_every_seed_kept(
     np.testing.assert_array_equal(again.pointwise_ev[2].values, found.pointwise_ev[2].values)
 
 
+def test_growth_of_seeds_that_kept_nothing_is_that_of_the_pipelines_where_they_are(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measures, "LEAST_STEPS", 3)
+    monkeypatch.setattr(seeds, "PIPELINE", ON_ITS_WAY)
+    workshop = workshop_of(tmp_path, seeds.TINY)
+    cohort = workshop.toy_cohort("toy_b")
+    with pytest.raises(NotRun, match="kept no weights"):
+        growth_of(cohort, workshop)
+    other = workshop_of(tmp_path, ON_ITS_WAY)
+    instead = other.toy_cohort("toy_b")
+    found = growth_of(cohort, workshop)
+    assert found.reading == "seeds of the pipeline"
+    assert found.steps == KEEP[1:]
+    assert "toys of the pipeline: batches of 8 sequences" in " ".join(found.departures)
+    beside = {"cohort": cohort, "toy_cohort": cohort, "growth": found}
+    assert departures.of_test(beside) == found.departures
+    assert departures.of_test({"cohort": cohort}) == cohort.departures != found.departures
+    own = growth_of(instead, other)
+    assert own.reading == ""
+    np.testing.assert_array_equal(own.pointwise_ev[0].values, found.pointwise_ev[0].values)
+
+
+def test_weights_on_the_way_that_were_not_shipped_are_named(tmp_path: Path, small: None) -> None:
+    workshop = workshop_of(tmp_path, replace(ON_ITS_WAY, keep=(*range(9, 17),)))
+    cohort = workshop.toy_cohort("toy_b")
+    for path in tmp_path.glob("toy-seeds/*.safetensors"):
+        ship(path, tmp_path / "shipped", without="snapshot.")
+    store = Store(tmp_path / "empty", tmp_path / "shipped")
+    elsewhere = replace(workshop, runtime=Runtime(store))
+    with pytest.raises(NotRun, match="came without their weights on the way") as raised:
+        growth_of(cohort, elsewhere)
+    assert raised.value.command.endswith("--scale toy_b --schedule pipeline --retrain")
+
+
 def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small: None) -> None:
     together = replace(ON_ITS_WAY, at_once=None)
     for schedule in (together, replace(ON_ITS_WAY, keep=KEEP[:2])):
@@ -83,7 +118,7 @@ def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small:
         cohort = SimpleNamespace(scale="toy_b")
         with pytest.raises(NotRun, match="kept no weights") as raised:
             growth_of(cohort, workshop)  # type: ignore[arg-type]
-        assert "--scale toy_b --schedule text" in raised.value.command
+        assert "--scale toy_b --schedule pipeline" in raised.value.command
 
 
 def run_of(seed: int, *steps: int) -> Trained:
@@ -113,6 +148,7 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     there: set[str] = set()
     monkeypatch.setattr(Store, "has", lambda _, kind, recipe: kind in there)
     made = SimpleNamespace(scale="toy_b", fingerprint="f", facts=SimpleNamespace(language=False))
+    made.departures = ("toys: planted",)
     monkeypatch.setattr(workshops.Workshop, "toy_cohort", lambda *_: made)
     monkeypatch.setattr(published_scores, "_is_there", lambda *_: "dictionaries" in there)
     monkeypatch.setattr(Shelf, "readings", (1, 2))
@@ -132,6 +168,9 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     assert names() == [""], "dictionaries are not trained for a second reading"
     there.add("dictionaries")
     assert names() == ["", "seeds of the pipeline, "]
+    monkeypatch.setattr(Shelf, "departures", ("toys: planted",))
+    scores = published_scores.in_every_reading(shelf, None)
+    assert "toys: planted" in departures.of_test({"scores_as_published": scores})
     assert unread() == ""
     assert names(made) == [""], "models of --cohort have one reading"
     pipeline = replace(shelf.workshop.profile, toy=seeds.PIPELINE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from polyrot.cohorts.cohort import Split
+from polyrot.cohorts.cohort import Split, pair_labels
+from polyrot.measured import PairSite
 from polyrot.measures import (
     chain as chains,
     growth as growths,
@@ -102,12 +104,14 @@ class Growing:
     @cached_property
     def growth(self) -> growths.Growth:
         steps = (500, *(FEW if self.name == "alike, at few steps" else STEPS))
-        saes = self.cohort.saes()
+        saes, sites, pairs = self.cohort.saes(), self.cohort.internal, pair_labels(self.cohort)
+        none = PairSite(np.zeros((len(pairs), len(sites))), pairs, sites)  # it has no outputs
         along = (
             growths.Step(
                 step,
                 World(f"{self.name} {step}", noisy(NOISE[self.name](k))),
                 saes,
+                none,
                 [0.9 + step / 1e5] * len(self.cohort.seeds),
             )
             for k, step in enumerate(steps)

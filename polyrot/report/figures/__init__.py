@@ -22,6 +22,7 @@ from polyrot.report.figures import (
     firing,
     frontier,
     glance,
+    growth,
     match,
     power,
     reconstruction,
@@ -76,6 +77,9 @@ KINDS: Mapping[str, Kind] = {
             reconstruction.draw,
         ),
         Kind(
+            "growth", "Siblings along training", ("procrustes",), growth.GrowthCurve, growth.draw
+        ),
+        Kind(
             "firing", "Firing patterns by site", ("firing",), firing.FiringBySite, firing.draw
         ),
         Kind(
@@ -112,6 +116,7 @@ FROM_MEASUREMENTS = (
     "decoder_cosine",
     "match_curve",
     "ev_by_site",
+    "growth",
     "firing",
     "rotation",
     "steering",
