@@ -100,15 +100,28 @@ class Growth:
         }
         return tables, {"accuracies": torch.from_numpy(self.accuracies)}
 
-    @classmethod
-    def from_tables(cls, tables: Mapping[str, PairSite], tensors: Mapping[str, Tensor]) -> Growth:
+    @staticmethod
+    def from_tables(tables: Mapping[str, PairSite], tensors: Mapping[str, Tensor]) -> Growth:
         """What `to_tables` gave."""
         steps = tuple(sorted({int(key.split(" ")[0]) for key in tables}))
         found = {
             name: tuple(_in_units(name, tables[f"{step} {name}"]) for step in steps)
             for name in OF_STEP
         }
-        return cls(steps, *(found[name] for name in OF_STEP), tensors["accuracies"].numpy())
+        return _growth(steps, found, tensors["accuracies"].numpy())
+
+
+def _growth(
+    steps: tuple[int, ...], tables: Mapping[str, tuple[PairSite, ...]], accuracies: np.ndarray
+) -> Growth:
+    return Growth(
+        steps,
+        tables["pointwise_ev"],
+        tables["rotated_ev"],
+        tables["variances"],
+        tables["recovered"],
+        accuracies,
+    )
 
 
 def _in_units(name: str, table: PairSite) -> PairSite:
@@ -148,7 +161,7 @@ def measure_growth(
         for name, table in _at(each, sites, seed).items():
             tables[name].append(_in_units(name, table))
     found = {name: tuple(of) for name, of in tables.items()}
-    return Growth(tuple(steps), *(found[name] for name in OF_STEP), np.array(accuracies))
+    return _growth(tuple(steps), found, np.array(accuracies))
 
 
 def _at(each: Step, sites: Sequence[str], seed: int) -> dict[str, PairSite]:
