@@ -87,11 +87,11 @@ def test_random_directions_cost_siblings_less(published_steering, verdict):
 
 @pytest.mark.claim("steering.sticky_needs_dose_as_published")
 def test_sticky_invalid_is_halved_at_a_larger_dose(published_steering, verdict):
-    verdict(published_steering.siblings.halving_dose_ratio())
+    verdict(published_steering.halving_dose_ratio())
 
 
 @pytest.mark.claim("steering.closer_disturbs_siblings_more")
 def test_closer_direction_costs_siblings_what_it_does_not_cost_the_anchor(
     published_steering, verdict
 ):
-    verdict(published_steering.siblings.closer_costs_more())
+    verdict(published_steering.closer_costs_more())

@@ -11,7 +11,7 @@ populations that are not scored, is in `polyrot.measures.steering`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -236,18 +236,38 @@ class ByAccuracy:
 
 @dataclass(frozen=True)
 class PublishedSteering:
-    """Of the cohort, and of an exact copy of its anchor in the anchor's own basis."""
+    """Of the cohort, and of an exact copy of its anchor in the anchor's own basis.
+
+    pipeline: the same of the seeds as the paper's pipeline trains them, where they are there. Their
+    value is recorded beside: the registration judges on the seeds of the text.
+    """
 
     siblings: ByAccuracy
     alike: ByAccuracy
+    pipeline: PublishedSteering | None = None
 
     def depth_ratio(self) -> Measured:
         """See `ByAccuracy.depth_ratio`."""
-        return self.siblings.depth_ratio(self.alike)
+        return self._judged(lambda found: found.siblings.depth_ratio(found.alike))
 
     def random_over_depth(self) -> Measured:
         """See `ByAccuracy.random_over_depth`."""
-        return self.siblings.random_over_depth(self.alike)
+        return self._judged(lambda found: found.siblings.random_over_depth(found.alike))
+
+    def halving_dose_ratio(self) -> Measured:
+        """See `ByAccuracy.halving_dose_ratio`."""
+        return self._judged(lambda found: found.siblings.halving_dose_ratio())
+
+    def closer_costs_more(self) -> Measured:
+        """See `ByAccuracy.closer_costs_more`."""
+        return self._judged(lambda found: found.siblings.closer_costs_more())
+
+    def _judged(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
+        found = measure(self)
+        if self.pipeline is None:
+            return found
+        other = measure(self.pipeline)
+        return found.also(seeds_of_the_pipeline=other.unmet or float(other.values[0]))
 
     def to_artifact(self) -> Artifact:
         """Plain tensors and values, for the store."""

@@ -12,7 +12,13 @@ from polyrot.cohorts.cohort import NotOffered
 from polyrot.measured import jackknifed
 from polyrot.measures import published_steering as published
 from polyrot.measures.effects import ROUNDING, mean_over_pairs
-from polyrot.measures.published_steering import CLOSER, DEPTH, STICKY, ByAccuracy
+from polyrot.measures.published_steering import (
+    CLOSER,
+    DEPTH,
+    STICKY,
+    ByAccuracy,
+    PublishedSteering,
+)
 from polyrot.toy import directions, task, transformer
 from polyrot.toy.directions import Features
 from tests_unit.maps.rotated_pair import RotatedPair
@@ -45,6 +51,20 @@ def planted(
 def line(slope: float) -> list[float]:
     """A drop that grows with the dose until nothing is left."""
     return [min(slope * dose, 1.0) for dose in DOSES]
+
+
+def test_the_pipelines_seeds_are_recorded_beside_and_never_judged() -> None:
+    alike = planted({DEPTH: [line(0.4), line(0.4)]})
+    own = PublishedSteering(planted({DEPTH: [line(0.4), line(0.3), line(0.35)]}), alike)
+    other = PublishedSteering(planted({DEPTH: [line(0.4), line(0.1), line(0.1)]}), alike)
+    both = replace(own, pipeline=other)
+    for name in ("depth_ratio", "random_over_depth", "closer_costs_more"):
+        judged, alone = getattr(both, name)(), getattr(own, name)()
+        assert judged.values == alone.values
+        assert judged.beside["seeds_of_the_pipeline"] == getattr(other, name)().values[0]
+        assert "seeds_of_the_pipeline" not in alone.beside
+    # That nothing is halved there is said in words.
+    assert "no dose halves" in str(both.halving_dose_ratio().beside["seeds_of_the_pipeline"])
 
 
 def test_depth_ratio_is_of_drops_at_dose_2_and_below_saturation() -> None:
