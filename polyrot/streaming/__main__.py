@@ -45,7 +45,7 @@ from polyrot.streaming.sequences import StreamedText
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-DTYPES = {d: getattr(torch, d) for d in ("float32", "bfloat16", "float16")}
+DTYPES = {d: getattr(torch, d) for d in ("float32", "bfloat16", "float16", "float64")}
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 _ABOUT = """Fit the rotation that carries the residual stream of each sibling B to that of the

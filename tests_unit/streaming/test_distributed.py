@@ -37,6 +37,7 @@ def arguments(root: Path, store: Path) -> list[str]:
         "batch-tokens": BATCH,
         "save-every": 0,
         "device": "cpu",
+        "dtype": "float64",  # or forward passes of two processes may round otherwise
         "artifacts": store,
     }
     return [str(root / "a"), str(root / "b"), *(f"--{n}={value}" for n, value in given.items())]
@@ -77,7 +78,7 @@ def equal(found: dict[str, dict[str, Tensor]], wanted: dict[str, dict[str, Tenso
         assert found[kind].keys() == tensors.keys()
         for name, tensor in tensors.items():
             torch.testing.assert_close(
-                found[kind][name], tensor, rtol=1e-8, atol=1e-9, msg=f"{kind} {name}"
+                found[kind][name], tensor, rtol=1e-12, atol=1e-13, msg=f"{kind} {name}"
             )
 
 
