@@ -155,6 +155,6 @@ def _panel(axes: Axes, panel: Panel, value: GrowthCurve) -> None:
         )  # fmt: skip
     axes.set_ylabel(MEANING[panel.name])
     if OF_STEP[panel.name] == "positive":
-        axes.set_yscale("log")
+        axes.set_yscale("log", base=2)
         style.plain_ticks(axes.yaxis)
         axes.axhline(1, color=style.MUTED, linewidth=0.8)
