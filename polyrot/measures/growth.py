@@ -42,7 +42,7 @@ class Growth:
     [steps, models].
 
     reading, departures: which seeds these are, where they are not those of the run, and how their
-    training departs from the paper's.
+    training departs from the paper's. unread: which others were not measured.
     """
 
     steps: tuple[int, ...]
@@ -53,6 +53,7 @@ class Growth:
     accuracies: np.ndarray
     reading: str = ""
     departures: tuple[str, ...] = ()
+    unread: str = ""
 
     def trend(self, sites: Sequence[str]) -> Measured:
         """Spearman correlation of step and pointwise EV of each pair, by site, mean over pairs.
@@ -80,6 +81,7 @@ class Growth:
             table.also(steps=float(len(self.steps)), **self._ends(sites))
             .mean_over_pairs()
             .unless(unmet if len(self.steps) < LEAST_STEPS else "")
+            .without(self.unread)
         )
 
     def _ends(self, sites: Sequence[str]) -> dict[str, float | str]:
