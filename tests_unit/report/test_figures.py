@@ -251,8 +251,8 @@ def test_one_decoder_matches_itself_and_drawn_ones_are_at_chance() -> None:
 
 def test_growth_is_drawn_by_site_and_its_trend_is_said() -> None:
     value = planted.growth()
-    lines = {panel.name: panel.lines for panel in value.panels}
-    assert [line.site for line in lines["variances"]] == list(planted.COHORT.internal)
+    lines = {panel.name: panel.curves for panel in value.panels}
+    assert [line.name for line in lines["variances"]] == list(planted.COHORT.internal)
     assert lines["variances"][0].mean == pytest.approx((1.0, 1.5, 3.0), abs=0.02)
     assert lines["pointwise_ev"][0].low[0] < 0.6 < lines["pointwise_ev"][0].high[0]
     assert value.trend == (1.0, 1.0)

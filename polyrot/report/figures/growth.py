@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from polyrot.measured import PairSite
 from polyrot.measures.growth import OF_STEP, Growth
 from polyrot.report.figures import style
+from polyrot.report.figures.match import Curve
 from polyrot.report.figures.style import Look
 from polyrot.report.figures.values import Row, Words, row
 
@@ -32,21 +32,11 @@ ACCURACY = "lowest accuracy"
 
 
 @dataclass(frozen=True)
-class Line:
-    """One quantity at one site by step: mean over pairs, and the ends of its 95 % interval."""
-
-    site: str
-    mean: Row
-    low: Row
-    high: Row
-
-
-@dataclass(frozen=True)
 class Panel:
-    """One quantity, by its name in `Growth`."""
+    """One quantity, by its name in `Growth`, and its curves by site."""
 
     name: str
-    lines: tuple[Line, ...]
+    curves: tuple[Curve, ...]
 
 
 @dataclass(frozen=True)
@@ -68,24 +58,13 @@ class GrowthCurve:
     def of(cls, scale: str, found: Growth) -> GrowthCurve:
         """From what the claim of growth measured."""
         first = found.pointwise_ev[0]
-
-        def line(tables: tuple[PairSite, ...], site: str) -> Line:
-            means = [each.at([site]).mean_over_pairs() for each in tables]
-            ends = [x.interval(0) or (x.values[0], x.values[0]) for x in means]
-            return Line(
-                site,
-                row(x.values[0] for x in means),
-                row(end[0] for end in ends),
-                row(end[1] for end in ends),
-            )
-
         return cls(
             scale,
             found.reading,
             first.pairs,
             row(found.steps),
             tuple(
-                Panel(name, tuple(line(getattr(found, name), site) for site in first.sites))
+                Panel(name, tuple(Curve.of(s, getattr(found, name), s) for s in first.sites))
                 for name in MEANING
             ),
             row(found.accuracies.min(1)),
@@ -101,9 +80,9 @@ class GrowthCurve:
         """Title, caption, and the same in words."""
         said = []
         for panel in self.panels:
-            first, last = (np.mean([line.mean[k] for line in panel.lines]) for k in (0, -1))
+            first, last = (np.mean([curve.mean[k] for curve in panel.curves]) for k in (0, -1))
             said.append(f"{MEANING[panel.name]} {first:.3f} to {last:.3f}")
-        sites = [line.site for line in self.panels[0].lines]
+        sites = [curve.name for curve in self.panels[0].curves]
         trends = "; ".join(
             f"{site} {value:.2f}".replace("-", "−")
             for site, value in zip(sites, self.trend, strict=True)
@@ -140,18 +119,18 @@ def draw(value: GrowthCurve) -> Figure:
         axes.set_xscale("log")
         style.plain_ticks(axes.xaxis)
         axes.set_xlabel("training step")
-    style.legend_above(figure, panels[:1], len(value.panels[0].lines))
+    style.legend_above(figure, panels[:1], len(value.panels[0].curves))
     style.note_n(figure, _counted(value))
     return figure
 
 
 def _panel(axes: Axes, panel: Panel, value: GrowthCurve) -> None:
-    for line, look in zip(panel.lines, LOOKS, strict=False):
-        mean = np.array(line.mean)
-        ends = np.array([mean - line.low, np.array(line.high) - mean]).clip(0)
+    for curve, look in zip(panel.curves, LOOKS, strict=False):
+        mean = np.array(curve.mean)
+        ends = np.array([mean - curve.low, np.array(curve.high) - mean]).clip(0)
         axes.errorbar(
             value.steps, mean, ends, color=look.colour, marker=look.marker, linestyle=look.line,
-            markersize=4, capsize=2, label=line.site,
+            markersize=4, capsize=2, label=curve.name,
         )  # fmt: skip
     axes.set_ylabel(MEANING[panel.name])
     if OF_STEP[panel.name] == "positive":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polyrot.cohorts.cohort import Cohort
+from polyrot.measured import PairSite
 from polyrot.measures.shared_start import AlongTraining
 from polyrot.report.figures import style
 from polyrot.report.figures.style import Look
@@ -31,6 +33,18 @@ class Curve:
     mean: Row
     low: Row
     high: Row
+
+    @classmethod
+    def of(cls, name: str, tables: Sequence[PairSite], site: str) -> Curve:
+        """From a table for each step."""
+        found = [each.at([site]).mean_over_pairs() for each in tables]
+        ends = [x.interval(0) or (x.values[0], x.values[0]) for x in found]
+        return cls(
+            name,
+            row([x.values[0] for x in found]),
+            row([end[0] for end in ends]),
+            row([end[1] for end in ends]),
+        )
 
 
 @dataclass(frozen=True)
@@ -56,21 +70,10 @@ class MatchCurve:
     @classmethod
     def of(cls, cohort: Cohort, along: AlongTraining) -> MatchCurve:
         """From what the claims of section 1 measured."""
-
-        def curve(name: str, site: str) -> Curve:
-            found = [along.tables[s][name].at([site]).mean_over_pairs() for s in along.steps]
-            ends = [x.interval(0) or (x.values[0], x.values[0]) for x in found]
-            return Curve(
-                name,
-                row([x.values[0] for x in found]),
-                row([end[0] for end in ends]),
-                row([end[1] for end in ends]),
-            )
-
         panels = tuple(
             Panel(
                 site,
-                tuple(curve(name, site) for name in LOOKS),
+                tuple(Curve.of(n, [along.tables[s][n] for s in along.steps], site) for n in LOOKS),
                 row([along.noise[s].at([site]).values[0, 0] for s in along.steps]),
             )
             for site in cohort.named_sites
