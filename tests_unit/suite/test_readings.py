@@ -113,7 +113,7 @@ def test_weights_on_the_way_that_were_not_shipped_are_named(tmp_path: Path, smal
     elsewhere = replace(workshop, runtime=Runtime(store))
     with pytest.raises(NotRun, match="came without their weights on the way") as raised:
         growth_of(cohort, elsewhere)
-    assert raised.value.command.endswith("--scale toy_b --schedule pipeline --retrain")
+    assert raised.value.command.endswith("--scale toy_b --schedule text --retrain")
 
 
 def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small: None) -> None:
@@ -123,7 +123,7 @@ def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small:
         cohort = SimpleNamespace(scale="toy_b")
         with pytest.raises(NotRun, match="kept no weights") as raised:
             growth_of(cohort, workshop)  # type: ignore[arg-type]
-        assert "--scale toy_b --schedule pipeline" in raised.value.command
+        assert "--scale toy_b --schedule text" in raised.value.command
 
 
 def run_of(seed: int, *steps: int) -> Trained:
