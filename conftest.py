@@ -12,6 +12,7 @@ pytest_plugins = [
     "fixtures.keep",
     "fixtures.dictionaries",
     "fixtures.measurements",
+    "fixtures.pipeline",
     "fixtures.published_scores",
     "fixtures.growth",
     "fixtures.haar",

@@ -7,6 +7,7 @@ polyrot/maps/explained_variance.py.
 import pytest
 
 from polyrot import measures
+from polyrot.measured import with_pipeline
 
 
 @pytest.mark.claim("naive.input_site_transfers")
@@ -19,13 +20,12 @@ def test_shared_embedding_transfers(cohort, transfer, verdict):
 
 
 @pytest.mark.claim("naive.internal_sites_fail")
-def test_internal_sites_fail(cohort, transfer, verdict):
-    verdict(
-        transfer.naive_ev.at(cohort.internal)
-        .also(ev_grand=transfer.naive_ev_grand.at(cohort.internal).values.max())
-        .each(),
-        over="pairs x internal sites",
-    )
+def test_internal_sites_fail(cohort, transfer, transfer_of_pipeline, verdict):
+    def naive(found):
+        grand = found.naive_ev_grand.at(cohort.internal).values.max()
+        return found.naive_ev.at(cohort.internal).also(ev_grand=grand).each()
+
+    verdict(with_pipeline(naive, transfer, transfer_of_pipeline), over="pairs x internal sites")
 
 
 @pytest.mark.claim("naive.worst_case_x32")
@@ -58,9 +58,14 @@ def test_language_model_sites_fail_as_published(cohort, scores_as_published, ver
 
 
 @pytest.mark.claim("naive.noise_beats_sibling")
-def test_noise_is_reconstructed_better_than_a_sibling(cohort, transfer, verdict):
+def test_noise_is_reconstructed_better_than_a_sibling(
+    cohort, transfer, transfer_of_pipeline, verdict
+):
+    def beyond_sibling(found):
+        return (found.noise_ev - found.naive_ev).at(cohort.internal).each()
+
     verdict(
-        (transfer.noise_ev - transfer.naive_ev).at(cohort.internal).each(),
+        with_pipeline(beyond_sibling, transfer, transfer_of_pipeline),
         over="pairs x internal sites",
     )
 
@@ -75,9 +80,12 @@ def test_noise_is_reconstructed_well(cohort, transfer, verdict):
 
 
 @pytest.mark.claim("naive.translation_control")
-def test_moving_the_mean_does_not_repair(cohort, transfer, verdict):
+def test_moving_the_mean_does_not_repair(cohort, transfer, transfer_of_pipeline, verdict):
+    def closed_by_shift(found):
+        return found.gap_closed_by_shift(cohort.internal)
+
     verdict(
-        transfer.gap_closed_by_shift(cohort.internal),
+        with_pipeline(closed_by_shift, transfer, transfer_of_pipeline),
         over="internal sites, mean over pairs",
     )
 

@@ -8,14 +8,17 @@ polyrot/measures/fits.py, polyrot/maps/procrustes.py, polyrot/maps/explained_var
 import pytest
 
 from polyrot import measures
+from polyrot.measured import with_pipeline
 
 
 @pytest.mark.claim("procrustes.recovers")
-def test_one_rotation_restores_reconstruction(cohort, transfer, verdict):
+def test_one_rotation_restores_reconstruction(cohort, transfer, transfer_of_pipeline, verdict):
+    def recovered(found):
+        grand = found.rotated_ev_grand.at(cohort.internal).values.min()
+        return found.rotated_ev.at(cohort.internal).also(ev_grand=grand).each()
+
     verdict(
-        transfer.rotated_ev.at(cohort.internal)
-        .also(ev_grand=transfer.rotated_ev_grand.at(cohort.internal).values.min())
-        .each(),
+        with_pipeline(recovered, transfer, transfer_of_pipeline),
         over="pairs x internal sites",
     )
 
@@ -47,9 +50,12 @@ def test_rotated_score_is_near_the_anchors_own_as_published(cohort, scores_as_pu
 
 
 @pytest.mark.claim("procrustes.near_ceiling")
-def test_rotated_score_is_near_the_anchors_own(cohort, transfer, verdict):
+def test_rotated_score_is_near_the_anchors_own(cohort, transfer, transfer_of_pipeline, verdict):
+    def short_of_own(found):
+        return (found.self_ev - found.rotated_ev).at(cohort.internal).each()
+
     verdict(
-        (transfer.self_ev - transfer.rotated_ev).at(cohort.internal).each(),
+        with_pipeline(short_of_own, transfer, transfer_of_pipeline),
         over="pairs x internal sites",
     )
 
@@ -105,32 +111,46 @@ def test_likeness_grows_with_training(cohort, growth, verdict):
 
 
 @pytest.mark.claim("procrustes.pointwise_alignment")
-def test_rotation_carries_each_token_onto_itself(cohort, transfer, verdict):
+def test_rotation_carries_each_token_onto_itself(cohort, transfer, transfer_of_pipeline, verdict):
+    def pointwise(found):
+        return found.pointwise_ev.at(cohort.internal).mean_over_pairs()
+
     verdict(
-        transfer.pointwise_ev.at(cohort.internal).mean_over_pairs(),
+        with_pipeline(pointwise, transfer, transfer_of_pipeline),
         over="internal sites, mean over pairs",
     )
 
 
 @pytest.mark.claim("procrustes.shuffled_tokens_control")
-def test_shuffled_tokens_do_not_recover(cohort, transfer, verdict):
+def test_shuffled_tokens_do_not_recover(cohort, transfer, transfer_of_pipeline, verdict):
+    def beyond_shuffled(found):
+        return (found.rotated_ev - found.shuffled_ev).at(cohort.internal).mean_over_pairs()
+
     verdict(
-        (transfer.rotated_ev - transfer.shuffled_ev).at(cohort.internal).mean_over_pairs(),
+        with_pipeline(beyond_shuffled, transfer, transfer_of_pipeline),
         over="internal sites, mean over pairs",
     )
 
 
 @pytest.mark.claim("procrustes.covariance_only_control")
-def test_matching_principal_axes_does_not_recover(cohort, transfer, verdict):
+def test_matching_principal_axes_does_not_recover(cohort, transfer, transfer_of_pipeline, verdict):
+    def beyond_principal(found):
+        return (found.rotated_ev - found.principal_ev).at(cohort.internal).mean_over_pairs()
+
     verdict(
-        (transfer.rotated_ev - transfer.principal_ev).at(cohort.internal).mean_over_pairs(),
+        with_pipeline(beyond_principal, transfer, transfer_of_pipeline),
         over="internal sites, mean over pairs",
     )
 
 
 @pytest.mark.claim("procrustes.untrained_control")
-def test_untrained_siblings_recover_less(cohort, transfer, untrained_transfer, verdict):
+def test_untrained_siblings_recover_less(
+    cohort, transfer, transfer_of_pipeline, untrained_transfer, verdict
+):
+    def beyond_untrained(found):
+        return found.recovery_beyond(untrained_transfer, cohort.internal).mean_over_pairs()
+
     verdict(
-        transfer.recovery_beyond(untrained_transfer, cohort.internal).mean_over_pairs(),
+        with_pipeline(beyond_untrained, transfer, transfer_of_pipeline),
         over="internal sites, mean over pairs",
     )

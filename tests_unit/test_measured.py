@@ -18,6 +18,7 @@ from polyrot.measured import (
     favourable,
     interval_about,
     jackknifed,
+    with_pipeline,
 )
 
 VALUES = np.array([[0.9, 0.8], [0.7, 0.4], [0.6, 0.5]])
@@ -216,6 +217,19 @@ def test_the_favourable_reading_is_the_one_whose_worst_value_is_best() -> None:
     assert low.beside["reading"] == "late", "below a bar the largest decides"
     with pytest.raises(ValueError, match="none"):
         favourable({}, "high")
+
+
+def test_the_pipelines_seeds_stand_beside_and_are_never_judged() -> None:
+    values = {"run": Measured.of({"a": 0.5, "b": 0.9}), "other": Measured.of({"a": 0.7, "b": 0.2})}
+    found = with_pipeline(values.__getitem__, "run", "other")
+    assert found.values.tolist() == [0.5, 0.9]
+    wanted = {"seeds_of_the_pipeline_lowest": 0.2, "seeds_of_the_pipeline_highest": 0.7}
+    assert found.beside == wanted
+    assert with_pipeline(values.__getitem__, "run", None).beside == {}
+    assert with_pipeline(Measured.of, 0.5, 0.7).beside == {"seeds_of_the_pipeline": 0.7}
+    said = with_pipeline(lambda why: Measured.of(0.5).unless(why), "", "there is no gap")
+    assert said.unmet == ""
+    assert said.beside == {"seeds_of_the_pipeline": "there is no gap"}
 
 
 NO_NUMBERS: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """What a claim test hands to ``verdict``: values, with the interval and the ceiling of each."""
 
 from polyrot.measured.intervals import Interval, Source, Unit, interval_about, jackknifed
-from polyrot.measured.readings import Side, favourable, favoured
+from polyrot.measured.readings import Side, favourable, favoured, with_pipeline
 from polyrot.measured.values import Figure, Measured, PairSite, Seeds
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "favoured",
     "interval_about",
     "jackknifed",
+    "with_pipeline",
 ]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeVar
 
 from polyrot.measured.values import Measured
 
 Side = Literal["high", "low"]
 """Where a claim would have its values: above a bar, or below one."""
+OF_PIPELINE = "seeds_of_the_pipeline"
+T = TypeVar("T")
 
 
 def favourable(readings: Mapping[str, Measured], side: Side) -> Measured:
@@ -37,3 +39,24 @@ def favoured(readings: Mapping[str, Measured], side: Side) -> str:
     if side == "high":
         return max(readings, key=lambda name: float(readings[name].values.min()))
     return min(readings, key=lambda name: float(readings[name].values.max()))
+
+
+def with_pipeline(measure: Callable[[T], Measured], run: T, pipeline: T | None) -> Measured:
+    """What `measure` makes of the run's seeds, which are judged; what it makes of the seeds as the
+    paper's pipeline trains them is recorded beside, where these are there: the value, of several
+    the lowest and the highest, or the reason why there is none.
+
+    >>> found = with_pipeline(Measured.of, 0.7, 0.9)
+    >>> float(found.values[0]), found.beside
+    (0.7, {'seeds_of_the_pipeline': 0.9})
+    """
+    found = measure(run)
+    if pipeline is None:
+        return found
+    other = measure(pipeline)
+    if other.unmet:
+        return found.also(**{OF_PIPELINE: other.unmet})
+    low, high = float(other.values.min()), float(other.values.max())
+    if other.values.size == 1:
+        return found.also(**{OF_PIPELINE: low})
+    return found.also(**{f"{OF_PIPELINE}_lowest": low, f"{OF_PIPELINE}_highest": high})

@@ -22,7 +22,7 @@ from torch import Tensor
 from polyrot.cohorts.cohort import NotOffered, pair_labels
 from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.measured import Interval, Measured, Unit, jackknifed
+from polyrot.measured import Interval, Measured, Unit, jackknifed, with_pipeline
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
@@ -263,11 +263,7 @@ class PublishedSteering:
         return self._judged(lambda found: found.siblings.closer_costs_more())
 
     def _judged(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
-        found = measure(self)
-        if self.pipeline is None:
-            return found
-        other = measure(self.pipeline)
-        return found.also(seeds_of_the_pipeline=other.unmet or float(other.values[0]))
+        return with_pipeline(measure, self, self.pipeline)
 
     def to_artifact(self) -> Artifact:
         """Plain tensors and values, for the store."""

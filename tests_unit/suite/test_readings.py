@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import departures, published_scores
+from fixtures import departures, pipeline, published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.dictionaries import groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
+from polyrot.maps.explained_variance import explained_variance
 from polyrot.measures import growth as measures
 from polyrot.store import Runtime, Store, ship
 from polyrot.toy import cohort as cohorts, seeds, transformer
@@ -178,10 +179,35 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     assert "toys: planted" in departures.of_test({"scores_as_published": scores})
     assert unread() == ""
     assert names(made) == [""], "models of --cohort have one reading"
-    pipeline = replace(shelf.workshop.profile, toy=seeds.PIPELINE)
-    shelf = Shelf(replace(shelf.workshop, profile=pipeline), shelf.cohort)
+    profile = replace(shelf.workshop.profile, toy=seeds.PIPELINE)
+    shelf = Shelf(replace(shelf.workshop, profile=profile), shelf.cohort)
     assert names() == [""]
     assert unread() == "seeds as the text trains them (--schedule text)"
+
+
+def test_transfer_of_the_pipelines_seeds_is_beside_where_it_is_there(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(seeds, "PIPELINE", ON_ITS_WAY)
+    workshop = workshop_of(tmp_path, seeds.TINY)
+    shelf = Shelf(workshop, workshop.toy_cohort("toy_b"))
+    assert pipeline.transfer_beside(shelf, None) is None, "there are no seeds of the pipeline"
+    other = workshop_of(tmp_path, ON_ITS_WAY)
+    instead = Shelf(other, other.toy_cohort("toy_b"))
+    assert pipeline.transfer_beside(shelf, None) is None, "nor are dictionaries trained for it"
+    saes = instead.anchors()
+    found = pipeline.transfer_beside(shelf, None)
+    assert found is not None
+    score = instead.cohort.activations("score", "resid_mid_1")
+    naive = explained_variance(score[2], saes["resid_mid_1"](score[2]))
+    j = found.naive_ev.sites.index("resid_mid_1")
+    assert found.naive_ev.values[1, j] == pytest.approx(naive, rel=1e-6)
+    (tmp_path / "dictionaries").rename(tmp_path / "elsewhere")
+    again = pipeline.transfer_beside(shelf, None)
+    assert again is not None, "the tables are enough"
+    np.testing.assert_array_equal(again.rotated_ev.values, found.rotated_ev.values)
+    assert pipeline.transfer_beside(shelf, instead.cohort) is None, "of --cohort there is none"
+    assert pipeline.transfer_beside(instead, None) is None, "they are the run's own"
 
 
 @pytest.mark.parametrize("scale", ["toy_b", "neox"])
