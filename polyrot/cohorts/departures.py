@@ -49,6 +49,7 @@ TOYS = {
     "hidden_closers": Rule("a share of {} hidden closers in the data", (0.0,), "none"),
     "shallow_walks": Rule("a share of {} shallow walks in the data", (0.0,), "none"),
     "cycle": Rule("cycles of {} further steps for seeds that miss the goal", (0,), "none"),
+    "onward": Rule("fresh moments for seeds that ended before step {} and go on", (0,), "none"),
 }
 """Training of the toy's transformers, by field of `polyrot.toy.schedule.Schedule`."""
 

@@ -12,6 +12,7 @@ from polyrot.toy.task import CONTENT_RANGE, Law
 
 ADAMW, SGD = "adamw", "sgd"
 STANDARD, RANDOM = "standard", "random"
+EARLY = 2 / 3  # of a schedule's steps
 ADDED = (
     "late_violations",
     "late_violations_until",
@@ -26,6 +27,8 @@ ADDED = (
     "optimiser",
     "momentum",
     "optimiser_basis",
+    "begin",
+    "onward",
 )
 """Fields of a schedule that came after the shipped fingerprints."""
 
@@ -38,6 +41,9 @@ class Schedule:
     are drawn until the share `late_violations_until` of the steps is done.
     cycle: the schedule on which a model that has not met the goal at the end trains on, once and
     again (see `polyrot.toy.seeds.finished`).
+    onward: the schedule by which a model that ended well before its `steps` trains on from where it
+    ended (see `polyrot.toy.seeds.finished`). begin: of such a schedule, the steps that its models
+    have behind them: rate, data and evaluations go on from there, the optimiser's moments anew.
     at_once: models of a cohort trained as one program (default: all that can be).
     choose: which of a run's weights are its model: the "last", or the "best" of those that were
     evaluated, which have the highest lowest accuracy, and of equals the lowest loss.
@@ -74,12 +80,15 @@ class Schedule:
     optimiser: str = ADAMW
     momentum: float = 0.9
     optimiser_basis: str = STANDARD
+    begin: int = 0
+    onward: Schedule | None = None
 
     def recipe(self) -> dict[str, Any]:
         """What a fingerprint needs to know; fields that came later only where they are used."""
         later = {f.name: f.default for f in fields(self) if f.name in ADDED}
         known = {n: v for n, v in asdict(self).items() if n not in later or v != later[n]}
-        known.pop("cycle", None)  # decides what comes after, which has a recipe of its own
+        for after in ("cycle", "onward"):  # decide what comes after, with a recipe of its own
+            known.pop(after, None)
         listed = ("betas", "keep", "lengths")
         lists: dict[str, Any] = {n: list(known[n]) for n in listed if n in known}
         return {**known, **lists}
@@ -90,11 +99,17 @@ class Schedule:
         hardware and an artifact says it."""
         made: dict[str, object] = {name: getattr(self, name) for name in departures.TOYS}
         made["cycle"] = self.cycle.steps if self.cycle is not None else 0
+        made["onward"] = self.onward.early if self.onward is not None else 0
         made["precision"] = precision or self.precision
         low, high = self.lengths
         usual = self.lengths == CONTENT_RANGE["train"]
         called = subject if usual else f"toy on contents of {low} to {high}"
         return departures.departures(called, departures.TOYS, made)
+
+    @property
+    def early(self) -> int:
+        """A model that ended before this step ended early, its rate still high."""
+        return round(EARLY * self.steps)
 
     def law(self, begun: float) -> Law:
         """What the data are drawn from once the share `begun` of the steps is done."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -51,6 +51,8 @@ PIPELINE = replace(
     keep=(1000, 1500, 2000, 3000, 4000, 6000, 8000, 11_000, 15_000, 20_000, 25_000),
 )
 """The same as its public pipeline runs it."""
+CONTINUED = replace(FULL, onward=replace(TEXT, keep=()))
+"""The shipped seeds, and of them those that ended early trained on as the text has it."""
 SHORT = Schedule(steps=18_000, batch=128, precision=BY_HARDWARE)
 """For two CPU cores: two hours for both cohorts."""
 SHORTER_CONTENT = replace(SHORT, precision=FLOAT32, lengths=(2, 48))
@@ -115,7 +117,7 @@ class Training:
     """One batched training: which seeds, on which schedule, with whose frozen input and output.
 
     continued_from: the training among whose models these are before the first step, in place of
-    their own starts; their input and output stay as they are, as others may share them.
+    their own starts; in a cycle their input and output stay as they are, as others may share them.
     """
 
     seeds: tuple[int, ...]
@@ -145,21 +147,24 @@ class Training:
 
     @property
     def name(self) -> str:
-        """The first and last seed, and the cycle and the lengths of content if they are others."""
+        """The first and last seed, and the cycle, the first step and the lengths of content if they
+        are others."""
         found = f"{self.seeds[0]}-{self.seeds[-1]}" + (f"-cycle-{self.cycle}" if self.cycle else "")
+        found += f"-from-{self.schedule.begin}" if self.schedule.begin else ""
         low, high = self.schedule.lengths
         usual = (low, high) == task.CONTENT_RANGE["train"]
         return found if usual else f"{found}-lengths-{low}-{high}"
 
     @property
     def cycle(self) -> int:
-        """0 for a training from the start."""
-        return 0 if self.continued_from is None else self.continued_from.cycle + 1
+        """0 for a training from the start, and for one that goes on with its schedule."""
+        before = self.continued_from
+        return 0 if before is None else before.cycle + (self.schedule.begin == 0)
 
     @property
     def snapshot_at(self) -> tuple[int, ...]:
         """Steps whose weights are kept: those the schedule names, and of seed 0 those for drift."""
-        drift = self.seeds[0] == 0 and not self.cycle
+        drift = self.seeds[0] == 0 and self.continued_from is None
         return tuple(
             sorted({*self.schedule.keep, *(drift_steps(self.schedule.steps) if drift else ())})
         )
@@ -205,7 +210,7 @@ def trained(
             initial = transformer.select(
                 before.params, [before.seeds.index(s) for s in training_.seeds]
             )
-            io = initial
+            io = initial if training_.cycle else io
         return training.train(
             training_.seeds,
             training_.schedule,
@@ -227,21 +232,46 @@ def finished(
     runtime: Runtime,
     training_: Training,
     *,
+    only: Collection[int] | None = None,
     compiled: bool | None = None,
-) -> tuple[Training, Trained]:
-    """The last training of these seeds, and all of them as they stand after it.
+) -> tuple[tuple[Training, ...], Trained]:
+    """The trainings that these seeds are of, and all of them as they stand after these.
 
-    Where the schedule has a cycle, the seeds that have not met the paper's goal on the sequences of
-    the last evaluation train on, and of them those that still have not, on the sequences of their
-    last cycle: until every head meets it on every distribution, or for MOST_CYCLES.
+    Where the schedule says how those that ended early go `onward`, each of them does (`only`: but
+    no others than these). Where it has a cycle, the seeds that have not met the paper's goal on the
+    sequences of the last evaluation train on, and of them those that still have not, on the
+    sequences of their last cycle: until every head meets it on every distribution, or for
+    MOST_CYCLES.
     """
     result = trained(runtime, training_, compiled=compiled)
+    onward = tuple(t for t in going_on(training_, result) if only is None or t.seeds[0] in only)
+    for each in onward:
+        result = result.replaced(trained(runtime, each, compiled=compiled))
     schedule = training_.schedule.cycle
     while schedule is not None and training_.cycle < MOST_CYCLES and below_goal(result):
         training_ = Training(below_goal(result), schedule, continued_from=training_)
         more = trained(runtime, training_, compiled=compiled)
         result = result.replaced(more)
-    return training_, result
+    return (training_, *onward), result
+
+
+def going_on(training_: Training, result: Trained) -> list[Training]:
+    """The trainings by which models that ended early go on, one for each; none where the schedule
+    does not say how. What was frozen stays so."""
+    schedule = training_.schedule.onward
+    if schedule is None:
+        return []
+    ended = zip(result.seeds, result.stopped_at, strict=True)
+    return [
+        replace(
+            training_,
+            seeds=(seed,),
+            schedule=replace(schedule, begin=step),
+            continued_from=training_,
+        )
+        for seed, step in ended
+        if step < schedule.early
+    ]
 
 
 def below_goal(result: Trained) -> tuple[int, ...]:

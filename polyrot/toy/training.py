@@ -208,7 +208,7 @@ def train(
         torch.tensor(first_rate, device=device) if captured else first_rate,
         captured=captured,
     )
-    state = TrainingState(len(seeds), BUFFERS[schedule.optimiser])
+    state = TrainingState(len(seeds), BUFFERS[schedule.optimiser], schedule.begin)
     saved = resume(checkpoint, device=device.type)  # data are drawn there, and not alike elsewhere
     if saved is not None:
         state.restore(saved, params, optimiser, held)

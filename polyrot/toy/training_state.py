@@ -24,11 +24,12 @@ N_EARLY = 20  # losses of the first steps, kept so that a retraining can be comp
 class TrainingState:
     """What a run knows beside weights and moments: all of it goes into the checkpoint.
 
-    buffers: of its optimiser (see `polyrot.toy.optimiser`)."""
+    buffers: of its optimiser (see `polyrot.toy.optimiser`). begin: steps that its models had behind
+    them, which its optimiser has not seen."""
 
-    def __init__(self, n_models: int, buffers: Mapping[str, str]) -> None:
+    def __init__(self, n_models: int, buffers: Mapping[str, str], begin: int = 0) -> None:
         self.buffers = buffers
-        self.step = 0
+        self.step = self.begin = begin
         self.loss = torch.zeros(n_models)
         self.early: list[list[float]] = []
         self.history: list[dict[str, Any]] = []
@@ -140,7 +141,7 @@ class TrainingState:
             if held.turns is not None:
                 p.copy_(saved.tensors[f"held.{name}"])
             optimiser.state[p] = {
-                "step": torch.tensor(float(self.step), device=p.device),
+                "step": torch.tensor(float(self.step - self.begin), device=p.device),
                 **{
                     torchs: saved.tensors[f"{ours}.{name}"].to(p.device)
                     for ours, torchs in self.buffers.items()

@@ -159,7 +159,7 @@ def _train_toys(
     for each in seeds.trainings(scale, schedule):
         if not set(each.seeds) & set(wanted):
             continue
-        _, result = seeds.finished(runtime, each)
+        _, result = seeds.finished(runtime, each, only=wanted)
         for m, seed in enumerate(each.seeds):
             step = result.reached(m)
             first = f"first {GOAL:.2%} at step {step}" if step else f"never {GOAL:.2%}"

@@ -67,6 +67,7 @@ PROFILES = {
     "short": replace(_SHIPPED, toy=seeds.SHORT),
     "long": replace(_SHIPPED, toy=seeds.LONG),
     "text": replace(_SHIPPED, toy=seeds.TEXT),
+    "continued": replace(_SHIPPED, toy=seeds.CONTINUED),
     "pipeline": replace(_SHIPPED, toy=seeds.PIPELINE),
     "full": Profile(
         seeds.FULL,

@@ -103,7 +103,7 @@ class Workshop:
         found = [seeds.finished(self.runtime, training) for training in each]
         params = seeds.models([result for _, result in found])
         moved = {name: p.to(self.runtime.device) for name, p in params.items()}
-        made_by = [training.fingerprint for training, _ in found]
+        made_by = [training.fingerprint for of, _ in found for training in of]
         made = ToyCohort(scale, toy.seeds, moved, made_by, facts=toy.facts)
         made.departures = seeds.departures(self.profile.toy, [result for _, result in found])
         return made

@@ -255,7 +255,7 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(seeds, "MOST_CYCLES", 2)
     store = Store(tmp_path)
-    last, result = seeds.finished(Runtime(store), first, compiled=False)
+    (last,), result = seeds.finished(Runtime(store), first, compiled=False)
     assert (last.cycle, last.name, last.continued_from.cycle) == (2, "0-0-cycle-2", 1)
     assert seeds.below_goal(result) == (0,)
     assert sorted(result.snapshots) == sorted(drift_steps(6))  # of the run before its cycles
@@ -272,7 +272,7 @@ def test_a_seed_that_misses_the_goal_trains_on_in_cycles(tmp_path, monkeypatch):
     monkeypatch.setattr(
         seeds, "below_goal", lambda r: () if torch.equal(r.params["w_in_0"], good) else r.seeds
     )
-    assert seeds.finished(Runtime(store), first, compiled=False)[0] == last.continued_from
+    assert seeds.finished(Runtime(store), first, compiled=False)[0] == (last.continued_from,)
     device = torch.device("cpu")
     drawn = [next(training.batches([0], cycle, 0, device, s))[0] for s in ("a", "b", "a")]
     assert torch.equal(drawn[0], drawn[2])
@@ -291,7 +291,7 @@ def test_of_seeds_trained_at_once_only_those_below_the_goal_train_on(tmp_path, m
 
     monkeypatch.setattr(training_state, "evaluate", evaluate)
     store = Store(tmp_path)
-    last, result = seeds.finished(Runtime(store), first, compiled=False)
+    (last,), result = seeds.finished(Runtime(store), first, compiled=False)
     assert (last.seeds, last.cycle, last.continued_from.seeds) == ((103,), 2, (101, 103))
     assert result.accuracies == {"train": {"token": [1.0] * 5}}
     parts = [seeds.trained(Runtime(store), t) for t in (first, last.continued_from, last)]
