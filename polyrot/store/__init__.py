@@ -4,6 +4,7 @@ from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
 from polyrot.store.place import Retraining, begin_retraining, check_writable, only_readable
 from polyrot.store.runtime import Runtime
 from polyrot.store.shipped import (
+    SHIPPED,
     SHIPPED_BUDGET,
     DamagedArtifact,
     read_manifest,
@@ -15,6 +16,7 @@ from polyrot.store.store import Checkpoint, Store, StoreWarning
 
 __all__ = [
     "JSON",
+    "SHIPPED",
     "SHIPPED_BUDGET",
     "Artifact",
     "Checkpoint",

@@ -13,14 +13,13 @@ import platformdirs
 from polyrot.runtime.checkout import NotACheckout, checkout
 from polyrot.store import cache
 from polyrot.store.shipped import (
+    SHIPPED,
     DamagedArtifact,
     read_manifest,
     ship,
     verify,
     write_manifest,
 )
-
-SHIPPED = Path("fixtures") / "shipped"
 
 _CACHE_STATUS = "Exit status: 0, or 1 where the cache cannot be used."
 _STATUS = "Exit status: 0 all is well, 1 something is not, 2 not run in a checkout."

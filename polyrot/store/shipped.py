@@ -15,6 +15,8 @@ from polyrot.runtime.documents import BadDocument, read_toml
 from polyrot.runtime.files import write_atomically
 from polyrot.store.file import SUFFIX, Damaged, read, write
 
+SHIPPED = Path("fixtures") / "shipped"
+"""The shipped directory of a checkout."""
 SHIPPED_BUDGET = 44 * 2**20
 
 
