@@ -78,7 +78,8 @@ def dictionaries(group: Group, width: int, device: str, at_once: int | None = No
 
 def toys(each: toy_seeds.Training, device: str) -> Piece:
     """One training of toy seeds, all of them at once; the first seed is kept on its way."""
-    count, steps, trial = len(each.seeds), each.schedule.steps, toy_training.trial_step
+    count, trial = len(each.seeds), toy_training.trial_step
+    steps = each.schedule.steps - each.schedule.begin
     seconds = seconds_a_step(trial(count, each.schedule, torch.device(device)), device) * steps
     parameters = sum(math.prod(shape) for shape in transformer.shapes().values())
     kept = count + len(each.snapshot_at)

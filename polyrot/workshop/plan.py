@@ -50,6 +50,9 @@ def missing_models(runtime: Runtime, profile: Profile, width: int, scale: str) -
     store, device = runtime.store, runtime.device
     if scale != neox.SCALE:
         toys = seeds.trainings(scale, profile.toy)
+        if profile.toy.onward is not None:  # who goes on is known of those that are there
+            there = [t for t in toys if store.has(t.kind, t.recipe)]
+            toys += [on for t in there for on in seeds.going_on(t, seeds.trained(runtime, t))]
         return [estimate.toys(t, device) for t in toys if not store.has(t.kind, t.recipe)]
     on = Neox(runtime, profile.language, width).evaluation()
     each = language_seeds.trainings(profile.language, width)
