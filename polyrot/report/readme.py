@@ -95,8 +95,10 @@ FINDINGS = (
         "neox",
         ".0e",
         {
-            Verdict.REFUTED: "**In the language models R is not a Haar draw.** Tests that know "
-            "what they reject give p = {}."
+            Verdict.REFUTED: "**In the language models R is not a Haar draw, mostly for one "
+            "direction.** Tests that know what they reject give p = {}; LayerNorm fixes a "
+            "direction, and for it they reject R of shuffled tokens as well. What is left without "
+            "it: `haar.battery_on_free_directions`."
         },
     ),
 )
@@ -116,7 +118,8 @@ CORE = (
 MEANING: Mapping[Verdict, str] = {
     Verdict.HELD: "every value that the registration names meets the bar, whole 95 % interval",
     Verdict.REFUTED: "some value lies beyond the bar with its whole interval; the worst is shown",
-    Verdict.UNDECIDED: "no value does, but the interval of some value contains a limit",
+    Verdict.UNDECIDED: "no value does, but the interval of some value contains a limit; or some "
+    "does, and a reading that is admitted was not measured",
     Verdict.NOT_DIAGNOSTIC: "held, but a control that it needs fails: it proves nothing",
     Verdict.OUT_OF_REACH: "a perfect sibling would miss the bar too, or a precondition is unmet",
     Verdict.NOT_RUN: "with the reason, and the command that would run it",
