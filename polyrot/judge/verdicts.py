@@ -4,7 +4,8 @@ A finding is what one claim test saw at one scale, whatever its controls. It goe
 each with its own interval: out of reach where a precondition of the registration is unmet or a
 perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
 interval (undecided where a reading that the registration admits was not measured); else undecided
-where the interval of some value contains a limit; else held. A verdict adds the controls: a claim
+where the interval of some value contains a limit; else held. What was measured on models that stand
+in for the registered ones decides nothing: it is undecided. A verdict adds the controls: a claim
 that held, but one of whose controls fails (is refuted or out of reach), is not diagnostic; one of
 whose controls is undecided is undecided too.
 """
@@ -137,7 +138,8 @@ class ClaimRefuted(ClaimNotHeld):
 
 class ClaimUndecided(ClaimNotHeld):
     """No value lies beyond the bar, but the interval of some value contains a limit; or some does,
-    and a reading that the registration admits was not measured."""
+    and a reading that the registration admits was not measured; or other models than the registered
+    ones were measured."""
 
 
 class ClaimOutOfReach(ClaimNotHeld):
@@ -155,10 +157,7 @@ NOT_HELD: Mapping[Verdict, type[ClaimNotHeld]] = {
 def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str] = ()) -> Finding:
     """Hold every value of `measured`, with its interval, against the claim's bar."""
     bar, values = claim.bar, [float(value) for value in measured.values]
-    intervals = [measured.interval(i) for i in range(len(values))]
-    ends = [
-        (v, v) if i is None else (i.low, i.high) for v, i in zip(values, intervals, strict=True)
-    ]
+    ends = [_ends(measured, i) for i in range(len(values))]
     beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
     met = [i for i, (low, high) in enumerate(ends) if bar.met_by_all(low, high)]
     unclear = [i for i in range(len(values)) if i not in beyond and i not in met]
@@ -173,6 +172,8 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         outcome, deciding, ranked = Verdict.UNDECIDED, unclear, values
     else:
         outcome, deciding, ranked = Verdict.HELD, met, values
+    if measured.stand_in and outcome is not Verdict.OUT_OF_REACH:
+        outcome = Verdict.UNDECIDED
     worst = deciding[bar.worst(ranked[i] for i in deciding)]
     return Finding(
         claim=claim.id,
@@ -185,7 +186,7 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         checked=len(values),
         missed=len(beyond),
         open=len(unclear),
-        interval=intervals[worst],
+        interval=measured.interval(worst),
         ceiling=measured.ceilings[worst] if measured.ceilings else None,
         beside=dict(measured.beside),
         seeds={name: _plain_seeds(seeds) for name, seeds in measured.seeds.items()},
@@ -222,12 +223,20 @@ def _why(
         return text + (f", as for {len(deciding)} of {total} values" if total > 1 else "")
     if missed:
         text += f", {len(deciding)} of {total} values miss it" if total > 1 else ""
-        if outcome is Verdict.UNDECIDED:
+        if measured.unread:
             text += f"; not measured, and admitted: {measured.unread}"
+    elif bar.met_by_all(*_ends(measured, worst)):
+        text += ", which all values meet" if total > 1 and measured.stand_in else ""
     elif outcome is Verdict.UNDECIDED:
         others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
         text += f", {others} a limit"
-    return text
+    return f"{text}; {measured.stand_in}" if measured.stand_in else text
+
+
+def _ends(measured: Measured, index: int) -> tuple[float, float]:
+    """Both ends of a value's interval; the value itself where it has none."""
+    interval, value = measured.interval(index), float(measured.values[index])
+    return (value, value) if interval is None else (interval.low, interval.high)
 
 
 def place(label: str) -> str:

@@ -50,6 +50,8 @@ class Measured:
     unmet       why the registered measure says nothing here, in words; empty where it does
     unread      a reading that the registration admits and that was not measured, in words: by the
                 others alone nothing is refuted. Empty where all were
+    stand_in    models that the values are of in place of the registered ones, in words: by these
+                nothing is decided. Empty where they are of the registered ones
     beside      figures recorded next to the verdict, without a bar
     seeds       by purpose: {"model": [0, 1], "sae": 7}
     counts      {"pairs": 4, "tokens": 65536}
@@ -69,6 +71,7 @@ class Measured:
     ceilings: tuple[float, ...] = ()
     unmet: str = ""
     unread: str = ""
+    stand_in: str = ""
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
@@ -159,6 +162,10 @@ class Measured:
     def without(self, unread: str) -> Measured:
         """The same, measured in all admissible readings but `unread`."""
         return replace(self._given(), unread=unread)
+
+    def on(self, stand_in: str) -> Measured:
+        """The same, of models that stand in for the registered ones where `stand_in` says so."""
+        return replace(self._given(), stand_in=stand_in)
 
     def _given(self) -> Measured:
         """As it was constructed: intervals that follow from replicates are worked out anew."""

@@ -134,6 +134,23 @@ def test_nothing_is_refuted_while_a_reading_that_is_admitted_was_not_measured() 
     assert read([0.9, 0.6], "another schedule").outcome is Verdict.HELD
 
 
+def test_by_models_that_stand_in_for_the_registered_ones_nothing_is_decided() -> None:
+    def on(values: list[float], stand_in: str = "others", unmet: str = "") -> Finding:
+        measured = Measured(np.array(values), ("mid", "post")).on(stand_in).unless(unmet)
+        return judge(REGISTRATION.claim("f.held"), "toy_a", measured)
+
+    for values, said in (
+        ([0.9, 0.4], "worst 0.4 at post, bar ≥ 0.5, 1 of 2 values miss it; others"),
+        ([0.9, 0.6], "worst 0.6 at post, bar ≥ 0.5, which all values meet; others"),
+    ):
+        found = on(values)
+        assert found.outcome is Verdict.UNDECIDED
+        assert found.why == said
+    assert on([0.9, 0.4], "").outcome is Verdict.REFUTED
+    assert on([0.9, 0.6], "").outcome is Verdict.HELD
+    assert on([0.9, 0.6], unmet="too few").outcome is Verdict.OUT_OF_REACH
+
+
 def test_a_ceiling_that_misses_the_bar_is_out_of_reach() -> None:
     assert finding("f.held", "toy_a", 0.3, ceiling=0.4).outcome is Verdict.OUT_OF_REACH
     assert "a perfect sibling gives 0.4" in finding("f.held", "toy_a", 0.3, ceiling=0.4).why
