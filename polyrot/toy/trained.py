@@ -43,8 +43,8 @@ class Trained:
         return None
 
     def replaced(self, by: Trained) -> Trained:
-        """With the models of `by`, a further training of some of these seeds, their accuracies, where
-        they ended and which weights were chosen; precision and device beside the first one's."""
+        """With the models of `by`, a further training of some of these seeds, their accuracies,
+        where they ended and which weights were chosen; precision and device of both."""
         params = {name: p.clone() for name, p in self.params.items()}
         accuracies = copy.deepcopy(self.accuracies)
         stopped_at, chosen = list(self.stopped_at), list(self.chosen)
