@@ -4,7 +4,8 @@ A finding is what one claim test saw at one scale, whatever its controls. It goe
 each with its own interval: out of reach where a precondition of the registration is unmet or a
 perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
 interval (undecided where a reading that the registration admits was not measured); else undecided
-where the interval of some value contains a limit; else held. A verdict adds the controls: a claim
+where the interval of some value contains a limit; else held. Where the registration admits several
+readings, that which favours the claim is judged (`reading`). A verdict adds the controls: a claim
 that held, but one of whose controls fails (is refuted or out of reach), is not diagnostic; one of
 whose controls is undecided is undecided too.
 """

@@ -127,7 +127,8 @@ class ByAccuracy:
         unsteered value, over that dose in the anchor; where never, the largest dose, as a bound:
         its interval is open.
 
-        Out of reach where no dose does it even in the anchor, or there is nothing to halve.
+        Out of reach where no dose does it even in the anchor, or there is nothing to halve: the
+        registration has no word for either.
         """
         i, n = self.contrasts.index(STICKY), len(self.seeds)
         beside: dict[str, float | str] = {
