@@ -5,13 +5,15 @@ each with its own interval: out of reach where a precondition of the registratio
 perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
 interval (undecided where a reading that the registration admits was not measured); else undecided
 where the interval of some value contains a limit; else held. What was measured on models that stand
-in for the registered ones decides nothing: it is undecided. A verdict adds the controls: a claim
+in for the registered ones decides nothing: it is undecided. Where the registration admits several
+readings, that which favours the claim is judged (`reading`). A verdict adds the controls: a claim
 that held, but one of whose controls fails (is refuted or out of reach), is not diagnostic; one of
 whose controls is undecided is undecided too.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -103,17 +105,17 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a report."""
-        return {**asdict(self), "outcome": self.outcome.value}
+        interval = None if self.interval is None else self.interval.to_json()
+        return {**asdict(self), "outcome": self.outcome.value, "interval": interval}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Finding:
         """What `to_json` wrote."""
-        interval = document["interval"]
         return cls(
             **{
                 **document,
                 "outcome": Verdict(document["outcome"]),
-                "interval": Interval(*interval) if interval is not None else None,
+                "interval": Interval.from_json(document["interval"]),
                 "departures": tuple(document["departures"]),
             }
         )
@@ -154,8 +156,30 @@ NOT_HELD: Mapping[Verdict, type[ClaimNotHeld]] = {
 """What a claim test raises, by its outcome."""
 
 
+def reading(claim: Claim, measured: Measured) -> Measured:
+    """Of the readings that the registration admits, that which favours the claim: one by which it
+    is not refuted before one by which it is, one that can be judged before one out of reach, and of
+    such the one whose worst value is best by the bar."""
+    return max(
+        (measured.beside_readings(), *measured.readings),
+        key=lambda each: (
+            AGAINST.get(_judge(claim, "", each, ()).outcome, 0),
+            min(claim.bar.rank(float(value)) for value in each.values),
+        ),
+    )
+
+
+AGAINST = {Verdict.REFUTED: -2, Verdict.OUT_OF_REACH: -1}
+"""Outcomes that speak against a claim, or not for it, in their order."""
+
+
 def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str] = ()) -> Finding:
-    """Hold every value of `measured`, with its interval, against the claim's bar."""
+    """Hold every value of `measured`, with its interval, against the claim's bar; of several
+    readings, those of the one that favours the claim."""
+    return _judge(claim, scale, reading(claim, measured), departures)
+
+
+def _judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str]) -> Finding:
     bar, values = claim.bar, [float(value) for value in measured.values]
     ends = [_ends(measured, i) for i in range(len(values))]
     beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
@@ -254,9 +278,16 @@ def place(label: str) -> str:
     return ", ".join([f"seeds {', '.join(pairs)}", *([" ".join(rest)] if rest else [])])
 
 
-def show_interval(interval: Interval) -> str:
-    """ "0.71 to 0.74, sequences"."""
-    return f"{interval.low:.4g} to {interval.high:.4g}, {interval.of}"
+def show_interval(interval: Interval, digits: int = 4) -> str:
+    """ "0.71 to 0.74, sequences", or of one that is open above "at least 4, pairs"."""
+    return f"{show_ends(*interval[:2], digits)}, {interval.of}"
+
+
+def show_ends(low: float, high: float, digits: int = 4) -> str:
+    """ "0.71 to 0.74", or "at least 4"."""
+    if math.isinf(high):
+        return f"at least {low:.{digits}g}"
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _plain_seeds(seeds: Any) -> int | list[int]:
