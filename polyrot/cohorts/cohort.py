@@ -59,7 +59,7 @@ class NotOffered(RuntimeError):
     """A cohort lacks what was asked of it; the message says whose it is and what is missing."""
 
 
-class TooFewCheckpoints(ValueError):
+class NoCheckpoints(ValueError):
     """Of a run fewer than two states are there: it kept no others, or came without them."""
 
 

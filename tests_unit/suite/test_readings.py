@@ -14,7 +14,7 @@ import torch
 from fixtures import departures, interventions, pipeline, published_scores
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
-from polyrot.cohorts.cohort import ScaleFacts, TooFewCheckpoints
+from polyrot.cohorts.cohort import NoCheckpoints, ScaleFacts
 from polyrot.dictionaries import groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
@@ -134,7 +134,7 @@ def test_checkpoints_that_were_not_shipped_are_not_run(tmp_path: Path, small: No
         'pytest claims -k "drift or earlier_checkpoints" --scale toy_a --schedule pipeline '
         "--retrain"
     )
-    with pytest.raises(TooFewCheckpoints, match="two or more"):
+    with pytest.raises(NoCheckpoints, match="two or more"):
         language_checkpoints("neox", [8], [None], {}, [])  # type: ignore[list-item]
 
 
