@@ -125,6 +125,7 @@ def test_every_command_that_is_stopped_says_so(
     ids=["store", "dictionaries", "little"],
 )
 def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     reader, writer = os.pipe()
     os.close(reader)
     try:
@@ -134,7 +135,7 @@ def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**buffered, "PYTHONPATH": str(Path(__file__).parents[2])},
             timeout=300,
         )
     finally:
