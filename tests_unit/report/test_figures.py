@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 
 from polyrot.haar.orthogonal import sample_haar
-from polyrot.judge.verdicts import Finding, Verdict
+from polyrot.judge.verdicts import Verdict
 from polyrot.report import figures, states
 from polyrot.report.figures import effects, glance, reconstruction, style
 from polyrot.report.figures.effects import Effects
@@ -384,30 +384,6 @@ def test_what_was_not_measured_is_named_with_the_reason() -> None:
     assert "Decoder cosine (neox): left out, no cohort at neox" in lines
     assert "Steering dose curves: left out, no claim of steering ran" in lines
     assert not any(text.startswith("Explained variance") for text in lines)
-
-
-@pytest.mark.parametrize(
-    "planted",
-    [
-        finding("cosine.match", "toy_a", 0.52),
-        replace(finding("cosine.match", "toy_a", HELD), outcome=Verdict.OUT_OF_REACH),
-    ],
-)
-def test_what_was_held_against_a_bar_ran_whatever_came_of_it(planted: Finding) -> None:
-    assert planted.outcome in (Verdict.UNDECIDED, Verdict.OUT_OF_REACH)
-    lines = [text for _, text in figures.left_out(record_of(planted), [])]
-    assert "Decoder cosine (toy_a): left out, no claim that ran at this scale measures it" in lines
-
-
-@pytest.mark.parametrize(
-    ("outcome", "drawn"),
-    [(Verdict.UNDECIDED, True), (Verdict.OUT_OF_REACH, True), (Verdict.NOT_RUN, False)],
-)
-def test_power_is_shown_beside_any_judged_haar_test(outcome: Verdict, drawn: bool) -> None:
-    record = record_of(finding("cosine.match", "toy_a", HELD))
-    record["verdicts"][0] |= {"claim": "haar.phases", "outcome": outcome.value}
-    kinds = [figures.kind_of(value).name for value in figures.standing(record)]
-    assert ("haar_power" in kinds) is drawn
 
 
 def test_figures_that_need_no_model() -> None:

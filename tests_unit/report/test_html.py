@@ -17,7 +17,6 @@ from fixtures import workers
 from fixtures.figures import Collector
 from polyrot.report import figures
 from polyrot.report.__main__ import main
-from polyrot.report.figures import effects
 from polyrot.report.figures.reconstruction import EVBySite
 from polyrot.report.gathered import CohortFacts
 from polyrot.report.html import render, write_page
@@ -323,28 +322,6 @@ def test_a_run_hands_its_figures_over(suite: Any) -> None:
     one = next(v for v in record["verdicts"] if v["claim"] == "f.one")
     assert one["values"] == VALUES
     assert "ev_by_site" not in (out / "index.html").read_text(), "no section of its families"
-
-
-@pytest.mark.parametrize("level", [0.5, float("nan"), float("-inf")])
-def test_a_figure_with_a_value_that_is_no_number_is_refused_where_it_is_collected(
-    level: float,
-) -> None:
-    collector = Collector(SimpleNamespace(stash=pytest.Stash(), workeroutput={}))
-    table = planted.attributions()
-    table.measured[0, 0] = level
-    given = {"cohort": planted.COHORT, "attributions": table}
-    item: Any = SimpleNamespace(funcargs=given, get_closest_marker=lambda _: True)
-    collector.pytest_runtest_teardown(item)
-    figures_found, failures = collector.gathered().figures, collector.gathered().failures
-    if level == 0.5:
-        assert figures_found == (effects.Effects.of_attributions("toy_a", table),)
-        assert failures == ()
-    else:
-        assert figures_found == ()
-        (text,) = failures
-        assert re.fullmatch(
-            rf"attributions, toy_a: ValueError: Effects\.panels\S+ is {level}", text
-        )
 
 
 def test_workers_send_what_they_gathered_home() -> None:
