@@ -59,6 +59,10 @@ class NotOffered(RuntimeError):
     """A cohort lacks what was asked of it; the message says whose it is and what is missing."""
 
 
+class NoCheckpoints(ValueError):
+    """Of a run fewer than two states are there: it kept no others, or came without them."""
+
+
 class Cohort(Protocol):
     """Models of one architecture, the anchor first. Inherit from `CohortDefaults` to write one."""
 

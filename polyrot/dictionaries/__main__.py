@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from polyrot.dictionaries.loading import BadDictionary, read_group
 from polyrot.runtime.checkout import NotACheckout, checkout
+from polyrot.runtime.commands import run
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print EV, L0 and dead share of every dictionary group below a directory."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print EV, L0 and dead share of every dictionary group below a directory; returns the exit
+    status."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.dictionaries",
         description="Explained variance, mean active features (L0) and dead share of every "
@@ -23,6 +26,10 @@ def main(arguments: list[str] | None = None) -> None:
         help="a cache, or shipped artifacts (default: those of the checkout)",
     )
     given = parser.parse_args(arguments).directory
+    return run(lambda: _list(parser, given), goes_on="")
+
+
+def _list(parser: argparse.ArgumentParser, given: Path | None) -> None:
     try:
         directory = given if given is not None else checkout() / "fixtures" / "shipped"
     except NotACheckout as error:
@@ -48,4 +55,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from polyrot.cohorts.cohort import ScaleFacts, Split
+from polyrot.cohorts.cohort import NoCheckpoints, ScaleFacts, Split
 from polyrot.language.cohort import LanguageCohort
 
 if TYPE_CHECKING:
@@ -29,12 +29,15 @@ def checkpoints(
     """A cohort whose seeds are the steps of one run, whatever the order in which they are given.
 
     steps: the step of each of `models`. The rest as `LanguageCohort`, without contrasts.
-    Raises ValueError for fewer than two checkpoints, one step twice, or unequal numbers of both.
+    Raises NoCheckpoints for fewer than two, ValueError for one step twice or unequal numbers of
+    both.
     """
     if len(steps) != len(models):
         raise ValueError(f"{scale}: {len(models)} checkpoints for {len(steps)} steps: one for each")
-    if len(steps) < 2 or len(set(steps)) < len(steps):
-        raise ValueError(f"{scale}: a run is two or more different checkpoints, not {list(steps)}")
+    if len(steps) < 2:
+        raise NoCheckpoints(f"{scale}: a run is two or more checkpoints, not {list(steps)}")
+    if len(set(steps)) < len(steps):
+        raise ValueError(f"{scale}: a run is different checkpoints, not {list(steps)}")
     order = sorted(range(len(steps)), key=lambda i: steps[i])
     return LanguageCohort(
         scale,

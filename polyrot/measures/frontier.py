@@ -118,7 +118,9 @@ class Frontier:
     def lines(self, at_once: int = 7) -> list[str]:
         """A table of everything: a line for each figure, a column for each site, `at_once` sites
         beside each other; then the notes, and the verdict in words."""
-        names, sites = max(map(list, self.by_site.values()), key=len), list(self.by_site)
+        sites = list(self.by_site)
+        longest_first = sorted(self.by_site.values(), key=len, reverse=True)
+        names = list(dict.fromkeys(name for row in longest_first for name in row))
         lines = []
         for start in range(0, len(sites), at_once):
             part = sites[start : start + at_once]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
@@ -164,10 +164,4 @@ def checked(given: Tensor, d: int) -> Tensor:
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor], told: Mapping[str, str]) -> None:
-    """Whole, or not at all."""
-    made = path.with_name(f".tmp-{path.name}")
-    try:
-        save_file(dict(tensors), made, metadata=dict(told))
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
+    write_atomically(path, save(dict(tensors), metadata=dict(told)))

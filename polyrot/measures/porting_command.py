@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,9 @@ from polyrot.maps.procrustes import Rotation
 from polyrot.measures.fits import fit_all
 from polyrot.measures.frontier import Frontier, measure_frontier, notes_on
 from polyrot.measures.porting import BadVector, Port, checked
+from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
+from polyrot.runtime.files import check_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,12 +92,8 @@ def _parser(prog: str) -> argparse.ArgumentParser:
 def main(given: Sequence[str] | None = None, prog: str = "polyrot pair") -> int:
     """Run the command line; returns the exit status."""
     options = _parser(prog).parse_args(given)
-    try:
-        _run(options)
-    except (Unusable, BadDictionary, BadActivations, BadFile, BadVector, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    errors = (Unusable, BadDictionary, BadActivations, BadFile, BadVector, OSError)
+    return run(lambda: _run(options), errors, goes_on="")
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -148,16 +145,7 @@ def _check(options: argparse.Namespace) -> None:
     if options.vector is not None and options.port is None:
         raise Unusable("--vector is carried to B and written: give --port OUT, too")
     if options.port is not None:
-        if options.port.exists() and not options.port.is_dir():
-            raise Unusable(f"--port {options.port}: it is a file, not a directory")
-        try:
-            options.port.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=options.port):
-                pass
-        except OSError as error:
-            raise Unusable(
-                f"--port {options.port}: nothing can be written there: {error.strerror or error}"
-            ) from error
+        check_folder(options.port, "--port OUT names another directory")
 
 
 def _vectors(options: argparse.Namespace) -> Tensor | None:

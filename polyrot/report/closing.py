@@ -109,9 +109,20 @@ def close_run(
         )
     if report is not None:
         try:
-            messages += _write(report, conclusions, registration, run, gathered)
+            record = run_record(conclusions, registration, run, gathered)
+            text = markdown(conclusions, registration, run, records.lines())
+            write_record(report, record, text)
+            messages.append(f"report written to {report}")
         except OSError as error:
             unwritten.append(f"NOT written, or not whole: the report in {report}: {error}")
+        else:
+            if gathered is not None:
+                try:
+                    messages += _page(report, record, gathered)
+                except Exception as error:  # a page must not cost the conclusions
+                    unwritten.append(
+                        f"NOT written: the page in {report}: {type(error).__name__}: {error}"
+                    )
     return Closing(
         tuple(conclusions),
         (*messages, *unwritten),
@@ -149,22 +160,12 @@ def _amendments(
     return lines
 
 
-def _write(
-    folder: Path,
-    conclusions: Sequence[Conclusion],
-    registration: Registration,
-    run: Mapping[str, Any],
-    gathered: Gathered | None,
-) -> list[str]:
-    record = run_record(conclusions, registration, run, gathered)
-    write_record(folder, record, markdown(conclusions, registration, run, records.lines()))
-    lines = [f"report written to {folder}"]
-    if gathered is not None:
-        from polyrot.report.html import write_page
+def _page(folder: Path, record: Mapping[str, Any], gathered: Gathered) -> list[str]:
+    """Why figures of the page were left out, a line each."""
+    from polyrot.report.html import write_page
 
-        failures = write_page(folder, record, gathered.figures, gathered.failures)
-        lines += [f"figure left out: {text}" for text in failures]
-    return lines
+    failures = write_page(folder, record, gathered.figures, gathered.failures)
+    return [f"figure left out: {text}" for text in failures]
 
 
 def missing(

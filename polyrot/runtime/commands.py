@@ -53,7 +53,9 @@ def run(
     line, 130 or 143 after Ctrl-C or SIGTERM, with what the same command does then."""
     try:
         with terminable():
-            return int(work() or 0)
+            status = int(work() or 0)
+            sys.stdout.flush()  # here, not at the interpreter's end, where nobody tells the error
+            return status
     except BrokenPipeError:  # such as `| head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -11,6 +11,7 @@ from typing import Any
 import platformdirs
 
 from polyrot.runtime.checkout import NotACheckout, checkout
+from polyrot.runtime.commands import run
 from polyrot.store import cache
 from polyrot.store.shipped import (
     SHIPPED,
@@ -100,14 +101,18 @@ def _add_cache(commands: Any) -> None:
 def main(arguments: Sequence[str] | None = None, prog: str = "python -m polyrot.store") -> int:
     """The command line; returns the exit status, 0 where all is well."""
     options = _parser(prog).parse_args(arguments)
+    return run(lambda: _answered(options), errors=(OSError,), goes_on="")
+
+
+def _answered(options: argparse.Namespace) -> int:
+    """The exit status, 1 after an error of the files; raises what `run` tells."""
     try:
         if options.command in ("cache", "prune"):
             return _look_after(options)
         shipped = options.shipped if options.shipped is not None else checkout() / SHIPPED
         return _run(options, shipped)
-    except NotACheckout as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except (NotACheckout, BrokenPipeError):
+        raise
     except (DamagedArtifact, OverflowError, KeyError, OSError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
         print(f"error: {text}", file=sys.stderr)

@@ -81,7 +81,7 @@ def measure(runtime: Runtime, _: Sequence[str] = ()) -> dict[str, Any]:
         predictions=as_data(),
         rows=rows,
         unmet=unmet,
-        trial={f"{rate:g}": loss for rate, loss in arms.rate_trial(runtime).items()},
+        trial=arms.as_recorded(arms.rate_trial(runtime)),
         schedules={arm: schedule.recipe() for arm, schedule in schedules.items()},
         seeds=list(arms.SEEDS),
     )

@@ -8,14 +8,14 @@ each keeps its weights at half-way and a training that is cut short loses little
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
 import torch
 
 from polyrot.runtime.device import FLOAT32
-from polyrot.store import Runtime
+from polyrot.store import Artifact, Checkpoint, Runtime
 from polyrot.toy import seeds
 from polyrot.toy.cohort import INDEPENDENT_FACTS, ToyCohort
 from polyrot.toy.schedule import RANDOM, SGD as SGD_NAME, Schedule
@@ -47,6 +47,7 @@ SEEDS = TOYS["toy_b"].seeds
 SHIPPED = "cohort B"
 """What the shipped models of these seeds are called beside the arms."""
 
+RECIPE_VERSION = 1  # raise when a change of code changes what the trial of a rate measures
 TRIAL_SEED = 105
 """Of no cohort, so that nothing is chosen on what is judged."""
 TRIAL = replace(SGD, steps=1000, warmup=125, evaluate_every=50, evaluation_sequences=2, keep=())
@@ -59,14 +60,21 @@ FURTHER = 2
 
 def loss_at(runtime: Runtime, rate: float) -> float:
     """Mean training loss of the trial over the evaluations of its second half, in nats; infinite
-    where it diverges."""
+    where it diverges. Kept in the store: a training that failed leaves nothing there itself."""
     training = Training((TRIAL_SEED,), replace(TRIAL, peak_rate=rate))
-    try:
-        run = seeds.trained(runtime, training)
-    except FloatingPointError:
-        return math.inf
-    half = [row["loss"][0] for row in run.history if row["step"] > TRIAL.steps // 2]
-    return fmean(half)
+
+    def build(_: Checkpoint) -> Artifact:
+        try:
+            run = seeds.trained(runtime, training)
+        except FloatingPointError:
+            return Artifact({}, {"loss": None})
+        half = [row["loss"][0] for row in run.history if row["step"] > TRIAL.steps // 2]
+        return Artifact({}, {"loss": fmean(half)})
+
+    recipe = {"version": RECIPE_VERSION, "trial": training.fingerprint}
+    found = runtime.store.get_or_build("rate-trial", recipe, build, name=f"{rate:g}")
+    loss: float | None = found.meta["loss"]
+    return math.inf if loss is None else loss
 
 
 def rate_trial(runtime: Runtime) -> dict[float, float]:
@@ -80,6 +88,11 @@ def rate_trial(runtime: Runtime) -> dict[float, float]:
         beyond = best * FACTOR if best == high else best / FACTOR
         found[float(f"{beyond:.3g}")] = loss_at(runtime, float(f"{beyond:.3g}"))
     return dict(sorted(found.items()))
+
+
+def as_recorded(losses: Mapping[float, float]) -> dict[str, float | None]:
+    """The trial as the record has it: None where a rate diverged, as JSON has no infinity."""
+    return {f"{rate:g}": x if math.isfinite(x) else None for rate, x in losses.items()}
 
 
 def best_rate(losses: dict[float, float]) -> float:

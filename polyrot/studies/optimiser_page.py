@@ -271,7 +271,10 @@ def _arms(record: Mapping[str, Any]) -> str:
             ),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    trial = ", ".join(f"{loss:.3g} at {rate}" for rate, loss in record["trial"].items())
+    trial = ", ".join(
+        f"{'diverged' if loss is None else f'{loss:.3g}'} at {rate}"
+        for rate, loss in record["trial"].items()
+    )
     unmet = [f"- {where}: {why}." for where, why in record["unmet"].items()]
     return "\n".join(
         [

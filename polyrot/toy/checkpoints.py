@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from polyrot.cohorts.cohort import ScaleFacts
+from polyrot.cohorts.cohort import NoCheckpoints, ScaleFacts
 from polyrot.toy.cohort import SHARED_FACTS, ToyCohort
 from polyrot.toy.trained import Trained
 from polyrot.toy.transformer import Params
@@ -30,14 +30,17 @@ def checkpoints(
     """The snapshots of `run`, its first model's, up to the model that is analysed, which is the
     last of them. made_by: fingerprint of the training. facts: of the scale.
 
-    Raises ValueError if the run kept fewer than two.
+    Raises NoCheckpoints if the run kept fewer than two, or came without them.
     """
     end = run.chosen[0]
     analysed = {name: p[:1] for name, p in run.params.items()}
     kept = {end: analysed} | {s: params for s, params in run.snapshots.items() if s <= end}
     steps = tuple(sorted(kept))
     if len(steps) < 2:
-        raise ValueError(f"the run of seeds {run.seeds} kept {len(steps)} checkpoints, not two")
+        raise NoCheckpoints(
+            f"seed {run.seeds[0]} of {scale} kept 1 checkpoint, of step {end:,}, not two, or came "
+            "without the others, which only a training leaves"
+        )
     params: Params = {
         name: torch.cat([kept[step][name] for step in steps]).to(device) for name in run.params
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -143,22 +144,28 @@ def attention_bias(segments: Tensor | None, length: int, device: torch.device) -
 
 
 def _attention(
-    params: Mapping[str, Tensor], layer: int, x: Tensor, bias: Tensor, per_head: bool
-) -> tuple[Tensor, Tensor]:
-    """The attention write [m, b, t, d], or per head [m, b, t, head, d], and the patterns."""
+    params: Mapping[str, Tensor],
+    layer: int,
+    x: Tensor,
+    bias: Tensor,
+    per_head: bool,
+    edit: Edit,
+) -> Tensor:
+    """The attention write [m, b, t, d], or per head [m, b, t, head, d]. edit: of the patterns
+    [m, b, head, query, key], by which it attends then."""
     m, b, t, _ = x.shape
     w_qkv = torch.cat([params[f"w_{n}_{layer}"] for n in "qkv"], dim=-1)
     qkv = _project(x, w_qkv).reshape(m, b, t, 3, N_HEADS, D_HEAD)
     q, k, v = (qkv[:, :, :, i].permute(0, 1, 3, 2, 4).reshape(-1, t, D_HEAD) for i in range(3))
     scores = torch.bmm(q, k.transpose(1, 2)).reshape(m, b, N_HEADS, t, t)
-    pattern = torch.softmax(torch.add(bias, scores, alpha=D_HEAD**-0.5), dim=-1)
+    pattern = edit(torch.softmax(torch.add(bias, scores, alpha=D_HEAD**-0.5), dim=-1))
     mixed = torch.bmm(pattern.reshape(-1, t, t).to(v.dtype), v).reshape(m, b, N_HEADS, t, D_HEAD)
     mixed = mixed.permute(0, 1, 3, 2, 4)
     w_o = params[f"w_o_{layer}"]
     if not per_head:
-        return _project(mixed.reshape(m, b, t, D_MODEL), w_o), pattern
+        return _project(mixed.reshape(m, b, t, D_MODEL), w_o)
     w_heads = w_o.reshape(m, N_HEADS, D_HEAD, D_MODEL)
-    return torch.einsum("mbthk,mhkd->mbthd", mixed, w_heads), pattern
+    return torch.einsum("mbthk,mhkd->mbthd", mixed, w_heads)
 
 
 def forward(
@@ -178,7 +185,8 @@ def forward(
     sequence to a row.
     edits: site, component, `pattern_L`, `mlp_in_L`, `hidden_L` or `position` name -> a function of
     the tensor there, whose result takes its place; later computation sees it. `position` is the
-    position feature [.., d_model] before it is added to the embedding.
+    position feature [.., d_model] before it is added to the embedding, `pattern_L` is [model,
+    batch, head, query, key] after the softmax.
     capture: names of the same kind to return, as they stand after their edit.
 
     Raises KeyError for a name that is no site or component.
@@ -213,9 +221,8 @@ def forward(
         names = HEAD_NAMES[layer * N_HEADS : (layer + 1) * N_HEADS]
         per_head = any(n in edits or n in capture for n in names)
         normed = rms_norm(x, params[f"norm_attn_{layer}"])
-        write, pattern = _attention(params, layer, normed, bias, per_head)
-        if f"pattern_{layer}" in capture:
-            captured[f"pattern_{layer}"] = pattern
+        seen = partial(pass_through, f"pattern_{layer}")
+        write = _attention(params, layer, normed, bias, per_head, seen)
         if per_head:
             parts = [pass_through(n, write[..., i, :]) for i, n in enumerate(names)]
             write = torch.stack(parts).sum(0)

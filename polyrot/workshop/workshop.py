@@ -118,7 +118,8 @@ class Workshop:
 
     def checkpoints(self, scale: str) -> Cohort:
         """The first seed of a scale on its way; of a toy up to its first cycle, in which the rate
-        begins anew. Raises NotOffered: not trained here."""
+        begins anew. Raises NotOffered: not trained here; NoCheckpoints: shipped without
+        its weights on the way."""
         if scale not in plan.SCALES:
             raise NotOffered(f"the models of scale {scale} have no checkpoints of one run")
         self.announce_scale(scale)

@@ -24,8 +24,10 @@ from polyrot.dictionaries.loading import (
 from polyrot.dictionaries.sae import Dictionary, quality, stack
 from polyrot.dictionaries.training import initialise
 from polyrot.maps.matching import max_cosine
+from polyrot.runtime.files import Unwritable
 from polyrot.runtime.seeding import torch_generator
 from polyrot.store import Artifact, Store
+from tests_unit.disks import mounted
 
 SAELENS = Path(__file__).parents[1] / "data" / "saelens"
 CASES = sorted(path.parent.name for path in SAELENS.glob("*/cfg.json"))
@@ -241,16 +243,25 @@ def test_a_kill_leaves_the_old_the_new_or_none(dies_at, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_written_leaves_the_old(tmp_path, monkeypatch):
-    def full_disk(tensors, path):
-        Path(path).write_bytes(b"half")
+    def full_disk(path, blob):
+        with path.open("wb") as file:
+            file.write(blob[: len(blob) // 2])
         raise OSError(28, "No space left on device")
 
     save_sae(tmp_path, own(3), "resid_pre_0", "old")
-    monkeypatch.setattr(saelens, "save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(Unwritable, match="no space left in"):
         save_sae(tmp_path, own(4), "resid_pre_0", "new")
     assert load_sae(tmp_path).model == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cfg.json", "sae_weights.safetensors"]
+
+
+def test_a_full_disk_is_said(tmp_path):
+    with mounted(tmp_path / "disk", "size=16k") as disk:
+        (disk / "ballast").write_bytes(bytes(12_000))
+        with pytest.raises(Unwritable, match="saved cannot be written: no space left"):
+            save_sae(disk / "saved", own(3), "resid_pre_0", "new")
+        assert not list((disk / "saved").iterdir())
 
 
 @pytest.fixture

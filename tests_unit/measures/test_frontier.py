@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from polyrot.measures.fits import Fits, fit_all
 from polyrot.measures.reconstructions import reconstruct
 from polyrot.measures.steering import measure_steering
 from tests_unit.language.tiny_language import WIDTH, rotated, rotation, tiny, tiny_cohort
+from tests_unit.report.planted_figures import frontier as planted_frontier
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +167,14 @@ def test_checkpoints_are_a_cohort_of_the_steps_in_their_order(cohort: LanguageCo
         checkpoints("neox", [1, 1], models[:2], tokens, ["x"])
     with pytest.raises(ValueError, match="3 checkpoints for 2 steps"):
         checkpoints("neox", [1, 2], models, tokens, ["x"])
+
+
+def test_a_figure_that_one_site_alone_has_is_a_line_of_the_table() -> None:
+    found = planted_frontier()
+    first, second = found.by_site
+    rows = {first: {**found.by_site[first], "l0": 3.0}, second: {"steered": 0.25}}
+    lines = replace(found, by_site=rows).lines()
+    heading = next(i for i, line in enumerate(lines) if line.split() == [first, second])
+    table = [line.split() for line in lines[heading + 1 : heading + 5]]
+    assert [row[0] for row in table] == ["self_ev", "naive_ev", "l0", "steered"]
+    assert table[2:] == [["l0", "3.000", "-"], ["steered", "-", "0.250"]]

@@ -27,6 +27,7 @@ from tests_unit.dictionaries.other_formats import (
     gemma_scope,
     sparsify,
 )
+from tests_unit.disks import mounted
 from tests_unit.language.small_checkpoints import (
     CONTEXT,
     model,
@@ -253,7 +254,7 @@ def test_what_cannot_be_carried_is_one_line_and_nothing_is_written(
         ((), "give --sae DIR, or --site SITE"),
         (("--sae", folder / "A", "--port", out), "is a model's checkpoint"),
         (("--sae", folder / "saes", "--port", out), "is a parent of 4 dictionaries"),
-        (("--sae", sae, "--port", tmp_path / "file"), "it is a file, not a directory"),
+        (("--sae", sae, "--port", tmp_path / "file"), "it is a file where a directory should be"),
         (("--sae", sae, "--site", "resid_post_0"), "the dictionary is of resid_post_1"),
         (("--site", "resid_post_9", "--port", out), "has resid_pre_0 to resid_post_2"),
         ((*site, "--vector", tmp_path / "wide.npy"), "give --port OUT, too"),
@@ -270,6 +271,18 @@ def test_what_cannot_be_carried_is_one_line_and_nothing_is_written(
         *_, last = told.err.splitlines()  # behind the bars of what loads the weights
         assert last.startswith("error: ")
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_a_full_disk_is_one_line(checkpoints: Path, tmp_path: Path, capsys: Any) -> None:
+    np.save(tmp_path / "many.npy", np.random.default_rng(0).standard_normal((300, 16)))
+    given = ("--site", SITE, "--vector", tmp_path / "many.npy", "--port", tmp_path / "disk")
+    with mounted(tmp_path / "disk", "size=16k") as disk:
+        assert run(checkpoints, neox, *given) == 2
+        *_, last = capsys.readouterr().err.splitlines()
+        assert last.startswith(
+            f"error: {disk / 'steering.safetensors'} cannot be written: no space"
+        )
+        assert [path.name for path in disk.iterdir()] == ["maps.safetensors"], "and no account"
 
 
 @pytest.mark.slow  # runs of the claims

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import fnmatch
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ import pytest
 import torch  # noqa: F401  # here once: pytester unloads what an inner run imports
 
 from polyrot.judge.ledger import Ledger
+from polyrot.judge.verdicts import Verdict
 from polyrot.report.closing import close_run
+from polyrot.report.gathered import Gathered
 from tests_unit.outcomes import assert_outcomes
+from tests_unit.report import planted_figures as planted
 from tests_unit.report.planted_record import (
     HELD,
     REFUTED,
@@ -65,6 +71,30 @@ def test_a_report_whose_folder_is_gone_does_not_cost_the_ledger(suite: Any) -> N
     result.stdout.fnmatch_lines(["ledger rewritten*", "NOT written*the report in out: *"])
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     assert '["f.one".toy_b]' in suite.ledger.read_text()
+
+
+def test_a_page_that_fails_costs_neither_conclusions_nor_record(tmp_path: Path) -> None:
+    panel = planted.effects().panels[0]
+    wrong = replace(planted.effects(), panels=(replace(panel, r=(math.nan, *panel.r[1:])),))
+    for figures, messages in (
+        ((planted.ev_by_site(),), [f"report written to {tmp_path}"]),
+        ((wrong,), [f"report written to {tmp_path}", f"NOT written: the page in {tmp_path}: *"]),
+    ):
+        closing = close_run(
+            [finding("cosine.match", "toy_a", HELD)],
+            REGISTRATION,
+            Ledger(),
+            RUN,
+            report=tmp_path,
+            gathered=Gathered(figures=figures),
+        )
+        said = [text for text in closing.messages if str(tmp_path) in text]
+        assert len(said) == len(messages)
+        assert all(map(fnmatch.fnmatchcase, said, messages))
+        assert closing.all_written == (figures != (wrong,))
+        assert closing.conclusions[0].verdict is Verdict.HELD
+        assert (tmp_path / "verdicts.json").exists()
+    assert "ValueError" in said[-1]
 
 
 @pytest.mark.parametrize("commit", ["abc1234567", "abc1234567-dirty"])

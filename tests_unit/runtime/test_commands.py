@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
@@ -83,3 +84,60 @@ def test_the_signal_is_given_back_and_not_taken_from_another() -> None:
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+SHIPPED = str(Path(__file__).parents[2] / "fixtures" / "shipped")
+COMMANDS = {
+    "polyrot.store.__main__": ("_look_after", ["cache"]),
+    "polyrot.dictionaries.__main__": ("_list", []),
+    "polyrot.dictionaries.loading.__main__": ("_save", ["file", "out", "--site=resid_pre_0"]),
+    "polyrot.measures.differential.__main__": ("_compare", ["--pipeline=."]),
+    "polyrot.measures.porting_command": ("_run", ["A", "B"]),
+}
+"""Module: what does its work, and arguments with which it would."""
+
+
+@pytest.mark.parametrize(("error", "status"), [(Terminated, 143), (KeyboardInterrupt, 130)])
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_that_is_stopped_says_so(
+    name: str,
+    error: type[KeyboardInterrupt],
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*_: object) -> None:
+        raise error
+
+    module, (work, arguments) = importlib.import_module(name), COMMANDS[name]
+    monkeypatch.setattr(module, work, stopped)
+    assert module.main(arguments) == status
+    assert capsys.readouterr() == ("", "\ninterrupted\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "polyrot.store", "list", "--shipped", SHIPPED],
+        ["-m", "polyrot.dictionaries", SHIPPED],
+        ["-c", "import sys; from polyrot.runtime.commands import run; sys.exit(run(print))"],
+    ],
+    ids=["store", "dictionaries", "little"],
+)
+def test_a_reader_that_has_gone_is_no_error(arguments: list[str]) -> None:
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env={**buffered, "PYTHONPATH": str(Path(__file__).parents[2])},
+            timeout=300,
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -128,12 +128,30 @@ def test_the_trial_goes_on_beyond_its_ends(monkeypatch):
     assert list(found) == sorted(found)
 
 
-def test_a_rate_that_diverges_is_none_to_choose(tmp_path, monkeypatch):
-    def train(*_):
-        raise FloatingPointError("the loss is not finite")
+def test_a_rate_that_diverges_is_tried_once_and_recorded(tiny, tmp_path, monkeypatch):
+    trained, tried = arms.seeds.trained, []
+
+    def train(runtime, training):
+        rate = training.schedule.peak_rate
+        tried.append(rate)
+        if rate > 0.5:
+            raise FloatingPointError("the loss is not finite")
+        return trained(runtime, training)
 
     monkeypatch.setattr(arms.seeds, "trained", train)
-    assert arms.loss_at(Runtime(Store(tmp_path)), 1e9) == float("inf")
+    monkeypatch.setattr(arms, "RATES", (0.01, 0.1, 1.0))
+    monkeypatch.setattr(arms, "FURTHER", 0)
+    for store in (Store(tmp_path), Store(tmp_path)):  # as one command trains and the next measures
+        found = arms.rate_trial(Runtime(store))
+        assert found[1.0] == float("inf")
+        assert arms.best_rate(found) in (0.01, 0.1)
+    assert tried == [0.01, 0.1, 1.0]
+    kept = arms.as_recorded(found)
+    assert kept["1"] is None
+    assert kept["0.1"] == found[0.1]
+    record.write(tmp_path / "record.json", world(True) | {"trial": kept})
+    text = optimiser.page(record.read(tmp_path / "record.json", "optimiser"))
+    assert f"{found[0.1]:.3g} at 0.1, diverged at 1. Trained on" in text
 
 
 # ------------------------------------------------------------------------------------- the page

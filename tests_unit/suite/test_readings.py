@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import departures, pipeline, published_scores, steering
+from fixtures import departures, interventions, pipeline, published_scores, steering
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
-from polyrot.cohorts.cohort import ScaleFacts
+from polyrot.cohorts.cohort import NoCheckpoints, ScaleFacts
 from polyrot.dictionaries import groups
 from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
+from polyrot.language.checkpoints import checkpoints as language_checkpoints
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.measures import growth as measures
 from polyrot.measures.published_steering import PublishedSteering
@@ -117,6 +118,26 @@ def test_weights_on_the_way_that_were_not_shipped_are_named(tmp_path: Path, smal
     with pytest.raises(NotRun, match="came without their weights on the way") as raised:
         growth_of(cohort, elsewhere)
     assert raised.value.command.endswith("--scale toy_b --schedule text --retrain")
+
+
+def test_checkpoints_that_were_not_shipped_are_not_run(tmp_path: Path, small: None) -> None:
+    config = SimpleNamespace(getoption=lambda name: {"schedule": "pipeline"}[name])
+    request = SimpleNamespace(config=config)
+    made: Any = interventions.checkpoints.__wrapped__  # type: ignore[attr-defined]
+    workshop = workshop_of(tmp_path, replace(seeds.TINY, at_once=1, batch=8, steps=16))
+    there = made("toy_a", None, workshop, request)
+    assert there.seeds == (1, 2, 4, 8, 16)
+    for path in tmp_path.glob("toy-seeds/*.safetensors"):
+        ship(path, tmp_path / "shipped", without="snapshot.")
+    store = Store(tmp_path / "empty", tmp_path / "shipped")
+    with pytest.raises(NotRun, match=r"seed 0 of toy_a kept 1 checkpoint, of step 16") as raised:
+        made("toy_a", None, replace(workshop, runtime=Runtime(store)), request)
+    assert raised.value.command == (
+        'pytest claims -k "drift or earlier_checkpoints" --scale toy_a --schedule pipeline '
+        "--retrain"
+    )
+    with pytest.raises(NoCheckpoints, match="two or more"):
+        language_checkpoints("neox", [8], [None], {}, [])  # type: ignore[list-item]
 
 
 def test_seeds_that_kept_nothing_on_their_way_are_not_run(tmp_path: Path, small: None) -> None:

@@ -124,6 +124,32 @@ def test_replacing_a_component_by_zero_removes_its_write(params, tokens):
     )
 
 
+def test_an_edited_pattern_is_what_is_attended_by(params, tokens):
+    every = [*transformer.SITES, "pattern_0", "pattern_1"]
+    clean = transformer.forward(params, tokens, capture=every)
+
+    def itself(pattern):  # every position looks at itself alone
+        return torch.eye(pattern.shape[-1]).expand_as(pattern)
+
+    run = transformer.forward(params, tokens, edits={"pattern_1": itself}, capture=every)
+    torch.testing.assert_close(run.captured["pattern_1"][0, 0, 0], torch.eye(tokens.shape[1]))
+    for earlier in ("resid_pre_0", "pattern_0", "resid_post_0"):
+        assert torch.equal(run.captured[earlier], clean.captured[earlier])
+    x = clean.captured["resid_post_0"]
+    normed = transformer.rms_norm(x, params["norm_attn_1"])
+    write = normed @ params["w_v_1"][:, None] @ params["w_o_1"][:, None]
+    torch.testing.assert_close(run.captured["resid_mid_1"], x + write, atol=1e-4, rtol=1e-4)
+    per_head = transformer.forward(
+        params, tokens, edits={"pattern_1": itself}, capture=["resid_mid_1", "head_1_0"]
+    )
+    torch.testing.assert_close(
+        per_head.captured["resid_mid_1"], run.captured["resid_mid_1"], atol=1e-4, rtol=1e-4
+    )
+    same = transformer.forward(params, tokens, edits={"pattern_1": lambda pattern: pattern})
+    for head in task.HEADS:
+        assert torch.equal(same.logits[head], clean.logits[head])
+
+
 def test_unknown_site_is_named(params, tokens):
     with pytest.raises(KeyError, match="resid_mid_2"):
         transformer.forward(params, tokens, capture=["resid_mid_2"])

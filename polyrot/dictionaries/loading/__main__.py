@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from polyrot.dictionaries.loading import BadDictionary, read_group, save_sae
 from polyrot.dictionaries.sae import unstack
+from polyrot.runtime.commands import run
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line: one dictionary of a group in a store, saved as a directory."""
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: one dictionary of a group in a store, saved as a directory; returns the exit
+    status."""
     parser = argparse.ArgumentParser(
         prog="python -m polyrot.dictionaries.loading",
         description="Save a dictionary that was trained here as a directory, which `pytest claims "
@@ -21,6 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--site", required=True, help="such as resid_post_2")
     parser.add_argument("--model", type=int, default=0, help="number in its cohort (default 0)")
     options = parser.parse_args(arguments)
+    return run(lambda: _save(parser, options), goes_on="")
+
+
+def _save(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     try:
         head, tensors = read_group(options.file)
     except BadDictionary as error:
@@ -41,4 +48,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from polyrot.dictionaries.loading import checked
 from polyrot.dictionaries.loading.hooks import hook_of, site_of
 from polyrot.dictionaries.loading.values import BadDictionary, LoadedDictionary, Saved
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.runtime.files import unwritable
 
 CONFIGURATION = "cfg.json"
 WEIGHTS = "sae_weights.safetensors"
@@ -43,7 +44,7 @@ def save_sae(
     metadata: more to record, plain values by name. Both files are written whole, and a kill between
     them leaves no configuration, so that weights are never read by another's.
     Raises BadDictionary for a transcoder (biases that differ, the input's not zero) and for a site
-    without a name in SAELens.
+    without a name in SAELens; Unwritable.
     """
     subtracted = dictionary.b_in.shape == dictionary.b_out.shape and torch.equal(
         dictionary.b_in, dictionary.b_out
@@ -81,14 +82,19 @@ def save_sae(
         },
     }
     folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as made:
-        weights, text = Path(made) / WEIGHTS, Path(made) / CONFIGURATION
-        save_file({n: t.detach().cpu().float().contiguous() for n, t in tensors.items()}, weights)
-        text.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
-        (folder / CONFIGURATION).unlink(missing_ok=True)
-        os.replace(weights, folder / WEIGHTS)
-        os.replace(text, folder / CONFIGURATION)
+    # As bytes: what safetensors itself makes of a full disk is no OSError.
+    blob = save({n: t.detach().cpu().float().contiguous() for n, t in tensors.items()})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tmp-", dir=folder) as made:
+            weights, text = Path(made) / WEIGHTS, Path(made) / CONFIGURATION
+            weights.write_bytes(blob)
+            text.write_text(json.dumps(configuration, indent=1) + "\n", encoding="utf-8")
+            (folder / CONFIGURATION).unlink(missing_ok=True)
+            os.replace(weights, folder / WEIGHTS)
+            os.replace(text, folder / CONFIGURATION)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def load(folder: Path) -> Saved:

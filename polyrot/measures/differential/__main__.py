@@ -13,7 +13,7 @@ from typing import Any
 import platformdirs
 
 from polyrot.dictionaries import collection, groups
-from polyrot.measures.differential.pipeline import NAMES, NoPipeline, Pipeline, opened
+from polyrot.measures.differential.pipeline import NAMES, Pipeline, opened
 from polyrot.measures.differential.quantities import (
     QUANTITIES,
     SEQUENCES,
@@ -22,6 +22,7 @@ from polyrot.measures.differential.quantities import (
     Sides,
     compare,
 )
+from polyrot.runtime.commands import run
 from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Runtime, Store
 from polyrot.toy import seeds
@@ -108,30 +109,30 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     asked = _parser().parse_args(arguments)
-    try:
-        models = _models(asked.scale, asked.seeds)
-        if asked.sequences < 8:
-            raise ValueError(f"--sequences {asked.sequences}: 8 at least")
-        if not asked.tolerance > 0:
-            raise ValueError(f"--tolerance {asked.tolerance}: a positive number")
-        progress = ConsoleProgress()
-        store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
-        runtime = Runtime(store, "cpu", progress)
-        workshop = Workshop(runtime, PROFILES[asked.schedule], say=progress.say)
-        with opened(asked.pipeline) as pipeline:
-            sides = _sides(workshop, asked.scale, models, asked.sequences, pipeline)
-            rows: list[Row] = []
-            wanted = asked.only or list(QUANTITIES)
-            for done, name in enumerate(wanted):
-                progress("differential test", done, len(wanted), name)
-                rows += compare(sides, [name])
-            progress("differential test", len(wanted), len(wanted))
-            used = [sides.cohort.seeds[m] for m in models]
-            say = _json if asked.json else _table
-            print(say(pipeline.folder, asked.scale, used, asked.sequences, rows, asked.tolerance))
-    except (NoPipeline, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return run(lambda: _compare(asked), goes_on="")
+
+
+def _compare(asked: argparse.Namespace) -> int:
+    models = _models(asked.scale, asked.seeds)
+    if asked.sequences < 8:
+        raise ValueError(f"--sequences {asked.sequences}: 8 at least")
+    if not asked.tolerance > 0:
+        raise ValueError(f"--tolerance {asked.tolerance}: a positive number")
+    progress = ConsoleProgress()
+    store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
+    runtime = Runtime(store, "cpu", progress)
+    workshop = Workshop(runtime, PROFILES[asked.schedule], say=progress.say)
+    with opened(asked.pipeline) as pipeline:
+        sides = _sides(workshop, asked.scale, models, asked.sequences, pipeline)
+        rows: list[Row] = []
+        wanted = asked.only or list(QUANTITIES)
+        for done, name in enumerate(wanted):
+            progress("differential test", done, len(wanted), name)
+            rows += compare(sides, [name])
+        progress("differential test", len(wanted), len(wanted))
+        used = [sides.cohort.seeds[m] for m in models]
+        say = _json if asked.json else _table
+        print(say(pipeline.folder, asked.scale, used, asked.sequences, rows, asked.tolerance))
     return int(not all(row.agrees(asked.tolerance) for row in rows))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from polyrot.judge.verdicts import JUDGED
 from polyrot.report.figures import (
     along_run,
     cosine,
@@ -128,6 +129,7 @@ FROM_MEASUREMENTS = (
     "tradeoff",
 )
 """Kinds that need a family of claims to have run; the others are drawn from the record."""
+_JUDGED = frozenset(verdict.value for verdict in JUDGED)
 
 
 @dataclass(frozen=True)
@@ -207,13 +209,13 @@ def left_out(record: Mapping[str, Any], values: Sequence[Value]) -> list[tuple[K
 
 def _reason(members: Sequence[Mapping[str, Any]], scale: str) -> str:
     here = [entry for entry in members if entry["scale"] == scale]
-    if any(entry["outcome"] in ("held", "refuted") for entry in here):
+    if any(entry["outcome"] in _JUDGED for entry in here):
         return "no claim that ran at this scale measures it"
     return next((entry["why"] for entry in here if entry["why"]), here[0]["outcome"])
 
 
 def _judged(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [entry for entry in record["verdicts"] if entry["outcome"] in ("held", "refuted")]
+    return [entry for entry in record["verdicts"] if entry["outcome"] in _JUDGED]
 
 
 def draw_all(values: Sequence[Value], folder: Path) -> tuple[list[Drawn], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -66,6 +67,24 @@ def _object(kind: Any, document: Any, where: str) -> Any:
         odd = sorted(set(names) ^ set(document))
         raise ValueError(f"{where}: missing or unknown: {', '.join(odd)}")
     return kind(**{name: _decode(hints[name], document[name], f"{where}.{name}") for name in names})
+
+
+def finite(value: T) -> T:
+    """`value` as it is. Raises ValueError naming a number in it that is NaN or infinite, which JSON
+    has not."""
+    _finite(encode(value), type(value).__name__)
+    return value
+
+
+def _finite(document: Any, where: str) -> None:
+    if isinstance(document, float) and not math.isfinite(document):
+        raise ValueError(f"{where} is {document}")
+    if isinstance(document, Mapping):
+        for name, part in document.items():
+            _finite(part, f"{where}.{name}")
+    elif isinstance(document, list | tuple):
+        for i, part in enumerate(document):
+            _finite(part, f"{where}[{i}]")
 
 
 def by_name(first: Sequence[T], second: Sequence[T]) -> tuple[T, ...]:
