@@ -31,6 +31,7 @@ import numpy as np
 from polyrot.measured.intervals import Interval, Unit, over_pairs, resampled
 
 Figure = float | str
+NOT_IDENTIFIED = "sites_not_identified"
 Seeds = Mapping[str, int | Sequence[int]]
 
 
@@ -177,7 +178,8 @@ class PairSite:
     quantity on sequences drawn with replacement, the same draws for all tables of one measurement,
     so that a difference of tables is the difference of their draws; the interval of a single pair
     comes of them. ceiling: [n_sites], the same quantity of a perfect sibling (see `Measured`); a
-    combination of tables has one where each of them has.
+    combination of tables has one where each of them has. identified: by site, of what is taken
+    through rotations, whether they are determined; beside an aggregate: at how many they are not.
 
     Raises ValueError if shapes do not match, a label is doubled, or a value is not finite (naming
     pair and site).
@@ -192,10 +194,13 @@ class PairSite:
     unit: Unit = "real"
     resamples: np.ndarray | None = None
     ceiling: np.ndarray | None = None
+    identified: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
         pairs, sites = tuple(self.pairs), tuple(self.sites)
+        if self.identified is not None and len(self.identified) != len(sites):
+            raise ValueError(f"{len(self.identified)} sites identified or not, of {len(sites)}")
         if self.resamples is not None:
             resamples = _frozen(self.resamples)
             if resamples.ndim != 3 or resamples.shape[1:] != values.shape or len(resamples) < 2:
@@ -230,13 +235,21 @@ class PairSite:
         columns = [self.sites.index(site) for site in sites]
         drawn = None if self.resamples is None else self.resamples[:, :, columns]
         ceiling = None if self.ceiling is None else self.ceiling[columns]
+        known = None if self.identified is None else tuple(self.identified[j] for j in columns)
+        values, sites = self.values[:, columns], tuple(sites)
         return replace(
-            self,
-            values=self.values[:, columns],
-            sites=tuple(sites),
-            resamples=drawn,
-            ceiling=ceiling,
+            self, values=values, sites=sites, resamples=drawn, ceiling=ceiling, identified=known
         )
+
+    def through(self, identified: Mapping[str, bool]) -> PairSite:
+        """The same, taken through rotations that are determined at a site or not."""
+        return replace(self, identified=tuple(identified[site] for site in self.sites))
+
+    @property
+    def not_identified(self) -> dict[str, float]:
+        """At how many sites they are not, for the record; empty without rotations."""
+        known = self.identified
+        return {} if known is None else {NOT_IDENTIFIED: float(known.count(False))}
 
     def each(self) -> Measured:
         """Every pair at every site, each with the interval of its own value over sequences."""
@@ -297,7 +310,7 @@ class PairSite:
             values,
             labels,
             replicates,
-            self.beside,
+            {**self.beside, **self.not_identified},
             self.seeds,
             {"pairs": len(self.pairs), "sites": len(self.sites), **self.counts},
             intervals,
@@ -316,6 +329,7 @@ class PairSite:
                 raise ValueError(
                     f"tables of different {axis}: {', '.join(mine)} against {', '.join(theirs)}"
                 )
+        known = [each.identified for each in (self, other) if each.identified is not None]
         with np.errstate(divide="ignore", invalid="ignore"):  # the constructor names the cell
             values = combine(self.values, other.values)
             drawn, ceiling = (
@@ -334,6 +348,7 @@ class PairSite:
             {**other.counts, **self.counts},
             resamples=drawn,
             ceiling=ceiling,
+            identified=tuple(map(all, zip(*known, strict=True))) if known else None,
         )
 
 
