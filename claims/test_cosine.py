@@ -64,8 +64,8 @@ def test_match_survives_starts_of_their_own(cohort, own_agreement, verdict):
 
 
 @pytest.mark.claim("cosine.noise_control")
-def test_noise_from_the_same_start_does_not_match(cohort, along_training, verdict):
-    verdict(measures.shared_start.matched_by_noise(along_training, cohort))
+def test_noise_from_the_same_start_does_not_match(cohort, along_training, naive_readings, verdict):
+    verdict(measures.shared_start.matched_by_noise(along_training, naive_readings, cohort))
 
 
 @pytest.mark.claim("cosine.rotation_raises_match")

@@ -16,6 +16,7 @@ from polyrot.measured import (
     PairSite,
     Unit,
     favourable,
+    favoured,
     interval_about,
     jackknifed,
     with_pipeline,
@@ -205,18 +206,41 @@ def test_what_was_measured_does_not_change_afterwards() -> None:
         table.values[0, 0] = 0.0
 
 
-def test_the_favourable_reading_is_the_one_whose_worst_value_is_best() -> None:
+def test_of_readings_every_figure_is_beside_each_and_what_is_changed_is_changed_in_all() -> None:
+    both = {
+        "early": Measured(np.array([0.9, 0.6]), ("a", "b")).also(own=1.0),
+        "late": Measured(np.array([0.8, 0.7]), ("a", "b")),
+    }
+    early = favourable(both).below(1.0).without("a third").also(more=2.0)
+    (late,) = early.readings
+    assert [x.beside["reading"] for x in (early, late)] == ["early", "late"]
+    for found in (early, late):
+        assert (found.beside["a early"], found.beside["b late"]) == (0.9, 0.7)
+        assert (found.ceilings, found.unread, found.beside["more"]) == ((1.0, 1.0), "a third", 2.0)
+    assert "own" not in late.beside
+    unmet = early.unless("no")
+    assert [x.unmet for x in (unmet, *unmet.readings)] == ["no", "no"]
+    said = favourable({"here": Measured.of(0.5), "there": Measured.of(1.0).unless("no gap")})
+    assert said.beside["there"] == "no gap", "what is out of reach has no figure"
+    with pytest.raises(ValueError, match="none"):
+        favourable({})
+
+
+def test_under_one_limit_the_worst_value_says_which_reading_favours() -> None:
     both = {
         "early": Measured(np.array([0.9, 0.6]), ("a", "b")),
         "late": Measured(np.array([0.8, 0.7]), ("a", "b")),
     }
-    high, low = favourable(both, "high"), favourable(both, "low")
-    assert high.values.tolist() == [0.8, 0.7], "one reading for all values: the least decides"
-    assert high.beside["reading"] == "late"
-    assert high.beside["a early"] == 0.9
-    assert low.beside["reading"] == "late", "below a bar the largest decides"
-    with pytest.raises(ValueError, match="none"):
-        favourable({}, "high")
+    assert favoured(both, "high") == "late", "one reading for all values: the least decides"
+    assert favoured(both, "low") == "late", "below a bar the largest decides"
+
+
+def test_an_interval_that_is_open_above_has_no_end_in_a_report() -> None:
+    bound = Interval(4.0, np.inf, "pairs")
+    assert Measured(np.array([4.0]), ("",), intervals=(bound,)).interval(0) == bound
+    assert bound.to_json() == [4.0, None, "pairs"]
+    for found in (bound, Interval(0.1, 0.2, "models"), None):
+        assert Interval.from_json(None if found is None else found.to_json()) == found
 
 
 def test_the_pipelines_seeds_stand_beside_and_are_never_judged() -> None:

@@ -54,6 +54,9 @@ class Bar:
         """Whether x is within the bar. Raises ValueError if x is not finite."""
         if not math.isfinite(x):
             raise ValueError(f"{x} cannot be judged")
+        return self._holds(x)
+
+    def _holds(self, x: float) -> bool:
         return (
             (self.equals is None or x == self.equals)
             and (self.at_least is None or x >= self.at_least)
@@ -97,8 +100,8 @@ class Bar:
         return too_low or too_high
 
     def met_by_all(self, low: float, high: float) -> bool:
-        """Whether every number from `low` to `high` is within the bar."""
-        return self.satisfied(low) and self.satisfied(high)
+        """Whether every number from `low` to `high`, which may be infinite, is within the bar."""
+        return self._holds(low) and self._holds(high)
 
     def margin(self, x: float) -> float:
         """Distance of x to the nearest limit, negative beyond it."""
@@ -112,9 +115,13 @@ class Bar:
 
     def worst(self, values: Iterable[float]) -> int:
         """Index of the value that misses the bar most, or comes closest to missing it."""
-        # A value on a strict limit misses with margin 0, so satisfaction comes before the margin.
-        ranked = [(self.satisfied(x), self.margin(x)) for x in values]
+        ranked = [self.rank(x) for x in values]
         return ranked.index(min(ranked))
+
+    def rank(self, x: float) -> tuple[bool, float]:
+        """By which values are ordered, from the one that misses the bar most."""
+        # A value on a strict limit misses with margin 0, so satisfaction comes before the margin.
+        return self.satisfied(x), self.margin(x)
 
     def describe(self) -> str:
         """ "≥ 0.96", "0.35 … 0.7", "= 104448", amended "≥ 0.95 (was ≥ 0.96)"."""

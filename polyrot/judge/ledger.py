@@ -220,7 +220,9 @@ def _is_interval(value: Any) -> bool:
     return (
         isinstance(value, list)
         and len(value) == 3
-        and (_is_list(value[:2], _is_number) and value[2] in get_args(Source))
+        and _is_number(value[0])
+        and (_is_number(value[1]) or value[1] == math.inf)
+        and value[2] in get_args(Source)
     )
 
 
@@ -237,7 +239,7 @@ KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "nulls": ("a list of strings", lambda nulls: _is_list(nulls, _is_string)),
     "measured": ("a finite number", _is_number),
     "interval": (
-        'two finite numbers and what they are an interval of, "pairs"',
+        'two finite numbers (the second may be inf) and what they are an interval of, "pairs"',
         lambda found: _is_interval(found),
     ),
     "ceiling": ("a finite number", _is_number),

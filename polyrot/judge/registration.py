@@ -237,8 +237,9 @@ class Registration:
     def controls_at(self, id: str, scale: str) -> list[tuple[Claim, str]]:
         """The controls of claim `id` at `scale`, each with the scale at which it is judged.
 
-        A control that is arithmetic on published figures (scale "paper") speaks for every scale of
-        its claims. What controls a claim controls its form "as published" too.
+        A control that is arithmetic on published figures (scale "paper") speaks for those scales of
+        its claims at which it is not judged itself. What controls a claim controls its form "as
+        published" too.
         """
         controlled = dict.fromkeys((id, id.removesuffix(AS_PUBLISHED)))
         by_place = {
@@ -247,7 +248,7 @@ class Registration:
         return [
             (control, at)
             for _, control in sorted(by_place.items())
-            for at in dict.fromkeys((scale, "paper"))
+            for at in (scale if scale in control.scales else "paper",)
             if at in control.scales
         ]
 

@@ -4,13 +4,16 @@ A finding is what one claim test saw at one scale, whatever its controls. It goe
 each with its own interval: out of reach where a precondition of the registration is unmet or a
 perfect sibling would miss the bar; else refuted where some value lies beyond the bar with its whole
 interval (undecided where a reading that the registration admits was not measured); else undecided
-where the interval of some value contains a limit; else held. A verdict adds the controls: a claim
+where the interval of some value contains a limit; else held. What was measured on models that stand
+in for the registered ones decides nothing: it is undecided. Where the registration admits several
+readings, that which favours the claim is judged (`reading`). A verdict adds the controls: a claim
 that held, but one of whose controls fails (is refuted or out of reach), is not diagnostic; one of
 whose controls is undecided is undecided too.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -102,17 +105,17 @@ class Finding:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a report."""
-        return {**asdict(self), "outcome": self.outcome.value}
+        interval = None if self.interval is None else self.interval.to_json()
+        return {**asdict(self), "outcome": self.outcome.value, "interval": interval}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Finding:
         """What `to_json` wrote."""
-        interval = document["interval"]
         return cls(
             **{
                 **document,
                 "outcome": Verdict(document["outcome"]),
-                "interval": Interval(*interval) if interval is not None else None,
+                "interval": Interval.from_json(document["interval"]),
                 "departures": tuple(document["departures"]),
             }
         )
@@ -137,7 +140,8 @@ class ClaimRefuted(ClaimNotHeld):
 
 class ClaimUndecided(ClaimNotHeld):
     """No value lies beyond the bar, but the interval of some value contains a limit; or some does,
-    and a reading that the registration admits was not measured."""
+    and a reading that the registration admits was not measured; or other models than the registered
+    ones were measured."""
 
 
 class ClaimOutOfReach(ClaimNotHeld):
@@ -152,13 +156,32 @@ NOT_HELD: Mapping[Verdict, type[ClaimNotHeld]] = {
 """What a claim test raises, by its outcome."""
 
 
+def reading(claim: Claim, measured: Measured) -> Measured:
+    """Of the readings that the registration admits, that which favours the claim: one by which it
+    is not refuted before one by which it is, one that can be judged before one out of reach, and of
+    such the one whose worst value is best by the bar."""
+    return max(
+        (measured.beside_readings(), *measured.readings),
+        key=lambda each: (
+            AGAINST.get(_judge(claim, "", each, ()).outcome, 0),
+            min(claim.bar.rank(float(value)) for value in each.values),
+        ),
+    )
+
+
+AGAINST = {Verdict.REFUTED: -2, Verdict.OUT_OF_REACH: -1}
+"""Outcomes that speak against a claim, or not for it, in their order."""
+
+
 def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str] = ()) -> Finding:
-    """Hold every value of `measured`, with its interval, against the claim's bar."""
+    """Hold every value of `measured`, with its interval, against the claim's bar; of several
+    readings, those of the one that favours the claim."""
+    return _judge(claim, scale, reading(claim, measured), departures)
+
+
+def _judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str]) -> Finding:
     bar, values = claim.bar, [float(value) for value in measured.values]
-    intervals = [measured.interval(i) for i in range(len(values))]
-    ends = [
-        (v, v) if i is None else (i.low, i.high) for v, i in zip(values, intervals, strict=True)
-    ]
+    ends = [_ends(measured, i) for i in range(len(values))]
     beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
     met = [i for i, (low, high) in enumerate(ends) if bar.met_by_all(low, high)]
     unclear = [i for i in range(len(values)) if i not in beyond and i not in met]
@@ -173,6 +196,8 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         outcome, deciding, ranked = Verdict.UNDECIDED, unclear, values
     else:
         outcome, deciding, ranked = Verdict.HELD, met, values
+    if measured.stand_in and outcome is not Verdict.OUT_OF_REACH:
+        outcome = Verdict.UNDECIDED
     worst = deciding[bar.worst(ranked[i] for i in deciding)]
     return Finding(
         claim=claim.id,
@@ -185,7 +210,7 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
         checked=len(values),
         missed=len(beyond),
         open=len(unclear),
-        interval=intervals[worst],
+        interval=measured.interval(worst),
         ceiling=measured.ceilings[worst] if measured.ceilings else None,
         beside=dict(measured.beside),
         seeds={name: _plain_seeds(seeds) for name, seeds in measured.seeds.items()},
@@ -222,12 +247,20 @@ def _why(
         return text + (f", as for {len(deciding)} of {total} values" if total > 1 else "")
     if missed:
         text += f", {len(deciding)} of {total} values miss it" if total > 1 else ""
-        if outcome is Verdict.UNDECIDED:
+        if measured.unread:
             text += f"; not measured, and admitted: {measured.unread}"
+    elif bar.met_by_all(*_ends(measured, worst)):
+        text += ", which all values meet" if total > 1 and measured.stand_in else ""
     elif outcome is Verdict.UNDECIDED:
         others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
         text += f", {others} a limit"
-    return text
+    return f"{text}; {measured.stand_in}" if measured.stand_in else text
+
+
+def _ends(measured: Measured, index: int) -> tuple[float, float]:
+    """Both ends of a value's interval; the value itself where it has none."""
+    interval, value = measured.interval(index), float(measured.values[index])
+    return (value, value) if interval is None else (interval.low, interval.high)
 
 
 def place(label: str) -> str:
@@ -245,9 +278,16 @@ def place(label: str) -> str:
     return ", ".join([f"seeds {', '.join(pairs)}", *([" ".join(rest)] if rest else [])])
 
 
-def show_interval(interval: Interval) -> str:
-    """ "0.71 to 0.74, sequences"."""
-    return f"{interval.low:.4g} to {interval.high:.4g}, {interval.of}"
+def show_interval(interval: Interval, digits: int = 4) -> str:
+    """ "0.71 to 0.74, sequences", or of one that is open above "at least 4, pairs"."""
+    return f"{show_ends(*interval[:2], digits)}, {interval.of}"
+
+
+def show_ends(low: float, high: float, digits: int = 4) -> str:
+    """ "0.71 to 0.74", or "at least 4"."""
+    if math.isinf(high):
+        return f"at least {low:.{digits}g}"
+    return f"{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _plain_seeds(seeds: Any) -> int | list[int]:

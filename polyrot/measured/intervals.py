@@ -6,8 +6,8 @@ that they hold their value and no end is impossible.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy.special import ndtri, stdtrit
@@ -21,11 +21,24 @@ Source = Literal["pairs", "models", "sequences", "Monte Carlo"]
 
 
 class Interval(NamedTuple):
-    """A 95 % interval of a value, and what it is of."""
+    """A 95 % interval of a value, and what it is of. high: infinite where it is open above, as the
+    value is a bound ("at least")."""
 
     low: float
     high: float
     of: Source
+
+    def to_json(self) -> list[float | str | None]:
+        """Plain values, for a report: null in place of an infinite end, which JSON has not."""
+        return [self.low, self.high if np.isfinite(self.high) else None, self.of]
+
+    @classmethod
+    def from_json(cls, document: Sequence[Any] | None) -> Interval | None:
+        """What `to_json` wrote; None of null, a value that has none."""
+        if document is None:
+            return None
+        low, high, of = document
+        return cls(low, np.inf if high is None else high, of)
 
 
 class _Scale(NamedTuple):

@@ -13,29 +13,31 @@ OF_PIPELINE = "seeds_of_the_pipeline"
 T = TypeVar("T")
 
 
-def favourable(readings: Mapping[str, Measured], side: Side) -> Measured:
-    """Of several readings of one quantity that which favours the claim, one for all of its values:
-    the reading whose worst value is best. Its name and every reading's figures are recorded beside.
+def favourable(readings: Mapping[str, Measured]) -> Measured:
+    """Several admissible readings of one quantity, of which the one that favours the claim is
+    judged, one for all of its values: which that is, its bar decides (`judge.verdicts.reading`).
+    The name of the reading and every reading's figures are recorded beside.
 
-    readings: by name, such as "4000 steps"; equal figures are given to the first. Raises ValueError
-    for none.
+    readings: by name, such as "4000 steps"; of equal ones the first is judged. A reading that is
+    out of reach has its reason in place of figures. Raises ValueError for none.
 
-    >>> found = favourable({"early": Measured.of(0.98), "late": Measured.of(0.96)}, "high")
-    >>> float(found.values[0]), found.beside
-    (0.98, {'reading': 'early', 'early': 0.98, 'late': 0.96})
+    >>> found = favourable({"early": Measured.of(0.98), "late": Measured.of(0.96)})
+    >>> [x.beside["reading"] for x in (found, *found.readings)], found.beside["late"]
+    (['early', 'late'], 0.96)
     """
     if not readings:
         raise ValueError("a favourable reading of none")
-    name = favoured(readings, side)
-    beside: dict[str, float | str] = {"reading": name}
+    beside: dict[str, float | str] = {}
     for reading, found in readings.items():
-        each = zip(found.labels, found.values.tolist(), strict=True)
-        beside |= {" ".join(filter(None, (label, reading))): value for label, value in each}
-    return readings[name].also(**beside)
+        for label, value in zip(found.labels, found.values.tolist(), strict=True):
+            beside[" ".join(filter(None, (label, reading)))] = found.unmet or value
+    first, *others = (found.also(reading=n, **beside) for n, found in readings.items())
+    return first.beside_readings(*others)
 
 
 def favoured(readings: Mapping[str, Measured], side: Side) -> str:
-    """The name of the reading that `favourable` takes."""
+    """The name of the reading that favours a claim with one limit, on the `side` away from it: the
+    one whose worst value is best."""
     if side == "high":
         return max(readings, key=lambda name: float(readings[name].values.min()))
     return min(readings, key=lambda name: float(readings[name].values.max()))

@@ -51,6 +51,9 @@ class Measured:
     unmet       why the registered measure says nothing here, in words; empty where it does
     unread      a reading that the registration admits and that was not measured, in words: by the
                 others alone nothing is refuted. Empty where all were
+    stand_in    models that the values are of in place of the registered ones, in words: by these
+                nothing is decided. Empty where they are of the registered ones
+    readings    the same in each further reading that is admitted (see `favourable`)
     beside      figures recorded next to the verdict, without a bar
     seeds       by purpose: {"model": [0, 1], "sae": 7}
     counts      {"pairs": 4, "tokens": 65536}
@@ -70,6 +73,8 @@ class Measured:
     ceilings: tuple[float, ...] = ()
     unmet: str = ""
     unread: str = ""
+    stand_in: str = ""
+    readings: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
         values = _frozen(self.values)
@@ -146,20 +151,34 @@ class Measured:
 
     def also(self, **figures: Figure) -> Measured:
         """The same with further figures recorded beside it."""
-        return replace(self._given(), beside={**self.beside, **figures})
+        return self.in_each_reading(lambda x: replace(x, beside={**x.beside, **figures}))
 
     def below(self, ceilings: float | Sequence[float] | np.ndarray) -> Measured:
         """The same with what a perfect sibling gives: one number for each value, or for all."""
         each = np.broadcast_to(real(ceilings, "ceilings"), self.values.shape)
-        return replace(self._given(), ceilings=tuple(each.tolist()))
+        return self.in_each_reading(lambda x: replace(x, ceilings=tuple(each.tolist())))
 
     def unless(self, unmet: str) -> Measured:
         """The same, out of reach for the reason `unmet` where that is not empty."""
-        return replace(self._given(), unmet=unmet)
+        return self.in_each_reading(lambda x: replace(x, unmet=unmet))
 
     def without(self, unread: str) -> Measured:
         """The same, measured in all admissible readings but `unread`."""
-        return replace(self._given(), unread=unread)
+        return self.in_each_reading(lambda x: replace(x, unread=unread))
+
+    def beside_readings(self, *readings: Measured) -> Measured:
+        """The same, where the registration admits other `readings`, too: any of them may be judged
+        in place of this one."""
+        return replace(self._given(), readings=readings)
+
+    def in_each_reading(self, change: Callable[[Measured], Measured]) -> Measured:
+        """The same, this reading and all further ones changed alike."""
+        made = change(self._given())
+        return made.beside_readings(*(x.in_each_reading(change) for x in self.readings))
+
+    def on(self, stand_in: str) -> Measured:
+        """The same, of models that stand in for the registered ones where `stand_in` says so."""
+        return self.in_each_reading(lambda x: replace(x, stand_in=stand_in))
 
     def _given(self) -> Measured:
         """As it was constructed: intervals that follow from replicates are worked out anew."""

@@ -207,7 +207,7 @@ class Edits:
             None,
             beside,
             {"models": list(self.seeds)},
-            {"pairs": len(self.pairs), "sequences": self.sequences},
+            {"pairs": len(self.pairs), "sequences at least": self.sequences},
             mean_over_pairs(ratio[arm]),
         )
 

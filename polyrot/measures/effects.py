@@ -23,7 +23,7 @@ from torch import Tensor
 
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort
 from polyrot.maps.procrustes import Rotation
-from polyrot.measured import Interval, Unit, interval_about
+from polyrot.measured import Interval, Unit, interval_about, jackknifed
 from polyrot.runtime.device import memory_for
 from polyrot.runtime.seeding import torch_generator
 
@@ -210,6 +210,21 @@ def dose_needed(doses: Sequence[float], curve: Sequence[float], effect: float) -
     i = int(reached[0])
     share = (abs(effect) - y[i - 1]) / (y[i] - y[i - 1])
     return DoseNeeded(float(x[i - 1] + share * (x[i] - x[i - 1])), False)
+
+
+def ratio_of_doses(
+    needed: DoseNeeded, without: Sequence[DoseNeeded], reference: float
+) -> tuple[float, Interval | None]:
+    """The dose needed over the `reference`, and its interval from the doses needed `without` each
+    pair in turn, a jackknife over two pairs or more. It is open above where a dose is a bound: that
+    of all pairs, whose ratio then is the least possible, or that without one of them."""
+    value, interval = needed.dose / reference, None
+    if len(without) > 1:
+        doses = np.array([each.dose for each in without]) / reference
+        interval = jackknifed(value, doses, "pairs", "positive", ROUNDING * value)
+    if needed.censored or any(each.censored for each in without):
+        interval = Interval(value if interval is None else interval.low, np.inf, "pairs")
+    return value, interval
 
 
 def mean_over_pairs(by_pair: np.ndarray, unit: Unit = "real") -> tuple[Interval | None, ...]:

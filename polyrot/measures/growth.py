@@ -42,7 +42,7 @@ class Growth:
     [steps, models].
 
     reading, departures: which seeds these are, where they are not those of the run, and how their
-    training departs from the paper's. unread: which others were not measured.
+    training departs from the paper's. stand_in: for which they stand in, in words.
     """
 
     steps: tuple[int, ...]
@@ -53,7 +53,7 @@ class Growth:
     accuracies: np.ndarray
     reading: str = ""
     departures: tuple[str, ...] = ()
-    unread: str = ""
+    stand_in: str = ""
 
     def trend(self, sites: Sequence[str]) -> Measured:
         """Spearman correlation of step and pointwise EV of each pair, by site, mean over pairs.
@@ -86,7 +86,7 @@ class Growth:
             table.also(steps=float(len(self.steps)), **self._ends(sites))
             .mean_over_pairs()
             .unless(unmet if len(self.steps) < LEAST_STEPS else "")
-            .without(self.unread)
+            .on(self.stand_in)
         )
 
     def _ends(self, sites: Sequence[str]) -> dict[str, float | str]:

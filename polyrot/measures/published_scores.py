@@ -21,7 +21,7 @@ from polyrot.cohorts.cohort import Cohort, pair_labels
 from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.explained_variance import explained_variance_grand
 from polyrot.maps.procrustes import Rotation, fit_from_moments, pair_moments
-from polyrot.measured import Measured, PairSite, Side, favourable, favoured
+from polyrot.measured import Measured, PairSite, favourable, favoured
 from polyrot.measures.fits import NULL_DRAWS_SEED, seeds_used
 from polyrot.measures.transfer import COPIES, ExactCopies
 from polyrot.runtime.seeding import derive, torch_generator
@@ -68,19 +68,20 @@ class PublishedScores:
     """How models and dictionaries of further settings were trained otherwise than the paper's."""
 
     def naive(self, sites: Sequence[str]) -> Measured:
-        """Naive EV by site, mean over pairs; low values favour the claim."""
-        return self._judged(_naive, sites, "low")
+        """Naive EV by site, mean over pairs."""
+        return self._judged(_naive, sites)
 
     def rotated(self, sites: Sequence[str]) -> Measured:
-        """Rotated EV by site, mean over pairs; high values favour the claim."""
-        return self._judged(_rotated, sites, "high")
+        """Rotated EV by site, mean over pairs."""
+        return self._judged(_rotated, sites)
 
     def short_of_own(self, sites: Sequence[str]) -> Measured:
-        """Self EV minus rotated EV by site, mean over pairs; low values favour the claim."""
-        return self._judged(lambda scores: scores.own - scores.rotated, sites, "low")
+        """Self EV minus rotated EV by site, mean over pairs."""
+        return self._judged(lambda scores: scores.own - scores.rotated, sites)
 
     def favoured_tables(self, sites: Sequence[str]) -> tuple[PairSite, PairSite]:
-        """Naive and rotated EV, all sites, each in the setting that is judged at `sites`."""
+        """Naive and rotated EV, all sites, each in the setting that favours the paper at `sites`,
+        where naive EV is low and rotated EV is high."""
         return (
             _naive(self.readings[favoured(self._means(_naive, sites), "low")]),
             _rotated(self.readings[favoured(self._means(_rotated, sites), "high")]),
@@ -91,10 +92,10 @@ class PublishedScores:
             name: table(each).at(sites).mean_over_pairs() for name, each in self.readings.items()
         }
 
-    def _judged(self, table: Table, sites: Sequence[str], side: Side) -> Measured:
+    def _judged(self, table: Table, sites: Sequence[str]) -> Measured:
         found = self._means(table, sites)
-        best = next(iter(found.values())) if len(found) == 1 else favourable(found, side)
-        return best.without(self.unread)
+        made = next(iter(found.values())) if len(found) == 1 else favourable(found)
+        return made.without(self.unread)
 
 
 def _naive(scores: Scores) -> PairSite:

@@ -22,7 +22,7 @@ from torch import Tensor
 from polyrot.cohorts.cohort import NotOffered, pair_labels
 from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.measured import Interval, Measured, Unit, jackknifed, with_pipeline
+from polyrot.measured import Interval, Measured, Unit, favourable, jackknifed, with_pipeline
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
@@ -34,6 +34,7 @@ from polyrot.measures.effects import (
     mean_over_pairs,
     parts,
     random_directions,
+    ratio_of_doses,
     steer,
 )
 from polyrot.store import Artifact
@@ -123,9 +124,11 @@ class ByAccuracy:
 
     def halving_dose_ratio(self) -> Measured:
         """Dose at which the siblings' mean curve of sticky-invalid accuracy falls to half of its
-        unsteered value, over that dose in the anchor; the largest dose, as a bound, where never.
+        unsteered value, over that dose in the anchor; where never, the largest dose, as a bound:
+        its interval is open.
 
-        Out of reach where no dose does it even in the anchor, or there is nothing to halve.
+        Out of reach where no dose does it even in the anchor, or there is nothing to halve: the
+        registration has no word for either.
         """
         i, n = self.contrasts.index(STICKY), len(self.seeds)
         beside: dict[str, float | str] = {
@@ -140,23 +143,22 @@ class ByAccuracy:
                 if within is not None and within.censored
                 else "an accuracy of 0 has no half"
             )
-        value, interval = across.dose / within.dose, None
         each = [self._halving_dose([m]) for m in range(1, n)]
+        rest = [
+            self._halving_dose([m for m in range(1, n) if m != k])
+            for k in range(1, n if n > 2 else 1)
+        ]
+        # Where an accuracy is 0 to begin with no dose halves it either.
+        without = [DoseNeeded(self.doses[-1], True) if d is None else d for d in rest]
+        value, interval = ratio_of_doses(across, without, within.dose)
         beside |= {
             "within_dose": within.dose,
             "cross_dose": across.dose,
             "pairs_that_never_reach_it": float(sum(d is None or d.censored for d in each)),
+            "without_one_pair_never_reached": float(sum(d.censored for d in without)),
         }
         if across.censored:
             beside["bound"] = f"at least {value:g}: never reached"
-        elif n > 2:
-            rest = [self._halving_dose([m for m in range(1, n) if m != k]) for k in range(1, n)]
-            doses = [self.doses[-1] if d is None else d.dose for d in rest]
-            without = np.array(doses) / within.dose
-            interval = jackknifed(value, without, "pairs", "positive", ROUNDING * value)
-            beside["without_one_pair_never_reached"] = float(
-                sum(d is None or d.censored for d in rest)
-            )
         return self._measured(STICKY, value, interval, "positive", beside)
 
     def _halving_dose(self, models: Sequence[int]) -> DoseNeeded | None:
@@ -238,29 +240,40 @@ class ByAccuracy:
 class PublishedSteering:
     """Of the cohort, and of an exact copy of its anchor in the anchor's own basis.
 
-    pipeline: the same of the seeds as the paper's pipeline trains them, where they are there. Their
-    value is recorded beside: the registration judges on the seeds of the text.
+    pipeline: the same of the seeds as the paper's pipeline trains them, where they are there: what
+    is registered "as published" may be judged on them, of the rest their value is recorded beside,
+    as the registration judges it on the seeds of the text. departures: how they were trained
+    otherwise than the pipeline's. unread: seeds that are admitted "as published" and not there.
     """
 
     siblings: ByAccuracy
     alike: ByAccuracy
     pipeline: PublishedSteering | None = None
+    departures: tuple[str, ...] = ()
+    unread: str = ""
 
     def depth_ratio(self) -> Measured:
-        """See `ByAccuracy.depth_ratio`."""
-        return self._judged(lambda found: found.siblings.depth_ratio(found.alike))
+        """See `ByAccuracy.depth_ratio`; of text and pipeline the favourable one."""
+        return self._favourable(lambda found: found.siblings.depth_ratio(found.alike))
 
     def random_over_depth(self) -> Measured:
         """See `ByAccuracy.random_over_depth`."""
         return self._judged(lambda found: found.siblings.random_over_depth(found.alike))
 
     def halving_dose_ratio(self) -> Measured:
-        """See `ByAccuracy.halving_dose_ratio`."""
-        return self._judged(lambda found: found.siblings.halving_dose_ratio())
+        """See `ByAccuracy.halving_dose_ratio`; of text and pipeline the favourable one."""
+        return self._favourable(lambda found: found.siblings.halving_dose_ratio())
 
     def closer_costs_more(self) -> Measured:
         """See `ByAccuracy.closer_costs_more`."""
         return self._judged(lambda found: found.siblings.closer_costs_more())
+
+    def _favourable(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
+        made = measure(self)
+        if self.pipeline is not None:
+            other = measure(self.pipeline)
+            made = favourable({"seeds of the text": made, "seeds of the pipeline": other})
+        return made.without(self.unread)
 
     def _judged(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
         return with_pipeline(measure, self, self.pipeline)

@@ -184,30 +184,50 @@ def along_training(
 def matched(along: AlongTraining, cohort: Cohort, name: str = "fraction") -> Measured:
     """One quantity of a match, the reading that favours the paper; a second dictionary of the
     anchor from its own start would be the anchor's very one, so that the ceiling is 1."""
-    found = favourable(along.readings(name, cohort.named_sites), "high").below(1.0)
-    at = int(str(found.beside["reading"]).split()[0])
-    live = along.tables[at]["live_fraction"].at(cohort.named_sites).values.mean()
-    noise = along.noise_at(at, cohort.named_sites)
-    return found.also(live_columns_alone=float(live), **noise)
-
-
-def judged_step(along: AlongTraining, cohort: Cohort) -> int:
-    """The step at which `matched` is read."""
-    name = favoured(along.readings("fraction", cohort.named_sites), "high")
-    return int(name.split()[0])
-
-
-def matched_by_noise(along: AlongTraining, cohort: Cohort) -> Measured:
-    """What an SAE of noise matches at the step at which `matched` is read, by site; the other steps
-    beside."""
-    table = along.noise[judged_step(along, cohort)].at(cohort.named_sites)
-    found = Measured.of(dict(zip(table.sites, table.values[0].tolist(), strict=True)))
-    others = {
-        f"{site} {step} steps": float(value)
-        for step, each in along.noise.items()
-        for site, value in zip(each.sites, each.values[0], strict=True)
+    sites = cohort.named_sites
+    readings = {
+        reading: found.also(
+            live_columns_alone=float(along.tables[step]["live_fraction"].at(sites).values.mean()),
+            **along.noise_at(step, sites),
+        )
+        for step, (reading, found) in zip(
+            along.read, along.readings(name, sites).items(), strict=True
+        )
     }
-    return found.also(reading=f"{judged_step(along, cohort)} steps", **others)
+    return favourable(readings).below(1.0)
+
+
+def judged_steps(
+    along: AlongTraining, naive: Mapping[int, PairSite], cohort: Cohort
+) -> tuple[int, ...]:
+    """The steps at which the claims that noise controls are judged, one if all agree: `matched` by
+    fraction and by mean, and `misled`. Each is met by high values."""
+    by_claim = [
+        along.readings("fraction", cohort.named_sites),
+        along.readings("mean", cohort.named_sites),
+        _misled(along, naive, cohort),
+    ]
+    return tuple(sorted({int(favoured(each, "high").split()[0]) for each in by_claim}))
+
+
+def matched_by_noise(
+    along: AlongTraining, naive: Mapping[int, PairSite], cohort: Cohort
+) -> Measured:
+    """What an SAE of noise matches, by site, at every step at which a claim that it controls is
+    judged (`judged_steps`); the other steps beside."""
+    judged = judged_steps(along, naive, cohort)
+    found = {
+        step: dict(zip(table.sites, table.values[0].tolist(), strict=True))
+        for step, table in along.noise.items()
+    }
+    values = {
+        site if len(judged) == 1 else f"{site} {step} steps": found[step][site]
+        for step in judged
+        for site in cohort.named_sites
+    }
+    every = {f"{site} {s} steps": x for s, each in found.items() for site, x in each.items()}
+    reading = " and ".join(map(str, judged))
+    return Measured.of(values).also(reading=f"{reading} steps", **every)
 
 
 def kept_index(along: AlongTraining, cohort: Cohort) -> Measured:
@@ -267,10 +287,15 @@ def last_site_less_lowest(along: AlongTraining, cohort: Cohort) -> Measured:
 def misled(along: AlongTraining, naive: Mapping[int, PairSite], cohort: Cohort) -> Measured:
     """`misled_fraction` by the reading that favours the paper. naive: naive EV [pairs, sites] of
     the anchor's dictionaries, by step."""
-    readings = {
+    return favourable(_misled(along, naive, cohort))
+
+
+def _misled(
+    along: AlongTraining, naive: Mapping[int, PairSite], cohort: Cohort
+) -> dict[str, Measured]:
+    return {
         f"{step} steps": misled_fraction(
             along.tables[step]["mean"].at(cohort.named_sites), naive[step].at(cohort.named_sites)
         )
         for step in along.read
     }
-    return favourable(readings, "high")

@@ -17,20 +17,20 @@ from polyrot.cohorts.cohort import pair_labels
 from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
 from polyrot.maps.procrustes import Rotation, fit_rotation
-from polyrot.measured import Interval, Measured, Unit, jackknifed
+from polyrot.measured import Interval, Measured, Unit
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
     N_RANDOM,
     N_SEQUENCES,
     RANDOM_SEED,
-    ROUNDING,
     TARGETS,
     DoseNeeded,
     Effects,
     dose_needed,
     mean_over_pairs,
     random_directions,
+    ratio_of_doses,
     rotated_direction,
     steer,
     tokens_at_stake,
@@ -199,29 +199,23 @@ class Steering:
 
     def dose_ratio(self, contrast: str, reference: float = 1.0) -> Measured:
         """Dose at which the siblings' mean curve reaches the anchor's effect at `reference`, over
-        `reference`. Where no dose does, the largest tried, recorded as a bound ("at least")."""
+        `reference`. Where no dose does, the largest tried, as a bound: its interval is open."""
         i, j = self.contrasts.index(contrast), self.doses.index(reference)
         effect, curves = float(self.within.gain[i, 0, j]), self.naive.gain[i]
 
         def of(chosen: np.ndarray) -> DoseNeeded:
             return dose_needed(self.doses, chosen.mean(0).tolist(), effect)
 
-        needed = of(curves)
-        rest = [
-            of(np.delete(curves, k, axis=0)) for k in range(len(curves) if len(curves) > 1 else 0)
-        ]
+        needed, n = of(curves), len(curves)
+        rest = [of(np.delete(curves, k, axis=0)) for k in range(n if n > 1 else 0)]
         beside: dict[str, float | str] = {
             "within_gain": effect,
             "pairs_that_never_reach_it": float(sum(of(c[None]).censored for c in curves)),
+            "without_one_pair_never_reached": float(sum(d.censored for d in rest)),
         }
-        value = needed.dose / reference
-        interval = None
+        value, interval = ratio_of_doses(needed, rest, reference)
         if needed.censored:
             beside["bound"] = f"at least {value:g}: never reached"
-        elif rest:
-            doses = np.array([d.dose for d in rest]) / reference
-            interval = jackknifed(value, doses, "pairs", "positive", ROUNDING * value)
-            beside["without_one_pair_never_reached"] = float(sum(d.censored for d in rest))
         return self._given(np.array([value]), [contrast], (interval,), "positive", beside)
 
 

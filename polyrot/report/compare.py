@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from polyrot.judge.bar import Bar
-from polyrot.judge.verdicts import place
+from polyrot.judge.verdicts import place, show_ends
+from polyrot.measured import Interval
 from polyrot.report.markdown import code, escaped, row
 
 JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
@@ -183,6 +184,7 @@ def _shown(entry: Entry | None) -> str:
     text = Bar.from_json(entry["bar"]).show(entry["measured"])
     if entry["label"]:
         text += f" at {place(entry['label'])}"
-    if entry["interval"] is not None:
-        text += f" ({entry['interval'][0]:.4g} to {entry['interval'][1]:.4g})"
+    interval = Interval.from_json(entry["interval"])
+    if interval is not None:
+        text += f" ({show_ends(*interval[:2])})"
     return text

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
-from polyrot.judge.verdicts import Finding, conclude
+from polyrot.judge.verdicts import Finding, conclude, show_interval
 from polyrot.measured import Measured
 from polyrot.report.table import words
 
@@ -38,8 +38,7 @@ def properties(
     if finding.measured is not None:
         found.append(("measured", f"{finding.measured:.9g}"))
     if finding.interval is not None:
-        low, high, of = finding.interval
-        found.append(("interval", f"{low:.9g} to {high:.9g}, {of}"))
+        found.append(("interval", show_interval(finding.interval, digits=9)))
     if finding.ceiling is not None:
         found.append(("ceiling", f"{finding.ceiling:.9g}"))
     if claim.paper:
@@ -53,11 +52,11 @@ def values(measured: Measured) -> tuple[str, str]:
         {
             "label": label,
             "value": value,
-            "interval": measured.interval(i),
+            "interval": None if interval is None else interval.to_json(),
             "ceiling": measured.ceilings[i] if measured.ceilings else None,
         }
-        for i, (label, value) in enumerate(
-            zip(measured.labels, measured.values.tolist(), strict=True)
+        for i, (label, value, interval) in enumerate(
+            zip(measured.labels, measured.values.tolist(), measured.intervals, strict=True)
         )
     ]
     return "values", json.dumps(found)

@@ -86,8 +86,9 @@ FINDINGS = (
         ".2f",
         {
             Verdict.HELD: "**R does what second moments cannot.** A model that goes on from a "
-            "sibling's stream through R recovers at least {} more of the lost loss than through "
-            "axes that are matched by their variances."
+            "sibling's stream through R recovers {} more of the lost loss, on average over pairs "
+            "and at the worst site, than through axes that are matched by their variances, with "
+            "signs drawn."
         },
     ),
     Found(

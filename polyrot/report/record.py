@@ -15,6 +15,7 @@ from typing import Any
 from polyrot.judge.bar import Bar, RegistrationError
 from polyrot.judge.registration import Registration
 from polyrot.judge.verdicts import Conclusion, Verdict, place, show_interval
+from polyrot.measured import Interval
 from polyrot.report.conclusion import answer
 from polyrot.report.folder import MARKDOWN, RECORD
 from polyrot.report.gathered import Gathered
@@ -107,12 +108,13 @@ def _contradictions(record: Mapping[str, Any]) -> Iterator[str]:
                 Bar.from_json(bar)
             except RegistrationError as error:
                 yield f"{where}: {error}"
-        for found, value in [
+        for ends, value in [
             (entry["interval"], entry["measured"]),
             *((one["interval"], one["value"]) for one in entry["values"]),
         ]:
-            if found is not None and (value is None or not found[0] <= value <= found[1]):
-                yield f"{where}: {value} does not lie in its interval {found[0]} to {found[1]}"
+            found = Interval.from_json(ends)
+            if found is not None and (value is None or not found.low <= value <= found.high):
+                yield f"{where}: {value} does not lie in its interval {found.low} to {found.high}"
         if entry["missed"] + entry["open"] > entry["checked"]:
             yield f"{where}: more values missed and open than checked"
 

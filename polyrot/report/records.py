@@ -133,8 +133,9 @@ def _table(each: Kept, ledger: Ledger) -> Iterator[str]:
     for entry in each.judged:
         bar = Bar.from_json(entry["bar"])
         measured = "" if entry["measured"] is None else bar.show(entry["measured"])
-        if measured and entry["interval"] is not None:
-            measured += f" ({show_interval(Interval(*entry['interval']))})"
+        interval = Interval.from_json(entry["interval"])
+        if measured and interval is not None:
+            measured += f" ({show_interval(interval)})"
         word = entry["verdict"]
         beside = ledger.entries.get((entry["claim"], entry["scale"]))
         other = "" if beside is None else beside.verdict.value

@@ -90,7 +90,7 @@ class Grid:
 def row_of(entry: Entry, test: Source | None = None) -> Row:
     """The row of a verdict; `test` is the test of its claim."""
     bar = Bar.from_json(entry["bar"])
-    measured, interval = entry["measured"], entry["interval"]
+    measured, interval = entry["measured"], Interval.from_json(entry["interval"])
     values = [value["value"] for value in entry["values"]]
     n, label, ceiling = entry["checked"], label_words(entry["label"]), entry["ceiling"]
     where = f"worst of {n}{': ' if label else ''}{label}" if n > 1 else label
@@ -108,7 +108,7 @@ def row_of(entry: Entry, test: Source | None = None) -> Row:
         scale=entry["scale"],
         measured=bar.show(measured) if measured is not None else "",
         where=where,
-        interval=show_interval(Interval(*interval)) if interval is not None else "",
+        interval=show_interval(interval) if interval is not None else "",
         strip=Markup(drawn),
         measured_now=_measured_now(entry.get("tables")),
         bar=bar.describe(),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from xml.sax.saxutils import escape
 
 from polyrot.judge.bar import Bar
+from polyrot.judge.verdicts import show_ends
 
 WIDTH, HEIGHT, PAD = 220, 42, 8
 LINE = 26  # the axis, under what is drawn
@@ -23,13 +24,15 @@ def strip(
     ceiling: float | None = None,
 ) -> str:
     """An SVG element: the region that meets `bar` shaded, its limits as lines, a tick for each of
-    `values`, a diamond for the `worst`, a line for its `interval`, a dotted one for the `ceiling`,
-    and under the axis its ends and the limits as numbers. A title says the same in words.
+    `values`, a diamond for the `worst`, a line for its `interval` (to the edge where that is open),
+    a dotted one for the `ceiling`, and under the axis its ends and the limits as numbers. A title
+    says the same in words.
     """
     limits = [
         x for x in (bar.equals, bar.at_least, bar.above, bar.at_most, bar.below) if x is not None
     ]
-    shown = [worst, *values, *limits, *(interval or ()), *([] if ceiling is None else [ceiling])]
+    ends = [x for x in interval or () if math.isfinite(x)]
+    shown = [worst, *values, *limits, *ends, *([] if ceiling is None else [ceiling])]
     at, log = _axis(shown)
     low = next((x for x in (bar.equals, bar.at_least, bar.above) if x is not None), None)
     high = next((x for x in (bar.equals, bar.at_most, bar.below) if x is not None), None)
@@ -41,8 +44,9 @@ def strip(
     ]
     parts += [f'<path class="limit" d="M{at(x):.1f} 1V{LINE + 3}"/>' for x in limits]
     if interval is not None:
-        a, b = (at(x) for x in interval)
-        parts.append(f'<path class="interval" d="M{a:.1f} 9v8M{a:.1f} 13H{b:.1f}M{b:.1f} 9v8"/>')
+        a, *b = (at(x) for x in ends)
+        closed = "".join(f"{x:.1f}M{x:.1f} 9v8" for x in b) or f"{WIDTH}"  # or open above
+        parts.append(f'<path class="interval" d="M{a:.1f} 9v8M{a:.1f} 13H{closed}"/>')
     if ceiling is not None:
         parts.append(f'<path class="ceiling" d="M{at(ceiling):.1f} 1V{LINE}"/>')
     parts += [f'<path class="value" d="M{at(x):.1f} 7v12"/>' for x in values]
@@ -117,7 +121,7 @@ def _words(
             f"{max(values):.4g}, bar {bar.describe()}"
         )
     if interval is not None:
-        text += f", its 95 % interval {interval[0]:.4g} to {interval[1]:.4g}"
+        text += f", its 95 % interval {show_ends(interval[0], interval[1])}"
     if ceiling is not None:
         text += f", a perfect sibling gives {bar.show(ceiling)}"
     return text + (", logarithmic axis" if log else "")

@@ -283,7 +283,8 @@ def departures(schedule: Schedule, results: Sequence[Trained]) -> tuple[str, ...
     """How the training of these models departs from the paper's protocol, in sentences: by its
     schedule, by the precision that a stretch of it took, and where it changed its device."""
     subject = "toys of the pipeline" if schedule == PIPELINE else "toys"
-    taken = dict.fromkeys(str(p) for result in results for _, p in result.precision)
+    named = [] if schedule.precision == BY_HARDWARE else [schedule.precision]
+    taken = dict.fromkeys([*named, *(str(p) for result in results for _, p in result.precision)])
     moved = [result.device for result in results if result.device not in ("cpu", "cuda")]
     return schedule.departures(" and ".join(taken), subject) + tuple(
         f"{subject}: trained on {device.replace('; ', ', ')}; the paper names no device"

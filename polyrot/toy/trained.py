@@ -43,9 +43,11 @@ class Trained:
         return None
 
     def replaced(self, by: Trained) -> Trained:
-        """With the models and accuracies of `by`, a further training of some of these seeds."""
+        """With the models of `by`, a further training of some of these seeds, their accuracies,
+        where they ended and which weights were chosen; precision and device of both."""
         params = {name: p.clone() for name, p in self.params.items()}
         accuracies = copy.deepcopy(self.accuracies)
+        stopped_at, chosen = list(self.stopped_at), list(self.chosen)
         for m, seed in enumerate(by.seeds):
             here = self.seeds.index(seed)
             for name, p in params.items():
@@ -53,7 +55,17 @@ class Trained:
             for distribution, heads in accuracies.items():
                 for head, values in heads.items():
                     values[here] = by.accuracies[distribution][head][m]
-        return replace(self, params=params, accuracies=accuracies)
+            stopped_at[here], chosen[here] = by.stopped_at[m], by.chosen[m]
+        devices = dict.fromkeys((self.device, by.device))
+        return replace(
+            self,
+            params=params,
+            accuracies=accuracies,
+            precision=[*self.precision, *by.precision],
+            device="; ".join(devices),
+            stopped_at=stopped_at,
+            chosen=chosen,
+        )
 
     def to_artifact(self) -> Artifact:
         """Plain tensors and values, for the store."""

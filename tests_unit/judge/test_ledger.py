@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,9 @@ def test_the_ledger_comes_back_as_it_was_written(tmp_path: Path) -> None:
             beside={"two_starts_mid": 0.1236, 'error / "x"': "1e-3 / 2"},
             **PROVENANCE,
         ),
-        ("f.held", "toy_a"): Entry(Verdict.HELD, "why", measured=0.0),
+        ("f.held", "toy_a"): Entry(
+            Verdict.HELD, "why", measured=0.0, interval=Interval(0.0, math.inf, "pairs")
+        ),
     }
     Ledger(entries).save(path, REGISTRATION)
     assert Ledger.load(path, REGISTRATION).entries == entries
@@ -74,7 +77,11 @@ def test_what_a_ledger_must_not_say(tmp_path: Path, text: str, message: str) -> 
     ("key", "values", "kind"),
     [
         ("measured", ["'abc'", "nan", "inf", "true", "[1]"], "a finite number"),
-        ("interval", ["3", "[1]", "[1, nan]", "[1, 'a']", "[1, 2, 3]"], "two finite numbers"),
+        (
+            "interval",
+            ["3", "[1]", "[1, nan]", "[-inf, 1]", "[1, 'a']", "[1, 2, 3]"],
+            "two finite numbers",
+        ),
         ("n", ["'many'", "1.5", "true", "-1"], "a count"),
         ("nulls", ["'abc'", "5", "[5]"], "a list of strings"),
         ("seeds", ["3", "{ a = 'b' }", "{ a = 0.5 }", "{ a = [0.5] }"], "a table of integers"),

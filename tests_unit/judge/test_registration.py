@@ -108,6 +108,14 @@ def test_a_paper_control_speaks_for_every_scale(tmp_path: Path) -> None:
         assert [at for _, at in registration.controls_at("family.name", scale)] == ["paper"]
 
 
+def test_a_paper_control_leaves_a_scale_to_itself_where_it_has_it(tmp_path: Path) -> None:
+    control = CONTROL.replace('scales = ["toy_a"]', 'scales = ["paper", "toy_a"]')
+    claim = CLAIM.replace('scales = ["toy_a"]', 'scales = ["toy_a", "neox"]')
+    registration = load(tmp_path, META + claim + control)
+    for scale, of in (("toy_a", ["toy_a"]), ("neox", ["paper"])):
+        assert [at for _, at in registration.controls_at("family.name", scale)] == of
+
+
 def test_a_control_speaks_only_for_its_own_scales(tmp_path: Path) -> None:
     claim = CLAIM.replace('scales = ["toy_a"]', 'scales = ["toy_a", "toy_b"]')
     assert load(tmp_path, META + claim + CONTROL).controls_at("family.name", "toy_b") == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from dataclasses import replace
 
@@ -19,8 +20,9 @@ from polyrot.judge.verdicts import (
     Verdict,
     conclude,
     judge,
+    reading,
 )
-from polyrot.measured import Interval, Measured, PairSite
+from polyrot.measured import Interval, Measured, PairSite, favourable, favoured
 from polyrot.report.table import WIDTH, render, sentences
 from tests_unit.judge.planted_claims import REGISTRATION, finding, verdicts
 
@@ -132,6 +134,91 @@ def test_nothing_is_refuted_while_a_reading_that_is_admitted_was_not_measured() 
     )
     assert read([0.9, 0.4], "").outcome is Verdict.REFUTED
     assert read([0.9, 0.6], "another schedule").outcome is Verdict.HELD
+
+
+def test_by_models_that_stand_in_for_the_registered_ones_nothing_is_decided() -> None:
+    def on(values: list[float], stand_in: str = "others", unmet: str = "") -> Finding:
+        measured = Measured(np.array(values), ("mid", "post")).on(stand_in).unless(unmet)
+        return judge(REGISTRATION.claim("f.held"), "toy_a", measured)
+
+    for values, said in (
+        ([0.9, 0.4], "worst 0.4 at post, bar ≥ 0.5, 1 of 2 values miss it; others"),
+        ([0.9, 0.6], "worst 0.6 at post, bar ≥ 0.5, which all values meet; others"),
+    ):
+        found = on(values)
+        assert found.outcome is Verdict.UNDECIDED
+        assert found.why == said
+    assert on([0.9, 0.4], "").outcome is Verdict.REFUTED
+    assert on([0.9, 0.6], "").outcome is Verdict.HELD
+    assert on([0.9, 0.6], unmet="too few").outcome is Verdict.OUT_OF_REACH
+
+
+def of(*values: float, half: float = 0.0) -> Measured:
+    intervals = tuple(Interval(x - half, x + half, "pairs") for x in values)
+    return Measured(np.array(values), tuple(map(str, range(len(values)))), intervals=intervals)
+
+
+BETWEEN = replace(REGISTRATION.claim("f.held"), bar=Bar(at_least=0.35, at_most=0.75))
+
+
+@pytest.mark.parametrize(
+    ("readings", "outcome", "name"),
+    [
+        # Above both limits, and between them: neither the highest nor the lowest is what favours.
+        ({"a": of(0.8), "b": of(0.4)}, Verdict.HELD, "b"),
+        ({"a": of(0.1), "b": of(0.4), "c": of(0.9)}, Verdict.HELD, "b"),
+        ({"a": of(0.4, 0.8), "b": of(0.5, 0.6)}, Verdict.HELD, "b"),
+        ({"a": of(0.4), "b": of(0.5)}, Verdict.HELD, "b"),
+        ({"a": of(0.4), "b": of(0.4)}, Verdict.HELD, "a"),
+        # One setting for all values: those that meet it are not picked out of several.
+        ({"a": of(0.4, 0.8), "b": of(0.2, 0.5)}, Verdict.REFUTED, "a"),
+        ({"a": of(0.9), "b": of(0.3)}, Verdict.REFUTED, "b"),
+        # Refuted only if by every reading.
+        ({"a": of(0.8, half=0.01), "b": of(1.5, half=1.0)}, Verdict.UNDECIDED, "b"),
+        ({"a": of(0.9).unless("why"), "b": of(0.9)}, Verdict.OUT_OF_REACH, "a"),
+        ({"a": of(0.5).unless("why"), "b": of(0.36)}, Verdict.HELD, "b"),
+        ({"a": of(0.9).below(0.1), "b": of(0.74).below(0.5)}, Verdict.HELD, "b"),
+    ],
+)
+def test_the_reading_that_favours_the_claim_is_judged(
+    readings: dict[str, Measured], outcome: Verdict, name: str
+) -> None:
+    found = judge(BETWEEN, "toy_a", favourable(readings))
+    assert (found.outcome, found.beside["reading"]) == (outcome, name)
+    chosen = reading(BETWEEN, favourable(readings))
+    assert chosen.beside["reading"] == name
+    assert chosen.readings == ()
+
+
+@pytest.mark.parametrize("bar", [Bar(at_least=0.5), Bar(above=0.5), Bar(at_most=0.5)])
+def test_under_one_limit_the_reading_is_the_one_of_its_side(bar: Bar) -> None:
+    both = {"a": of(0.9, 0.6), "b": of(0.8, 0.7), "c": of(0.95, 0.3)}
+    found = judge(replace(BETWEEN, bar=bar), "toy_a", favourable(both))
+    assert found.beside["reading"] == favoured(both, "low" if bar.at_most else "high")
+
+
+def test_nothing_is_refuted_while_a_reading_was_not_measured() -> None:
+    found = judge(BETWEEN, "toy_a", favourable({"a": of(0.9), "b": of(0.8)}).without("seeds"))
+    assert (found.outcome, found.beside["reading"]) == (Verdict.UNDECIDED, "b")
+    assert "not measured, and admitted: seeds" in found.why
+
+
+def test_a_bound_is_open_above() -> None:
+    def bound(low: float, bar: Bar) -> Finding:
+        interval = Interval(low, np.inf, "pairs")
+        measured = Measured(np.array([low]), ("",), intervals=(interval,))
+        return judge(replace(BETWEEN, bar=bar), "toy_a", measured)
+
+    two = Bar(at_least=2, at_most=8)
+    inside = bound(4, two)
+    assert inside.outcome is Verdict.UNDECIDED
+    assert inside.why == "4 (95 % at least 4, pairs), bar 2 … 8, which contains a limit"
+    assert bound(9, two).outcome is Verdict.REFUTED
+    assert bound(1, two).outcome is Verdict.UNDECIDED
+    assert bound(4, Bar(at_least=2)).outcome is Verdict.HELD
+    assert bound(4, Bar(at_most=5)).outcome is Verdict.UNDECIDED
+    plain = json.loads(json.dumps(inside.to_json(), allow_nan=False))
+    assert Finding.from_json(plain) == inside
 
 
 def test_a_ceiling_that_misses_the_bar_is_out_of_reach() -> None:

@@ -97,6 +97,24 @@ def test_the_edit_within_is_that_of_key_and_direction(pair: RotatedPair) -> None
     assert alone.gain[0] == pytest.approx(found.gain["within"][1, 0], rel=1e-4)
 
 
+def test_as_many_sequences_as_are_said_are_averaged_over(
+    pair: RotatedPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def spied(cohort: RotatedPair, contrast: str, n: int) -> torch.Tensor:
+        used.append(tokens_at_stake(cohort, contrast, n))
+        return used[-1]
+
+    monkeypatch.setattr(editing, "tokens_at_stake", spied)
+    found = editing.measure_edits(pair, pair.rotations(), n_sequences=8)
+    lengths = {len(tokens) for tokens in used}
+    assert max(lengths) > found.sequences, "or there is nothing to tell apart"
+    counts = found.transfer().counts
+    assert counts["sequences at least"] == found.sequences <= min(lengths)
+    assert "sequences" not in counts
+
+
 def test_bad_input_is_named(pair: RotatedPair, monkeypatch: pytest.MonkeyPatch) -> None:
     eye = torch.eye(4)
     with pytest.raises(ValueError, match=r"expected \[d_mlp\]"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from polyrot.cohorts.cohort import NotOffered
+from polyrot.judge.verdicts import Finding, judge
 from polyrot.measured import jackknifed
 from polyrot.measures import published_steering as published
 from polyrot.measures.effects import ROUNDING, mean_over_pairs
@@ -22,6 +23,7 @@ from polyrot.measures.published_steering import (
 from polyrot.toy import directions, task, transformer
 from polyrot.toy.directions import Features
 from tests_unit.maps.rotated_pair import RotatedPair
+from tests_unit.worlds.asked import HELD, OUT, REFUTED, UNDECIDED, registration
 
 DOSES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 NAMES = (STICKY, DEPTH, CLOSER)
@@ -53,18 +55,57 @@ def line(slope: float) -> list[float]:
     return [min(slope * dose, 1.0) for dose in DOSES]
 
 
-def test_the_pipelines_seeds_are_recorded_beside_and_never_judged() -> None:
-    alike = planted({DEPTH: [line(0.4), line(0.4)]})
-    own = PublishedSteering(planted({DEPTH: [line(0.4), line(0.3), line(0.35)]}), alike)
-    other = PublishedSteering(planted({DEPTH: [line(0.4), line(0.1), line(0.1)]}), alike)
-    both = replace(own, pipeline=other)
-    for name in ("depth_ratio", "random_over_depth", "closer_costs_more"):
-        judged, alone = getattr(both, name)(), getattr(own, name)()
+ALIKE = planted({DEPTH: [line(0.4), line(0.4)]})
+
+
+def both(text: ByAccuracy, pipeline: ByAccuracy | None, unread: str = "") -> PublishedSteering:
+    other = None if pipeline is None else PublishedSteering(pipeline, ALIKE)
+    return PublishedSteering(text, ALIKE, other, unread=unread)
+
+
+def test_what_is_not_as_published_has_the_pipelines_seeds_beside() -> None:
+    text = planted({DEPTH: [line(0.4), line(0.3), line(0.35)]})
+    other = planted({DEPTH: [line(0.4), line(0.1), line(0.1)]})
+    for name in ("random_over_depth", "closer_costs_more"):
+        judged, alone = (getattr(both(text, x), name)() for x in (other, None))
+        (there,) = getattr(both(other, None), name)().values
         assert judged.values == alone.values
-        assert judged.beside["seeds_of_the_pipeline"] == getattr(other, name)().values[0]
+        assert judged.readings == ()
+        assert judged.beside["seeds_of_the_pipeline"] == there
         assert "seeds_of_the_pipeline" not in alone.beside
-    # That nothing is halved there is said in words.
-    assert "no dose halves" in str(both.halving_dose_ratio().beside["seeds_of_the_pipeline"])
+        assert alone.unread == getattr(both(text, None, "seeds"), name)().unread == ""
+
+
+FAR = {DEPTH: [line(0.4), line(0.1), line(0.1)], STICKY: [line(0.4), line(0.4), line(0.4)]}
+NEAR = {DEPTH: [line(0.4), line(0.38), line(0.38)], STICKY: [line(0.4), line(0.1), line(0.1)]}
+NOTHING = {CLOSER: [line(0.1)] * 3}
+OF = {
+    "steering.depth_transfers_as_published": PublishedSteering.depth_ratio,
+    "steering.sticky_needs_dose_as_published": PublishedSteering.halving_dose_ratio,
+}
+
+
+@pytest.mark.parametrize("claim", OF)
+def test_as_published_seeds_of_text_and_pipeline_are_readings(claim: str) -> None:
+    def found(text: object, pipeline: object, unread: str = "") -> Finding:
+        text, pipeline = (x if x is None else planted(x) for x in (text, pipeline))  # type: ignore[arg-type]
+        measured = OF[claim](both(text, pipeline, unread))  # type: ignore[arg-type]
+        return judge(registration().claim(claim), "toy_a", measured)
+
+    for text, pipeline, name in [(FAR, NEAR, "pipeline"), (NEAR, FAR, "text")]:
+        one = found(text, pipeline)
+        assert (one.outcome.value, one.beside["reading"]) == (HELD, f"seeds of the {name}")
+        assert {"seeds of the text", "seeds of the pipeline"} <= one.beside.keys()
+    assert found(FAR, FAR).outcome.value == REFUTED, "by either"
+    assert found(FAR, None).outcome.value == REFUTED, "there is no other"
+    missing = found(FAR, None, "seeds of another schedule")
+    assert missing.outcome.value == UNDECIDED, "nothing is refuted while a reading is not measured"
+    assert "seeds of another schedule" in missing.why
+    assert found(NEAR, None, "seeds of another schedule").outcome.value == HELD
+    assert found(NEAR, NOTHING).outcome.value == HELD
+    said = found(FAR, NOTHING)
+    assert said.outcome.value == OUT, "where one says nothing the other alone refutes nothing"
+    assert "no" in str(said.beside["seeds of the pipeline"])
 
 
 def test_depth_ratio_is_of_drops_at_dose_2_and_below_saturation() -> None:
@@ -113,13 +154,32 @@ def test_half_is_of_each_ones_unsteered_accuracy() -> None:
 def test_a_dose_never_reached_is_a_bound_or_out_of_reach() -> None:
     never = planted({STICKY: [line(0.25), line(0.01), line(0.02)]}).halving_dose_ratio()
     assert never.values[0] == pytest.approx(8)
-    assert never.interval(0) is None
+    ends = never.interval(0)
+    assert ends is not None
+    assert (ends.low, ends.high) == (pytest.approx(8, rel=1e-3), np.inf)
     assert "at least 8" in str(never.beside["bound"])
     assert never.beside["pairs_that_never_reach_it"] == 2
     inert = planted({STICKY: [line(0.01), line(1), line(1)]}).halving_dose_ratio()
     assert "no dose halves" in inert.unmet
     wrong = planted({STICKY: [line(1)] * 3}, clean=0.0).halving_dose_ratio()
     assert "no half" in wrong.unmet
+
+
+def test_a_bound_within_the_bar_is_undecided_and_one_beyond_it_refutes() -> None:
+    def found(anchor: float, *siblings: float) -> str:
+        measured = planted({STICKY: [line(anchor), *map(line, siblings)]}).halving_dose_ratio()
+        claim = registration().claim("steering.sticky_needs_dose_as_published")
+        return judge(claim, "toy_a", measured).outcome.value
+
+    assert found(0.125, 0.02, 0.02) == UNDECIDED, "at least 4 times the dose, of 2 to 8"
+    assert found(0.125, 0.02) == UNDECIDED, "of one pair, too"
+    assert found(0.5, 0.02, 0.02) == REFUTED, "at least 16 times"
+    assert found(0.125, 0.04, 0.04) == HELD, "reached, at about thrice the dose"
+    # The mean curve gets there by one pair: without it no dose does.
+    one = planted({STICKY: [line(0.4), line(0.5), line(0.01)]}).halving_dose_ratio()
+    ends = one.interval(0)
+    assert ends is not None
+    assert (ends.low < one.values[0] < 2, ends.high) == (True, np.inf)
 
 
 def test_closers_cost_is_a_difference_at_half_the_dose() -> None:

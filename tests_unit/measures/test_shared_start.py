@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from polyrot.dictionaries.sae import Dictionary
+from polyrot.judge.verdicts import judge, reading
 from polyrot.measured import PairSite
 from polyrot.measures import shared_start
 from polyrot.measures.shared_start import UNITS, AlongTraining
 from polyrot.runtime.seeding import torch_generator
+from tests_unit.worlds.asked import registration
 
 D, FEATURES = 16, 40
 PAIRS, SITES = ("0-1", "0-2", "0-3"), ("middle", "last")
@@ -53,6 +55,11 @@ FALLING = along(
 )
 
 
+HIGH = [[0.9, 0.5]] * 3
+FAILING = dict.fromkeys((4000, 6000), PairSite(np.full((3, 1), -1.0), PAIRS, SITES[:1], unit="ev"))
+WORKING = PairSite(np.full((3, 1), 0.5), PAIRS, SITES[:1], unit="ev")
+
+
 def test_columns_at_their_start_are_near_it_and_strangers_are_not() -> None:
     begun = shared_start.column_starts(D, FEATURES)
     assert shared_start.to_start(dictionary(begun)) == pytest.approx(1)
@@ -61,20 +68,38 @@ def test_columns_at_their_start_are_near_it_and_strangers_are_not() -> None:
 
 
 def test_the_reading_that_favours_the_paper_is_judged_and_both_are_recorded() -> None:
-    found = shared_start.matched(FALLING, COHORT)  # type: ignore[arg-type]
+    claim = registration().claim("cosine.matched_fraction")
+    found = reading(claim, shared_start.matched(FALLING, COHORT))  # type: ignore[arg-type]
     assert found.values == pytest.approx([0.97])
     assert found.beside["reading"] == "4000 steps"
     assert found.beside["middle 6000 steps"] == pytest.approx(0.95)
     assert found.ceilings == (1.0,)
     assert found.beside["live_columns_alone"] == 0.5
-    assert shared_start.judged_step(FALLING, COHORT) == 4000  # type: ignore[arg-type]
     assert found.beside["matched_by_noise_middle"] == pytest.approx(0.4), "at the step judged"
 
 
 def test_noise_is_read_at_the_step_of_the_match_it_controls() -> None:
-    found = shared_start.matched_by_noise(FALLING, COHORT)  # type: ignore[arg-type]
-    assert found.values == pytest.approx([0.4])
+    found = shared_start.matched_by_noise(FALLING, FAILING, COHORT)  # type: ignore[arg-type]
+    assert (found.labels, found.values) == (("middle",), pytest.approx([0.4]))
+    assert found.beside["reading"] == "4000 steps"
     assert found.beside["middle 6000 steps"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("apart", ["mean", "triplet"])
+def test_where_the_claims_are_read_at_several_steps_noise_is_read_at_each(apart: str) -> None:
+    later = {"mean": [[0.8, 0.5]] * 3} if apart == "mean" else {}
+    tables = along(
+        at_2000={},
+        at_4000=fractions(0.98, 0.97, 0.96) | {"mean": [[0.7, 0.5]] * 3 if later else HIGH},
+        at_6000=fractions(0.95, 0.96, 0.94) | (later or {"mean": HIGH}),
+    )
+    naive = FAILING if later else {4000: WORKING, 6000: FAILING[6000]}
+    found = shared_start.matched_by_noise(tables, naive, COHORT)  # type: ignore[arg-type]
+    assert found.labels == ("middle 4000 steps", "middle 6000 steps")
+    assert found.values == pytest.approx([0.4, 0.6])
+    assert found.beside["reading"] == "4000 and 6000 steps"
+    claim = registration().claim("cosine.noise_control")
+    assert judge(claim, "toy_a", found).outcome.value == "refuted", "at one of them it matches"
 
 
 def test_the_change_is_from_a_third_of_the_training_to_its_end_pair_by_pair() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from torch import Tensor
 
 from polyrot.cohorts.interventions import Target
-from polyrot.measured import jackknifed
+from polyrot.measured import Interval, jackknifed
 from polyrot.measures import effects, overlaps, steering
 from polyrot.measures.effects import (
     dose_needed,
@@ -63,7 +63,8 @@ def test_what_the_claims_ask_is_read_off_the_curves(curves: steering.Steering) -
     found = curves.dose_ratio("depth")
     assert found.values[0] == pytest.approx(needed.dose)
     assert ("bound" in found.beside) == needed.censored
-    assert found.interval(0) is None, "one pair has no spread"
+    bound = Interval(16, np.inf, "pairs")  # one pair has no spread, but a bound is open
+    assert found.interval(0) == (bound if needed.censored else None)
 
 
 def test_a_direction_is_set_against_random_ones_on_the_same_sequences(
@@ -243,8 +244,20 @@ def test_the_dose_of_the_mean_curve_has_an_interval_of_its_own() -> None:
     assert 1.2 < wide.low < 2 < wide.high < 3.2
     never = planted_curves(0.001 * slopes[:, None] * DOSES, DOSES).dose_ratio("a")
     assert never.values[0] == 16
-    assert never.interval(0) is None, "a bound has no interval"
+    bound = never.interval(0)
+    assert bound is not None
+    assert (bound.low, bound.high) == (pytest.approx(16, rel=1e-4), np.inf), "a bound is open"
     assert "at least 16" in str(never.beside["bound"])
+    # All pairs reach 1 at dose 4; without the one that does by far no dose of these would.
+    one = np.array([0.96, 0.01, 0.02, 0.01])
+    found = planted_curves(one[:, None] * DOSES, DOSES).dose_ratio("a")
+    ends = found.interval(0)
+    assert found.values[0] == pytest.approx(4)
+    assert "bound" not in found.beside
+    assert ends is not None
+    assert (ends.low < 4, ends.high) == (True, np.inf)
+    alone = planted_curves(0.001 * slopes[:1, None] * DOSES, DOSES).dose_ratio("a")
+    assert alone.intervals == (Interval(16, np.inf, "pairs"),)
 
 
 def test_the_jackknife_of_a_mean_is_students_interval() -> None:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from polyrot.judge.bar import Bar
+from polyrot.judge.ledger import Ledger
 from polyrot.judge.verdicts import Finding, Verdict
+from polyrot.measured import Interval, Measured
+from polyrot.report import junit
+from polyrot.report.compare import compare
 from polyrot.report.html import render as page
 from polyrot.report.record import RecordError, markdown, read_record, write_record
 from polyrot.report.table import render
@@ -92,6 +98,26 @@ def test_claims_without_a_test_are_counted_in_the_terminal_and_named_in_the_repo
     record = record_of(MATCH, UNWRITTEN)
     assert [v["verdict"] for v in record["verdicts"]] == ["held", "not written"]
     assert 'data-verdict="not written"' in page(record, (), ())
+
+
+def test_a_bound_is_open_in_every_form(tmp_path: Path) -> None:
+    bound = replace(MATCH, interval=Interval(0.7, math.inf, "pairs"))
+    record = read_record(saved(tmp_path, record_of(bound)))
+    assert record["verdicts"][0]["interval"] == [0.7, None, "pairs"]
+    said = "at least 0.7"
+    assert f"({said}, pairs)" in markdown(concluded(bound), REGISTRATION, RUN)
+    assert f"95 %: {said}, pairs" in page(record, (), ())
+    refuted = finding("cosine.match", "toy_a", 0.25, registration=AMENDED)
+    differs = compare(record_of(bound), record_of(refuted)).markdown("before", "after")
+    assert f"({said}) → 0.25" in differs
+    properties = dict(junit.properties(bound, [], REGISTRATION, Ledger({})))
+    assert properties["interval"] == f"{said}, pairs"
+    assert Finding.from_json(json.loads(properties["finding"])) == bound
+    values = Measured(np.array([0.7]), ("",), intervals=(bound.interval,))
+    assert json.loads(junit.values(values)[1])[0]["interval"] == [0.7, None, "pairs"]
+    record["verdicts"][0]["interval"][0] = 0.9  # above the value
+    with pytest.raises(RecordError, match=r"does not lie in its interval 0\.9 to inf"):
+        read_record(saved(tmp_path, record))
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,15 @@ def test_a_strip_shows_values_bar_and_worst() -> None:
     assert "of 3 values 0.25 decides, all from 0.25 to 0.75, bar ≥ 0.5, its 95 % interval" in svg
 
 
+def test_an_interval_that_is_open_goes_to_the_edge() -> None:
+    svg = strip(Bar(at_least=2, at_most=8), 4.0, [4.0], (4.0, float("inf")))
+    assert re.findall(r'class="interval" d="M([\d.]+) 9v8M\1 13H(\w+)"', svg) == [
+        (f"{places(svg, 'worst')[0]:.1f}", f"{WIDTH}")
+    ]
+    assert "its 95 % interval at least 4" in svg
+    assert "inf" not in svg
+
+
 @pytest.mark.parametrize(
     ("bar", "worst", "met"),
     [

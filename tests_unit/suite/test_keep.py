@@ -22,7 +22,7 @@ def of_pairs(cohort: Any, fits: Any) -> Measured:
     replicates = np.array([[0.1, 0.3, 0.2]])
     return Measured(
         replicates.mean(1), ("r",), replicates, {"beside": 1.5, "word": "x"}, {"model": (0, 1)},
-        {"pairs": 3}, unit="positive", ceilings=(0.9,), unread="another reading",
+        {"pairs": 3}, unit="positive", ceilings=(0.9,), unread="another reading", stand_in="others",
     )  # fmt: skip
 
 
@@ -77,7 +77,17 @@ def test_what_is_kept_is_what_was_measured(tmp_path: Path, function: Any) -> Non
         assert [found.interval(i) for i in range(len(found.values))] == [
             fresh.interval(i) for i in range(len(fresh.values))
         ]
-        for name in ("beside", "seeds", "counts", "unit", "ceilings", "unmet", "unread", "n"):
+        for name in (
+            "beside",
+            "seeds",
+            "counts",
+            "unit",
+            "ceilings",
+            "unmet",
+            "unread",
+            "stand_in",
+            "n",
+        ):
             assert getattr(found, name) == getattr(fresh, name), name
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import departures, pipeline, published_scores
+from fixtures import departures, pipeline, published_scores, steering
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import ScaleFacts
@@ -20,6 +20,7 @@ from polyrot.dictionaries.training import Schedule
 from polyrot.judge.verdicts import NotRun
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.measures import growth as measures
+from polyrot.measures.published_steering import PublishedSteering
 from polyrot.store import Runtime, Store, ship
 from polyrot.toy import cohort as cohorts, seeds, transformer
 from polyrot.toy.checkpoints import common_steps, siblings_at
@@ -97,11 +98,12 @@ def test_growth_of_seeds_that_kept_nothing_is_that_of_the_pipelines_where_they_a
     assert departures.of_test({"cohort": cohort}) == cohort.departures != found.departures
     own = growth_of(instead, other)
     assert own.reading == ""
-    # Claims are registered on seeds of the text: the pipeline's alone refute nothing.
-    text = "seeds as the text trains them (--schedule text)"
-    assert found.trend(cohort.internal).unread == own.trend(cohort.internal).unread == text
+    # Claims are registered on seeds of the text: by the pipeline's alone nothing is decided.
+    for each in (found, own):
+        said = each.trend(cohort.internal).stand_in
+        assert said.endswith("not measured: seeds as the text trains them (--schedule text)")
     monkeypatch.setattr(seeds, "PIPELINE", seeds.TINY)
-    assert growth_of(instead, other).trend(cohort.internal).unread == ""
+    assert growth_of(instead, other).trend(cohort.internal).stand_in == ""
     np.testing.assert_array_equal(own.pointwise_ev[0].values, found.pointwise_ev[0].values)
 
 
@@ -183,6 +185,31 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     shelf = Shelf(replace(shelf.workshop, profile=profile), shelf.cohort)
     assert names() == [""]
     assert unread() == "seeds as the text trains them (--schedule text)"
+
+
+def test_steering_of_the_pipelines_seeds_is_a_reading_where_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def found(schedule: str = "text", scale: str = "toy_a", own: Any = None) -> PublishedSteering:
+        made = workshop_of(tmp_path, seeds.PIPELINE if schedule == "pipeline" else seeds.TINY)
+        cohort: Any = SimpleNamespace(scale=scale)
+        return steering.in_every_reading(cohort, made, own)
+
+    there: set[str] = set()
+    monkeypatch.setattr(Store, "has", lambda _, kind, recipe: kind in there)
+    pipelines = SimpleNamespace(scale="toy_a", departures=("toys: planted",))
+    monkeypatch.setattr(workshops.Workshop, "toy_cohort", lambda *_: pipelines)
+    of_cohort: dict[bool, Any] = {x: PublishedSteering(str(x), "") for x in (False, True)}  # type: ignore[arg-type]
+    monkeypatch.setattr(steering, "_published", lambda of, _: of_cohort[of is pipelines])
+    assert found().unread == "seeds as the pipeline trains them (--schedule pipeline)"
+    assert found("pipeline").unread == "seeds as the text trains them (--schedule text)"
+    assert found(scale="neox").unread == found(own=pipelines).unread == ""
+    there.add("toy-seeds")
+    both = found()
+    assert (both.pipeline, both.unread) == (of_cohort[True], "")
+    assert "toys: planted" in departures.of_test({"published_steering": both})
+    assert found(own=pipelines).pipeline is None, "models of --cohort have one reading"
+    assert found("pipeline").unread == "seeds as the text trains them (--schedule text)"
 
 
 def test_transfer_of_the_pipelines_seeds_is_beside_where_it_is_there(

@@ -6,13 +6,16 @@ from functools import partial
 import pytest
 import torch
 
+from polyrot.runtime.device import FLOAT32
 from polyrot.store import Runtime, Store
 from polyrot.toy import seeds, training, training_state, transformer
 from polyrot.toy.schedule import SGD
+from polyrot.toy.trained import Trained
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
 from tests_unit.toy.short_runs import TINY, Memory, equal
 
+NONE = Trained((103,), {}, {}, [], [], [31_500])
 train = partial(training.train, compiled=False)
 
 
@@ -72,6 +75,9 @@ def test_only_what_ended_early_goes_on_with_what_was_frozen(tmp_path, ended, sca
     again = seeds.trained(runtime, on, compiled=False)
     assert [row["step"] for row in again.history] == [20, 30]
     assert again.stopped_at == [30]
+    assert result.stopped_at == [30] * len(batch.seeds)
+    assert result.chosen[-1] == again.chosen[0] != before.chosen[-1]
+    assert result.precision == [*before.precision, *again.precision]
     # Of seeds that are not wanted none goes on, and none where the schedule does not say so.
     assert seeds.finished(runtime, batch, only=batch.seeds[:1], compiled=False)[0] == (batch,)
     assert seeds.going_on(replace(batch, schedule=TINY), before) == []
@@ -98,4 +104,7 @@ def test_the_shipped_seeds_are_those_that_go_on():
         onward = seeds.trainings(scale, seeds.CONTINUED)
         assert [t.fingerprint for t in onward] == [t.fingerprint for t in shipped]
     assert seeds.CONTINUED.onward.early == 40_000
+    said = seeds.departures(seeds.CONTINUED, [replace(NONE, precision=[(31_500, FLOAT32)])])
+    assert "toys: bf16 autocast, fp32 weights and float32 where" in " ".join(said)
+    assert seeds.departures(seeds.FULL, [NONE]) == seeds.FULL.departures()
     assert seeds.CONTINUED.onward.departures("bf16 autocast, fp32 weights") == ()

@@ -145,21 +145,24 @@ def decoy_ratio(found: Decoys, real: Behaviour) -> Measured:
 
 
 def bar_p(found: Alignment, cohort: ToyCohort) -> Measured:
-    """Largest per-tensor MSE by pair, after the refinement; beside it what is left of it with the
-    neurons' scales chosen for this very figure."""
+    """Largest per-tensor MSE by pair, after the refinement; beside it by pair the largest absolute
+    difference of entries, and what is left of the MSE with the neurons' scales chosen for it."""
     siblings, anchor = (x.to(torch.float64) for x in siblings_and_anchor(cohort))
     anchors = anchor.select([0] * len(siblings))
     element = found.element.to(anchor.position.device)
     again = alignment.rescaled(symmetry.act(element, siblings), anchors)
     worst = {found.worst_tensor(i) for i in range(len(found.difference))}
     return by_pair(found.largest, cohort).also(
-        largest_difference=float(found.difference.min()),
         before_refinement=float(found.searched.mean()),
         unaligned=float(found.unaligned.mean()),
         set_by=", ".join(sorted(worst)),
         **{
-            f"neurons_rescaled_{label}": value
-            for label, value in zip(pair_labels(cohort), again.tolist(), strict=True)
+            f"{name}_{label}": value
+            for name, each in (
+                ("largest_difference", found.difference),
+                ("neurons_rescaled", again),
+            )
+            for label, value in zip(pair_labels(cohort), each.tolist(), strict=True)
         },
         tensors=float(len(TENSORS)),
     )

@@ -59,15 +59,14 @@ def in_second_mlp(found: Alignment, cohort: ToyCohort) -> Measured:
 
 
 def before_refinement(found: Alignment, published: PublishedSearch, cohort: ToyCohort) -> Measured:
-    """Largest per-tensor MSE by pair before the refinement, by the search whose lowest pair is
-    highest; beside it every pair of either search, and of the pipeline's the best start whose
-    residual stream stays as it is, with the tensor that decides there."""
+    """Largest per-tensor MSE by pair before the refinement, by either search; beside it every pair
+    of both, and of the pipeline's the best start whose residual stream stays as it is, with the
+    tensor that decides there."""
     made = favourable(
         {
             PUBLISHED: by_pair(published.largest, cohort, "positive"),
             OURS: by_pair(found.searched, cohort, "positive"),
-        },
-        "high",
+        }
     )
     return made.also(**_without_rotation(published, cohort))
 
@@ -78,14 +77,15 @@ def independent_over_shared(
     cohort: ToyCohort,
 ) -> Measured:
     """Mean over pairs of the largest per-tensor MSE before the refinement, of the cohort that
-    shares nothing over that of the cohort which shares input and output; by the search that gives
-    the larger ratio. cohort: the former. Beside: the same where residual streams stay as they are.
+    shares nothing over that of the cohort which shares input and output; by either search.
+
+    cohort: the former. Beside: the same where residual streams stay as they are.
     """
     by_search = {
         PUBLISHED: [x.largest for _, x in (independent, shared)],
         OURS: [x.searched for x, _ in (independent, shared)],
     }
-    made = favourable({name: _ratio(*each) for name, each in by_search.items()}, "high")
+    made = favourable({name: _ratio(*each) for name, each in by_search.items()})
     means = {
         f"{scale} by {name}": float(x.mean())
         for name, each in by_search.items()

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from polyrot.judge.verdicts import judge, reading
 from polyrot.measures.bars import (
     across,
     alignment,
@@ -21,6 +22,7 @@ from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import TENSORS, fold, joined
 from tests_unit.toy.few_sequences import few_sequences
+from tests_unit.worlds.asked import registration
 
 PAIRS = SimpleNamespace(seeds=(0, 1, 2, 3, 4))
 
@@ -170,13 +172,29 @@ def searched(*largest):
 
 def test_of_two_searches_the_favourable_is_judged_and_both_are_recorded():
     ours = SimpleNamespace(searched=torch.tensor([0.3, 0.4, 0.4, 0.4]))
-    made = parametric.before_refinement(ours, searched(0.36, 0.37, 0.38, 0.39), PAIRS)
+    claim = registration().claim("bars.parametric_before_refinement")
+    both = parametric.before_refinement(ours, searched(0.36, 0.37, 0.38, 0.39), PAIRS)
+    made = reading(claim, both)
     assert made.values.tolist() == pytest.approx([0.36, 0.37, 0.38, 0.39])
     assert made.beside["reading"] == parametric.PUBLISHED
     assert made.beside[f"0-1 {parametric.OURS}"] == pytest.approx(0.3)
     assert made.beside["without_rotation_0-2"] == pytest.approx(3 * 0.37)
     assert made.beside["set_by_without_rotation_0-2"] == TENSORS[5]
     assert made.intervals == (None,) * 4
+
+
+def test_the_search_whose_figures_lie_within_the_bar_is_judged():
+    claim = registration().claim("bars.parametric_before_refinement")
+
+    def outcome(ours, published):
+        found = SimpleNamespace(searched=torch.tensor([ours] * 4))
+        made = parametric.before_refinement(found, searched(*[published] * 4), PAIRS)
+        judged = judge(claim, "toy_a", made)
+        return judged.outcome.value, judged.beside["reading"]
+
+    assert outcome(0.4, 0.8) == ("held", parametric.OURS), "0.8 is too high: bar 0.35 to 0.75"
+    assert outcome(0.8, 0.4) == ("held", parametric.PUBLISHED)
+    assert outcome(0.25, 0.8) == ("refuted", parametric.PUBLISHED), "nearer to it, by either"
 
 
 def test_the_ratio_of_cohorts_has_the_interval_of_its_pairs():

@@ -292,6 +292,26 @@ def test_a_permuted_twin_has_its_anchors_effects(monkeypatch):
     assert unaligned.across().item() < 0.999
 
 
+def test_the_largest_difference_stands_beside_each_pair():
+    """Of two aligned siblings one entry of each differs from the anchor's, by 2 and by 3."""
+    params = lively([0, 0, 0])
+    params["w_in_0"][1].view(-1)[7] += 2
+    params["w_out_1"][2].view(-1)[5] -= 3
+    with few_sequences():
+        three = ToyCohort("toy_a", (0, 1, 2), params, ["planted"])
+    siblings, anchor = (x.to(torch.float64) for x in kept.siblings_and_anchor(three))
+    anchors = anchor.select([0, 0])
+    difference = alignment.largest_difference(siblings, anchors)
+    mse = alignment.tensor_mse(siblings, anchors)
+    worst, none = mse.amax(1), torch.zeros(2, dtype=torch.bool)
+    element = symmetry.identity(2).to(torch.float64)
+    aligned = alignment.Alignment(element, mse, difference, worst, worst, none)
+    found = bars.bar_p(aligned, three)
+    assert found.beside["largest_difference_0-1"] == difference[0].item() != difference[1].item()
+    assert found.beside["largest_difference_0-2"] == difference[1].item()
+    assert "largest_difference" not in found.beside
+
+
 @pytest.mark.slow  # every bar is measured, and read back
 def test_what_is_stored_is_what_was_measured(cohort, tmp_path, monkeypatch):
     monkeypatch.setattr(behaviour, "INPUTS", 20)
