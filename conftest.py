@@ -10,6 +10,7 @@ pytest_plugins = [
     "fixtures.first_positions",
     "fixtures.cohorts",
     "fixtures.keep",
+    "fixtures.identified",
     "fixtures.dictionaries",
     "fixtures.measurements",
     "fixtures.pipeline",

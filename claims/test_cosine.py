@@ -77,9 +77,13 @@ def test_decoders_match_through_the_rotation(cohort, rotation_gain, verdict):
 
 
 @pytest.mark.claim("cosine.universal_up_to_rotation")
-def test_sparse_features_are_universal_up_to_rotation(cohort, universality, verdict):
+def test_sparse_features_are_universal_up_to_rotation(
+    cohort, universality, between_starts, verdict
+):
     verdict(
-        measures.cosine.up_to_rotation(universality, dictionaries.sparsity.l0_range(cohort)),
+        measures.cosine.up_to_rotation(
+            universality, between_starts, dictionaries.sparsity.l0_range(cohort)
+        ),
         over="internal sites, mean over pairs",
     )
 

@@ -14,7 +14,7 @@ from polyrot.measured import with_pipeline
 def test_shared_embedding_transfers(cohort, transfer, verdict):
     embedding = cohort.sites[:1]
     verdict(
-        abs(transfer.naive_ev.at(embedding) - transfer.self_ev.at(embedding)).each(),
+        transfer.naive_off_own(embedding).each(),
         over="pairs",
     )
 
@@ -30,13 +30,21 @@ def test_internal_sites_fail(cohort, transfer, transfer_of_pipeline, verdict):
 
 @pytest.mark.claim("naive.worst_case_x32")
 def test_worst_site_at_32x_is_far_below_zero(wide_transfer, cohort, verdict):
-    verdict(measures.transfer.lowest_site(wide_transfer.naive_ev.at(cohort.internal)))
+    naive, grand = (
+        measures.transfer.lowest_site(table.at(cohort.internal))
+        for table in (wide_transfer.naive_ev, wide_transfer.naive_ev_grand)
+    )
+    verdict(naive.also(ev_grand=grand.values[0]))
 
 
 @pytest.mark.claim("naive.language_model_sites_fail")
 def test_language_model_sites_fail(cohort, transfer, verdict):
+    naive, grand = (
+        table.at(cohort.from_second_block).mean_over_pairs()
+        for table in (transfer.naive_ev, transfer.naive_ev_grand)
+    )
     verdict(
-        transfer.naive_ev.at(cohort.from_second_block).mean_over_pairs(),
+        naive.also(ev_grand=grand.values.max()),
         over="sites from the second block's output onward",
     )
 
@@ -62,7 +70,10 @@ def test_noise_is_reconstructed_better_than_a_sibling(
     cohort, transfer, transfer_of_pipeline, verdict
 ):
     def beyond_sibling(found):
-        return (found.noise_ev - found.naive_ev).at(cohort.internal).each()
+        grand = found.naive_ev_grand.at(cohort.internal).values.max()
+        return (
+            (found.noise_ev - found.naive_ev).at(cohort.internal).also(naive_ev_grand=grand).each()
+        )
 
     verdict(
         with_pipeline(beyond_sibling, transfer, transfer_of_pipeline),
@@ -92,8 +103,12 @@ def test_moving_the_mean_does_not_repair(cohort, transfer, transfer_of_pipeline,
 
 @pytest.mark.claim("naive.untrained_control")
 def test_untrained_siblings_do_not_fail(cohort, untrained_transfer, verdict):
+    naive, grand = (
+        table.at(cohort.internal).mean_over_pairs()
+        for table in (untrained_transfer.naive_ev, untrained_transfer.naive_ev_grand)
+    )
     verdict(
-        untrained_transfer.naive_ev.at(cohort.internal).mean_over_pairs(),
+        naive.also(ev_grand=grand.values.min()),
         over="internal sites",
     )
 

@@ -25,7 +25,8 @@ def test_one_rotation_restores_reconstruction(cohort, transfer, transfer_of_pipe
 
 @pytest.mark.claim("procrustes.recovers_language_model")
 def test_one_rotation_restores_reconstruction_in_a_language_model(transfer, verdict):
-    verdict(transfer.rotated_ev.mean_over_pairs(), over="sites")
+    grand = transfer.rotated_ev_grand.mean_over_pairs().values.min()
+    verdict(transfer.rotated_ev.mean_over_pairs().also(ev_grand=grand), over="sites")
 
 
 @pytest.mark.claim("procrustes.recovers_as_published")
@@ -52,7 +53,9 @@ def test_rotated_score_is_near_the_anchors_own_as_published(cohort, scores_as_pu
 @pytest.mark.claim("procrustes.near_ceiling")
 def test_rotated_score_is_near_the_anchors_own(cohort, transfer, transfer_of_pipeline, verdict):
     def short_of_own(found):
-        return (found.self_ev - found.rotated_ev).at(cohort.internal).each()
+        grand = found.rotated_ev_grand.at(cohort.internal).values.min()
+        short = (found.self_ev - found.rotated_ev).at(cohort.internal)
+        return short.also(rotated_ev_grand=grand).each()
 
     verdict(
         with_pipeline(short_of_own, transfer, transfer_of_pipeline),
@@ -62,12 +65,26 @@ def test_rotated_score_is_near_the_anchors_own(cohort, transfer, transfer_of_pip
 
 @pytest.mark.claim("procrustes.uniform_across_sites")
 def test_recovery_is_uniform(cohort, transfer, verdict):
-    verdict(measures.transfer.spread_over_sites(transfer.rotated_ev.at(cohort.internal)))
+    rotated, grand = (
+        table.at(cohort.internal) for table in (transfer.rotated_ev, transfer.rotated_ev_grand)
+    )
+    verdict(
+        measures.transfer.spread_over_sites(rotated).also(
+            ev_grand=measures.transfer.lowest_site(grand).values[0],
+            spread_by_ev_grand=measures.transfer.spread_over_sites(grand).values[0],
+        )
+    )
 
 
 @pytest.mark.claim("procrustes.weakest_before_first_block")
 def test_weakest_site_is_before_the_first_block(cohort, transfer, verdict):
-    verdict(measures.transfer.rank_of(cohort.sites[0], transfer.rotated_ev))
+    site, grand = cohort.sites[0], transfer.rotated_ev_grand
+    verdict(
+        measures.transfer.rank_of(site, transfer.rotated_ev).also(
+            ev_grand=measures.transfer.site_means(grand)[site],
+            rank_by_ev_grand=measures.transfer.rank_of(site, grand).values[0],
+        )
+    )
 
 
 @pytest.mark.claim("procrustes.orthogonal_is_enough")

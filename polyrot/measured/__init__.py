@@ -2,9 +2,10 @@
 
 from polyrot.measured.intervals import Interval, Source, Unit, interval_about, jackknifed
 from polyrot.measured.readings import Side, favourable, favoured, with_pipeline
-from polyrot.measured.values import Figure, Measured, PairSite, Seeds
+from polyrot.measured.values import NOT_IDENTIFIED, Figure, Measured, PairSite, Seeds
 
 __all__ = [
+    "NOT_IDENTIFIED",
     "Figure",
     "Interval",
     "Measured",

@@ -24,13 +24,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
 from polyrot.measured.intervals import Interval, Unit, over_pairs, resampled
+from polyrot.measured.numbers import frozen, real, require_finite, require_finite_figures
 
 Figure = float | str
+NOT_IDENTIFIED = "sites_not_identified"
 Seeds = Mapping[str, int | Sequence[int]]
 
 
@@ -76,7 +77,7 @@ class Measured:
     readings: tuple[Measured, ...] = ()
 
     def __post_init__(self) -> None:
-        values = _frozen(self.values)
+        values = frozen(self.values)
         labels = tuple(self.labels)
         if values.ndim != 1 or values.size == 0:
             raise ValueError(
@@ -84,19 +85,19 @@ class Measured:
             )
         if len(labels) != values.size:
             raise ValueError(f"{values.size} measured values but {len(labels)} labels")
-        _require_finite(values, labels)
+        require_finite(values, labels)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "labels", labels)
         intervals = tuple(self.intervals)
         if self.replicates is not None:
-            replicates = _frozen(self.replicates)
+            replicates = frozen(self.replicates)
             if intervals:
                 raise ValueError("replicates and intervals are both given: which is it?")
             if replicates.ndim != 2 or len(replicates) != values.size:
                 raise ValueError(
                     f"replicates must be [{values.size}, n_pairs], not {list(replicates.shape)}"
                 )
-            _require_finite(replicates, [f"replicates of {label}" for label in labels])
+            require_finite(replicates, [f"replicates of {label}" for label in labels])
             for value, row, label in zip(values, replicates, labels, strict=True):
                 if not np.isclose(row.mean(), value, rtol=1e-6, atol=1e-12):
                     raise ValueError(
@@ -118,9 +119,9 @@ class Measured:
         ceilings = tuple(real(self.ceilings, "ceilings").tolist())
         if ceilings and len(ceilings) != values.size:
             raise ValueError(f"{values.size} measured values but {len(ceilings)} ceilings")
-        _require_finite(np.array(ceilings), [f"the ceiling of {label}" for label in labels])
+        require_finite(np.array(ceilings), [f"the ceiling of {label}" for label in labels])
         object.__setattr__(self, "ceilings", ceilings)
-        _require_finite_figures(self.beside)
+        require_finite_figures(self.beside)
 
     @classmethod
     def of(cls, measured: Measured | float | Mapping[str, float]) -> Measured:
@@ -196,7 +197,8 @@ class PairSite:
     quantity on sequences drawn with replacement, the same draws for all tables of one measurement,
     so that a difference of tables is the difference of their draws; the interval of a single pair
     comes of them. ceiling: [n_sites], the same quantity of a perfect sibling (see `Measured`); a
-    combination of tables has one where each of them has.
+    combination of tables has one where each of them has. identified: by site, of what is taken
+    through rotations, whether they are determined; beside an aggregate: at how many they are not.
 
     Raises ValueError if shapes do not match, a label is doubled, or a value is not finite (naming
     pair and site).
@@ -211,12 +213,15 @@ class PairSite:
     unit: Unit = "real"
     resamples: np.ndarray | None = None
     ceiling: np.ndarray | None = None
+    identified: tuple[bool, ...] | None = None
 
     def __post_init__(self) -> None:
-        values = _frozen(self.values)
+        values = frozen(self.values)
         pairs, sites = tuple(self.pairs), tuple(self.sites)
+        if self.identified is not None and len(self.identified) != len(sites):
+            raise ValueError(f"{len(self.identified)} sites identified or not, of {len(sites)}")
         if self.resamples is not None:
-            resamples = _frozen(self.resamples)
+            resamples = frozen(self.resamples)
             if resamples.ndim != 3 or resamples.shape[1:] != values.shape or len(resamples) < 2:
                 raise ValueError(
                     f"resamples {list(resamples.shape)} for values {list(values.shape)}: two "
@@ -224,10 +229,10 @@ class PairSite:
                 )
             object.__setattr__(self, "resamples", resamples)
         if self.ceiling is not None:
-            ceiling = _frozen(self.ceiling)
+            ceiling = frozen(self.ceiling)
             if ceiling.shape != (len(sites),):
                 raise ValueError(f"ceiling {list(ceiling.shape)} for {len(sites)} sites")
-            _require_finite(ceiling, [f"the ceiling at {site}" for site in sites])
+            require_finite(ceiling, [f"the ceiling at {site}" for site in sites])
             object.__setattr__(self, "ceiling", ceiling)
         if values.shape != (len(pairs), len(sites)) or values.size == 0:
             raise ValueError(
@@ -235,8 +240,8 @@ class PairSite:
             )
         if len(set(pairs)) < len(pairs) or len(set(sites)) < len(sites):
             raise ValueError(f"doubled label among pairs {pairs} or sites {sites}")
-        _require_finite(values.ravel(), [f"{pair} {site}" for pair in pairs for site in sites])
-        _require_finite_figures(self.beside)
+        require_finite(values.ravel(), [f"{pair} {site}" for pair in pairs for site in sites])
+        require_finite_figures(self.beside)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "pairs", pairs)
         object.__setattr__(self, "sites", sites)
@@ -249,13 +254,21 @@ class PairSite:
         columns = [self.sites.index(site) for site in sites]
         drawn = None if self.resamples is None else self.resamples[:, :, columns]
         ceiling = None if self.ceiling is None else self.ceiling[columns]
+        known = None if self.identified is None else tuple(self.identified[j] for j in columns)
+        values, sites = self.values[:, columns], tuple(sites)
         return replace(
-            self,
-            values=self.values[:, columns],
-            sites=tuple(sites),
-            resamples=drawn,
-            ceiling=ceiling,
+            self, values=values, sites=sites, resamples=drawn, ceiling=ceiling, identified=known
         )
+
+    def through(self, identified: Mapping[str, bool]) -> PairSite:
+        """The same, taken through rotations that are determined at a site or not."""
+        return replace(self, identified=tuple(identified[site] for site in self.sites))
+
+    @property
+    def not_identified(self) -> dict[str, float]:
+        """At how many sites they are not, for the record; empty without rotations."""
+        known = self.identified
+        return {} if known is None else {NOT_IDENTIFIED: float(known.count(False))}
 
     def each(self) -> Measured:
         """Every pair at every site, each with the interval of its own value over sequences."""
@@ -316,7 +329,7 @@ class PairSite:
             values,
             labels,
             replicates,
-            self.beside,
+            {**self.beside, **self.not_identified},
             self.seeds,
             {"pairs": len(self.pairs), "sites": len(self.sites), **self.counts},
             intervals,
@@ -335,6 +348,7 @@ class PairSite:
                 raise ValueError(
                     f"tables of different {axis}: {', '.join(mine)} against {', '.join(theirs)}"
                 )
+        known = [each.identified for each in (self, other) if each.identified is not None]
         with np.errstate(divide="ignore", invalid="ignore"):  # the constructor names the cell
             values = combine(self.values, other.values)
             drawn, ceiling = (
@@ -353,48 +367,5 @@ class PairSite:
             {**other.counts, **self.counts},
             resamples=drawn,
             ceiling=ceiling,
+            identified=tuple(map(all, zip(*known, strict=True))) if known else None,
         )
-
-
-def _frozen(values: np.ndarray) -> np.ndarray:
-    copy = real(values)
-    copy.setflags(write=False)
-    return copy
-
-
-def real(values: Any, what: str = "measured values") -> np.ndarray:
-    """A copy of real numbers, float64. Raises ValueError for complex ones, of which a cast would
-    drop a part without a word, for masked ones, texts, and whatever is no number."""
-    try:
-        # from a tensor by way of its own copy: it may need gradients or lie on a card
-        given = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{what}: expected numbers ({error})") from error
-    if given.dtype.kind == "O":  # such as numbers of other libraries, each by itself
-        try:
-            given = np.array([float(each) for each in given.ravel()]).reshape(given.shape)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise ValueError(f"{what}: expected real numbers ({error})") from error
-    if given.dtype.kind not in "fiub":
-        kind = "complex" if given.dtype.kind == "c" else str(given.dtype)
-        raise ValueError(f"{what}: expected real numbers, got {kind}")
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise ValueError(f"{what}: {int(np.ma.count_masked(values))} are masked; leave them out")
-    return np.array(given, dtype=np.float64)
-
-
-def _require_finite(values: np.ndarray, labels: Sequence[str]) -> None:
-    rows = values.reshape(len(values), -1) if values.size else values[:, None]
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if bad.size:
-        raise ValueError(f"not finite: {values[bad[0]]} at {labels[bad[0]] or 'the only value'}")
-
-
-def _require_finite_figures(figures: Mapping[str, Figure]) -> None:
-    for name, figure in figures.items():
-        if isinstance(figure, str):
-            continue
-        found = real(figure, f"the figure {name}")
-        if found.ndim or not np.isfinite(found):
-            what = "not finite" if found.ndim == 0 else "not one number"
-            raise ValueError(f"{what}: {figure} for the figure {name}")

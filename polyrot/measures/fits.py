@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,12 +28,13 @@ from polyrot.maps.procrustes import (
     principal_axes_from_moments,
     scaled_from_moments,
 )
+from polyrot.measured import PairSite
 from polyrot.runtime.seeding import derive, torch_generator
 
 NULL_DRAWS_SEED = 20260524
 """Of everything that is drawn for a null or a control; the null tables of `polyrot.haar` have
 another."""
-
+FULL_RANK_VERSION = 1  # of `full_rank` as it is kept; raise when a change of code changes it
 
 COHORTS_OF_COPIES = 3
 """Exact copies are made in so many cohorts: of what is random in a statistic of them the median is
@@ -137,7 +139,7 @@ def fit_all(cohort: Cohort, seed: int = NULL_DRAWS_SEED) -> Fits:
         halves[site] = one, other
         anchors[site] = (_of_anchor(moments[0]), *(found[-1] for found, _ in of_halves))
         known, others = _axes(moments[0].auto_b, moments[0]), [_axes(m.auto_a, m) for m in moments]
-        identified[site] = tuple(len(a) == min(a.shape[1], known.shape[1]) for a in others)
+        identified[site] = tuple(_full(known) and _full(axes) for axes in others)
         agreements[site] = tuple(
             agreement(a.r, b.r, axes, known) for a, b, axes in zip(one, other, others, strict=True)
         )
@@ -174,6 +176,39 @@ def _axes(covariance: Tensor | None, moments: Moments) -> Tensor:
     assert covariance is not None
     values, axes = torch.linalg.eigh(covariance)
     return axes[:, values > moments.rtol * values[-1]]
+
+
+def _full(axes: Tensor) -> bool:
+    """Whether they span everything: R is determined where those of both models do."""
+    return len(axes) == axes.shape[1]
+
+
+def full_ranks(moments: Sequence[Moments]) -> list[bool]:
+    """Of the anchor's activations and each sibling's, from their moments with covariances."""
+    covariances = [moments[0].auto_b, *(each.auto_a for each in moments)]
+    return [_full(_axes(each, moments[0])) for each in covariances]
+
+
+def full_rank(cohort: Cohort) -> PairSite:
+    """1 by model and site where its centred activations of the fit split are of full rank, above
+    rounding, else 0: without fitting anything what `Fits.identified` says of every pair.
+
+    Raises BadActivations as `fit_all` does for values that are not finite.
+    """
+    found = np.zeros((len(cohort.seeds), len(cohort.sites)))
+    for j, site in enumerate(cohort.sites):
+        x = cohort.activations("fit", site)
+        where = f"{cohort.scale}, {site}"
+        moments = pair_moments(list(x[1:]), x[0], auto=True, where=where)
+        found[:, j] = full_ranks(moments)
+    return PairSite(found, tuple(map(str, cohort.seeds)), tuple(cohort.sites))
+
+
+def determined(full: PairSite, models: Sequence[int] | None = None) -> dict[str, bool]:
+    """From the table of `full_rank`, by site, whether R between any two of these models (numbers;
+    default: all) is determined."""
+    rows = full.values if models is None else full.values[list(models)]
+    return {site: bool(rows[:, j].all()) for j, site in enumerate(full.sites)}
 
 
 def _of_anchor(moments: Moments) -> Moments:
@@ -217,7 +252,7 @@ def _copies(
             one, other = (fitted(part, f"half {i}") for i, part in enumerate(parts, start=1))
             halves[site] = one, other
             known = _axes(whole.auto_b, whole)
-            identified[site] = (len(known) == known.shape[1],) * len(pairs)
+            identified[site] = (_full(known),) * len(pairs)
             agreements[site] = tuple(
                 agreement(a.r, b.r, q @ known, known)
                 for a, b, q in zip(one, other, turns, strict=True)

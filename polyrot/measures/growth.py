@@ -20,7 +20,7 @@ from polyrot.dictionaries.sae import Dictionary
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.maps.procrustes import fit_from_moments, pair_moments
 from polyrot.measured import Measured, PairSite, Unit
-from polyrot.measures.fits import NULL_DRAWS_SEED, seeds_used
+from polyrot.measures.fits import NULL_DRAWS_SEED, full_ranks, seeds_used
 from polyrot.runtime.seeding import torch_generator
 
 FIRST_STEP, LEAST_STEPS = 1000, 8
@@ -61,17 +61,22 @@ class Growth:
         Without a ceiling: exact copies are alike from the first step on, and have no trend. Where
         EV does not change at all the correlation is 0. Out of reach with fewer than LEAST_STEPS
         steps. Recorded beside, at the first and the last step: means over pairs and sites, and the
-        lowest accuracy.
+        lowest accuracy; at how many sites R is not determined at some step, unless the tables were
+        kept before that was.
         """
-        first = self.pointwise_ev[0].at(sites)
-        ranks = _centred_ranks(np.array([each.at(sites).values for each in self.pointwise_ev]))
+        first, *rest = (each.at(sites) for each in self.pointwise_ev)
+        ranks = _centred_ranks(np.array([each.values for each in (first, *rest)]))
         of_steps = _centred_ranks(np.array(self.steps, dtype=np.float64))
         norm = np.sqrt((ranks**2).sum(0) * (of_steps**2).sum())
         found = np.divide(
             np.tensordot(of_steps, ranks, 1), norm, out=np.zeros_like(norm), where=norm > 0
         )
         table = replace(
-            first, values=found.clip(-1, 1), unit="correlation", resamples=None, ceiling=None
+            sum(rest, first),  # identified where it is at every step
+            values=found.clip(-1, 1),
+            unit="correlation",
+            resamples=None,
+            ceiling=None,
         )
         unmet = (
             f"{len(self.steps)} steps from {FIRST_STEP:,} on at which every seed kept its weights; "
@@ -170,10 +175,12 @@ def _at(each: Step, sites: Sequence[str], seed: int) -> dict[str, PairSite]:
     cohort = each.cohort
     pairs = pair_labels(cohort)
     values = {n: np.zeros((len(pairs), len(sites))) for n in OF_STEP if n != "recovered"}
+    determined = {}
     for j, site in enumerate(sites):
         fit, score = (cohort.activations(split, site) for split in ("fit", "score"))
         where = f"{cohort.scale}, {site}, step {each.step}"
-        moments = pair_moments(list(fit[1:]), fit[0], where=where)
+        moments = pair_moments(list(fit[1:]), fit[0], auto=True, where=where)
+        determined[site] = all(full_ranks(moments))
         null = [
             torch_generator(seed, "null space along training", each.step, site, i)
             for i in range(len(pairs))
@@ -191,4 +198,5 @@ def _at(each: Step, sites: Sequence[str], seed: int) -> dict[str, PairSite]:
         name: PairSite(found, pairs, tuple(sites), seeds=seeds_used(cohort, seed), counts=counts)
         for name, found in values.items()
     }
+    tables["pointwise_ev"] = tables["pointwise_ev"].through(determined)
     return {**tables, "recovered": each.recovered.at(sites)}

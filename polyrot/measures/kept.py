@@ -32,20 +32,25 @@ Tables = Mapping[str, PairSite]
 
 def to_json(table: PairSite) -> dict[str, Any]:
     """Plain values of a table but for its resamples; `from_json` gives it back exactly."""
-    return {
+    saved = {
         **asdict(replace(table, resamples=None)),
         "values": table.values.tolist(),
         "ceiling": None if table.ceiling is None else table.ceiling.tolist(),
     }
+    if table.identified is None:  # of most tables it is kept apart, once for all of a cohort
+        del saved["identified"]
+    return saved
 
 
 def from_json(saved: Mapping[str, Any], resamples: Tensor | None = None) -> PairSite:
     """The table that `to_json` wrote, now or before tables had a unit and a ceiling."""
+    identified = saved.get("identified")
     return PairSite(
         **{
             **saved,
             "pairs": tuple(saved["pairs"]),
             "sites": tuple(saved["sites"]),
+            "identified": None if identified is None else tuple(identified),
             "resamples": None if resamples is None else resamples.numpy(),
         }
     )

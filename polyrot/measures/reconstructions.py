@@ -125,6 +125,11 @@ def reconstruct(
     return Reconstructions(steps, sites, checkpoints.middle, own, naive, rotated, draws)
 
 
+def ends(checkpoints: Cohort) -> tuple[int, int]:
+    """Numbers of the half-way checkpoint and of the last."""
+    return nearest(checkpoints.seeds, 0.5), len(checkpoints.seeds) - 1
+
+
 def half_way_to_last(
     checkpoints: Cohort, dictionaries: Mapping[tuple[int, str], Dictionary]
 ) -> dict[str, PairSite]:
@@ -135,7 +140,7 @@ def half_way_to_last(
     What they score at home is the ceiling of both: of a last checkpoint that is the half-way one,
     and of one that is a rotated copy of it.
     """
-    half = nearest(checkpoints.seeds, 0.5)
+    half, _ = ends(checkpoints)
     steps, sites = (checkpoints.seeds[half], checkpoints.seeds[-1]), tuple(checkpoints.sites)
     sequence = checkpoints.sequences("score")
     own: list[float] = []

@@ -55,7 +55,6 @@ class Transfer:
     shuffled on its own. pointwise, affine: no dictionary, the anchor's activations predicted from
     the sibling's through the rotation and through the unconstrained affine map.
     The `_grand` tables are the pipeline's score, around one scalar mean.
-
     See `measure_transfer` for resamples, ceilings and what is recorded beside.
     """
 
@@ -84,9 +83,8 @@ class Transfer:
         is not above 0, interval and all. A pair without any gap counts as one of which nothing was
         closed.
         """
-        own, naive, shifted = (
-            table.at(sites) for table in (self.self_ev, self.naive_ev, self.shifted_ev)
-        )
+        tables = self.self_ev, self.naive_ev, self.shifted_ev
+        own, naive, shifted = (table.at(sites) for table in tables)
         gap, gain = own - naive, shifted - naive
         means = gap.mean_over_pairs()
         ends = {site: _ends(means, j) for j, site in enumerate(sites)}
@@ -98,6 +96,11 @@ class Transfer:
         share = replace(gap, values=closed, resamples=None)
         unmet = "no gap self - naive of which a share could be closed, at " if none else ""
         return share.mean_over_pairs().unless(unmet + ", ".join(none))
+
+    def naive_off_own(self, sites: Sequence[str]) -> PairSite:
+        """|naive - self| EV; its ceiling has the anchor, not a turned copy, for a sibling."""
+        own = self.self_ev.at(sites)
+        return abs(replace(self.naive_ev.at(sites), ceiling=own.values[0]) - own)
 
     def recovery_beyond(self, untrained: Transfer, sites: Sequence[str]) -> PairSite:
         """Rotated EV less that of `untrained` siblings.
@@ -334,7 +337,7 @@ def spread_over_sites(table: PairSite) -> Measured:
         np.array([of_pairs.mean()]),
         (f"{table.sites[top]} - {table.sites[bottom]}",),
         of_pairs[None],
-        table.beside,
+        {**table.beside, **table.not_identified},
         table.seeds,
         {"pairs": len(table.pairs), "sites": len(table.sites), **table.counts},
         unit="positive",
@@ -356,7 +359,7 @@ def rank_of(site: str, table: PairSite) -> Measured:
     return Measured(
         np.array([1 + float((means.values < 0).sum())]),
         (site,),
-        beside={f"mean_{name}": mean for name, mean in site_means(table).items()},
+        beside={f"mean_{n}": x for n, x in site_means(table).items()} | table.not_identified,
         seeds=table.seeds,
         counts={"pairs": len(table.pairs), "sites": len(table.sites), **table.counts},
         intervals=(range_,) if len(table.pairs) > 1 else (),
@@ -372,16 +375,13 @@ def misled_fraction(cosine: PairSite, naive: PairSite, high: float = 0.85) -> Me
     if (cosine.pairs, cosine.sites) != (naive.pairs, naive.sites):
         raise ValueError("cosines and naive EVs are of different pairs or sites")
     each = naive.each()
-    is_high = cosine.values.ravel() >= high
+    is_high, is_negative = cosine.values.ravel() >= high, each.values < 0
     fails = np.array([_ends(each, i) for i in range(len(is_high))]) < 0
     surely, possibly = (float((is_high & of).mean()) for of in (fails[:, 1], fails[:, 0]))
     return Measured(
-        np.array([float((is_high & (each.values < 0)).mean())]),
+        np.array([float((is_high & is_negative).mean())]),
         ("",),
-        beside={
-            "high_cosine": float(is_high.mean()),
-            "negative_ev": float((each.values < 0).mean()),
-        },
+        beside={"high_cosine": float(is_high.mean()), "negative_ev": float(is_negative.mean())},
         seeds={**cosine.seeds, **naive.seeds},
         counts=each.counts,
         intervals=() if naive.resamples is None else (Interval(surely, possibly, "sequences"),),

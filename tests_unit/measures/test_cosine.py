@@ -89,9 +89,18 @@ def universality(**beside: float) -> PairSite:
     return PairSite(values, ("0-1", "0-2"), SITES, beside={**each, **beside})
 
 
+def starts(first: float = 0.7, second: float = 0.7) -> PairSite:
+    """What three starts on one model share beyond Haar, by site, mean over their pairs."""
+    values = np.array([[first, second]]) + np.array([[-0.1], [0.0], [0.1]])
+    return PairSite(values, ("0-1", "0-2", "1-2"), SITES)
+
+
 def test_universality_has_the_ceiling_of_two_starts_beyond_haar():
-    found = cosine.up_to_rotation(universality(two_starts_second=0.4), (4.0, 8.0))
+    # The siblings' own Haar share has no part in it, large or small.
+    found = cosine.up_to_rotation(universality(haar_first=0.5), starts(second=0.3), (4.0, 8.0))
     assert found.ceilings == pytest.approx((0.7, 0.3))
+    assert found.beside["between_starts_first"] == pytest.approx(0.7)
+    assert found.beside["between_starts_second"] == pytest.approx(0.3)
     assert found.values == pytest.approx([0.61, 0.56])
     assert found.interval(0).of == "pairs"
     assert (found.beside["least_l0"], found.beside["largest_l0"]) == (4.0, 8.0)
@@ -115,5 +124,5 @@ def test_universality_has_the_ceiling_of_two_starts_beyond_haar():
 def test_universality_needs_the_dictionaries_that_are_registered(
     beside: dict[str, float], said: str
 ):
-    found = cosine.up_to_rotation(universality(**beside), (4.0, 8.0))
+    found = cosine.up_to_rotation(universality(**beside), starts(), (4.0, 8.0))
     assert found.unmet == (f"the dictionaries are not as registered: {said}" if said else "")

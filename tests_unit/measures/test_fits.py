@@ -129,6 +129,19 @@ def test_identified_is_full_rank_of_both_models(low: Fits) -> None:
     assert low.at(["low", "mixed"]).identified_sites == ()
 
 
+def test_full_rank_says_the_same_without_a_fit(low: Fits) -> None:
+    cohort: Any = LowRank()
+    found = rotations.full_rank(cohort)
+    assert found.pairs == ("0", "1", "2", "3", "4")
+    assert found.values.T.tolist() == [[0] * 5, [1, 1, 1, 0, 1], [1] * 5]
+    assert rotations.determined(found) == {
+        site: all(pairs) for site, pairs in low.identified.items()
+    }
+    # Of two models alone the third sibling is no matter, and decides where it is one of the two.
+    assert rotations.determined(found, (1, 4)) == {"low": False, "mixed": True, "full": True}
+    assert rotations.determined(found, (1, 3)) == {"low": False, "mixed": False, "full": True}
+
+
 def every_rotation(found: Fits, site: str) -> list[Rotation]:
     return [
         *found.matched[site],

@@ -44,6 +44,13 @@ def test_resamples_and_ceilings_come_back_with_their_table(tmp_path):
         assert tables["plain"].ceiling is None
 
 
+def test_where_r_is_determined_comes_back_and_is_not_made_up():
+    known = table().through({"a": True, "b": False})
+    assert kept.from_json(kept.to_json(known)).identified == (True, False)
+    assert kept.from_json(kept.to_json(table())).identified is None
+    assert "identified" not in kept.to_json(table())  # as older tables are
+
+
 def test_tables_kept_before_they_had_a_unit_are_read():
     old = kept.to_json(table())
     for later in ("unit", "resamples", "ceiling"):

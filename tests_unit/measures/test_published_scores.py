@@ -212,3 +212,26 @@ def test_a_trend_is_of_each_pair(cohort: Batched) -> None:
     assert trend.replicates is not None
     np.testing.assert_allclose(trend.replicates[0], [0.8, -0.4])
     assert not trend.ceilings
+    assert trend.beside["sites_not_identified"] == 0
+    # Undetermined at one step is enough; tables kept before it was recorded say nothing.
+    once = tables[2].through({SITE: False})
+    low = replace(four, pointwise_ev=(*tables[:2], once, tables[3]))
+    assert low.trend([SITE]).beside["sites_not_identified"] == 1
+    older = replace(four, pointwise_ev=tuple(replace(x, identified=None) for x in tables))
+    assert "sites_not_identified" not in older.trend([SITE]).beside
+
+
+class Thin(Batched):
+    """One direction of the second sibling is the first one again."""
+
+    def activations(self, split: str, site: str) -> torch.Tensor:  # type: ignore[override]
+        x = super().activations(split, site).clone()  # type: ignore[arg-type]
+        x[2, :, 1] = x[2, :, 0]
+        return x
+
+
+def test_growth_records_where_r_is_not_determined() -> None:
+    for made, count in ((Batched(), 0), (Thin(), 1)):
+        step = Step(1000, made, made.saes(), stitched(made), [1.0] * 3)
+        found = Growth.from_tables(*measure_growth([step], [SITE]).to_tables())
+        assert found.trend([SITE]).beside["sites_not_identified"] == count

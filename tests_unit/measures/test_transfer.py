@@ -205,6 +205,27 @@ def test_a_rank_is_a_range_where_sites_are_not_apart():
     assert transfer.rank_of("a", table_of([[0.3, 0.5]], "ab")).interval(0) is None
 
 
+def test_rank_and_spread_say_at_how_many_sites_r_is_not_determined():
+    table = table_of([[0.30, 0.50, 0.39], [0.32, 0.54, 0.41]], "abc")
+    known = table.through({"a": False, "b": True, "c": False})
+    for found in (transfer.rank_of("a", known), transfer.spread_over_sites(known)):
+        assert found.beside["sites_not_identified"] == 2
+    for found in (transfer.rank_of("a", table), transfer.spread_over_sites(table)):
+        assert "sites_not_identified" not in found.beside
+
+
+def test_naive_less_own_has_the_anchor_itself_for_its_ceiling(copies_found):
+    sites = copies_found.naive_ev.sites
+    found = copies_found.naive_off_own(sites)
+    gap = copies_found.naive_ev.values - copies_found.self_ev.values
+    np.testing.assert_array_equal(found.values, abs(gap))
+    np.testing.assert_array_equal(found.ceiling, 0.0)
+    assert (found.values > 1e-4).all(), "the dictionary tells copies from the anchor"
+    same = replace(copies_found, naive_ev=copies_found.self_ev).naive_off_own(sites)
+    np.testing.assert_array_equal(same.values, 0.0)
+    assert not copies_found.naive_ev.at(sites).each().ceilings, "as a difference it has none"
+
+
 def test_a_spread_has_the_pairs_differences_for_its_sample():
     table = table_of([[0.9, 0.7, 0.8], [0.8, 0.7, 0.9], [0.95, 0.7, 0.8]], "abc")
     found = transfer.spread_over_sites(replace(table, ceiling=np.array([0.99, 0.9, 0.97])))

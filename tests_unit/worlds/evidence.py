@@ -51,6 +51,7 @@ class Evidence(Keeping):
 
     store = None  # null tables are kept in the process
     independent_siblings = None  # see fixtures/stitching.py
+    transfer_of_pipeline = None  # see fixtures/pipeline.py
 
     def __init__(self, world: World, untrained: World | None = None) -> None:
         self.cohort = world
@@ -63,6 +64,10 @@ class Evidence(Keeping):
     @cached_property
     def fits(self) -> Fits:
         return rotations.fit_all(self.cohort)
+
+    @property
+    def sites_not_identified(self) -> float:
+        return float(len(self.fits.sites) - len(self.fits.identified_sites))
 
     @cached_property
     def transfer(self) -> Transfer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 
 from tests_unit.worlds.asked import (
@@ -13,9 +14,11 @@ from tests_unit.worlds.asked import (
     UNDECIDED,
     Case,
     claim_tests,
+    finding,
     parameters,
 )
 from tests_unit.worlds.evidence import Measurable, of
+from tests_unit.worlds.planted import WORLDS
 from tests_unit.worlds.test_haar import CASES as ON_FREE_DIRECTIONS
 from tests_unit.worlds.test_scored import CASES as SCORED
 
@@ -194,6 +197,36 @@ def measured(world: str) -> Measurable:
 @pytest.mark.parametrize("case", parameters(CASES, QUICK))
 def test_the_verdict_is_the_planted_one(case: Case) -> None:
     case.check(measured(case.world))
+
+
+def test_the_score_of_the_papers_code_stands_beside_every_ev() -> None:
+    world = measured("rotated")
+    cohort, transfer = world.cohort, world.transfer
+    naive, rotated = transfer.naive_ev_grand, transfer.rotated_ev_grand
+    inside, later = cohort.internal, cohort.from_second_block
+    sites = rotated.values.mean(0)
+    wanted = {
+        ("naive.internal_sites_fail", "ev_grand"): naive.at(inside).values.max(),
+        ("naive.noise_beats_sibling", "naive_ev_grand"): naive.at(inside).values.max(),
+        ("naive.language_model_sites_fail", "ev_grand"): naive.at(later).values.mean(0).max(),
+        ("procrustes.recovers", "ev_grand"): rotated.at(inside).values.min(),
+        ("procrustes.near_ceiling", "rotated_ev_grand"): rotated.at(inside).values.min(),
+        ("procrustes.recovers_language_model", "ev_grand"): sites.min(),
+        ("procrustes.uniform_across_sites", "ev_grand"): sites[1:].min(),
+        ("procrustes.uniform_across_sites", "spread_by_ev_grand"): np.ptp(sites[1:]),
+        ("procrustes.weakest_before_first_block", "ev_grand"): sites[0],
+        ("procrustes.weakest_before_first_block", "rank_by_ev_grand"): 1 + (sites < sites[0]).sum(),
+    }
+    for (claim, name), figure in wanted.items():
+        assert finding(claim, world).beside[name] == pytest.approx(figure), claim
+    # The two scores are not one: means of dimensions differ.
+    assert (abs(naive.values - transfer.naive_ev.values) > 1e-3).any()
+
+
+def test_at_how_many_sites_r_is_not_determined_stands_beside_shuffled_fits() -> None:
+    for world, count in (("rotated", 0), ("rank deficient", len(WORLDS["rotated"].sites))):
+        beside = finding("haar.shuffled_tokens_control", measured(world)).beside
+        assert beside["sites_not_identified"] == count
 
 
 def test_every_claim_of_these_families_is_asked_in_some_world() -> None:

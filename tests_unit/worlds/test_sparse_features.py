@@ -69,11 +69,12 @@ class SparseFeatures(CohortDefaults):
 
 @dataclass(frozen=True)
 class Found:
-    """cohort, universality: as the claim's test takes them. choice: of the sparsity. known: share
-    of the true features that the anchor's dictionary has."""
+    """cohort, universality, between_starts: as the claim's test takes them. choice: of the
+    sparsity. known: share of the true features that the anchor's dictionary has."""
 
     cohort: SparseFeatures
     universality: PairSite
+    between_starts: PairSite
     choice: Choice
     known: float
 
@@ -102,7 +103,8 @@ def found(l1: float | None) -> Found:
     measured = cosine.universality(cohort, saes, again, fit_all(cohort), {site: choice})
     live = cosine.live_features(cohort, saes)[0, site]
     best = max_cosine(cohort.features(site), anchor.decoder[:, live])
-    return Found(cohort, measured, choice, matched_fraction(best, 0.9))
+    two = cosine.between_starts(cohort, {0: {site: anchor}, 1: again})
+    return Found(cohort, measured, two, choice, matched_fraction(best, 0.9))
 
 
 def trained(specs: list[Spec] | tuple[Spec, ...]) -> dict[Spec, Dictionary]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from polyrot.measured import PairSite
 from polyrot.measures.attribution import at_clean_end
 from polyrot.measures.bars import alignment as alignments, causal as causals, joint as joints
 from polyrot.measures.bars.alignment import Alignment
@@ -120,9 +122,13 @@ class Divergences:
         return {"2-62": self.behaviour, "2-48": again}
 
     @property
-    def toy_scores(self) -> dict[str, tuple[list[float], float]]:
+    def toy_scores(self) -> dict[str, tuple[PairSite, float]]:
         scales = zip(("toy_a", "toy_b"), self.rotated_ev, self.self_ev, strict=True)
-        return {scale: ([ev - 1e-3, ev, ev + 1e-3], own) for scale, ev, own in scales}
+        pairs = ("0-1", "0-2", "0-3")
+        return {
+            scale: (PairSite(np.array([[ev - 1e-3], [ev], [ev + 1e-3]]), pairs, ("a",)), own)
+            for scale, ev, own in scales
+        }
 
     @property
     def toy_cohort(self) -> Toys:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
-from polyrot.measured import Measured, Unit, interval_about
+from polyrot.measured import Measured, PairSite, Unit, interval_about
 from polyrot.measures.attribution import clean_end_beside
 from polyrot.measures.bars import alignment, behaviour, causal, joint
 from polyrot.measures.bars.alignment import Alignment
@@ -254,15 +254,16 @@ def mean_over_pairs(by_pair: Measured) -> Measured:
 
 
 def independent_minus_shared(
-    shared: tuple[Sequence[float], float], independent: tuple[Sequence[float], float]
+    shared: tuple[PairSite, float], independent: tuple[PairSite, float]
 ) -> Measured:
     """Mean rotated EV of the cohort with shared input and output minus the independent one's.
 
-    Of either cohort: [pairs], the mean over sites, and what the anchor's own activations score, as
-    those of a rotated copy do; the difference of these is the ceiling. The interval is Welch's, the
-    pairs of either cohort being its samples.
+    Of either cohort: rotated EV at its internal sites, whose mean over sites is taken, and what the
+    anchor's own activations score, as those of a rotated copy do; the difference of these is the
+    ceiling. The interval is Welch's, the pairs of either cohort being its samples. Recorded beside,
+    by cohort: the mean, and at how many sites R is not determined, where that is known.
     """
-    samples = [np.asarray(x, dtype=np.float64) for x, _ in (shared, independent)]
+    samples = [table.values.mean(1) for table, _ in (shared, independent)]
     value = float(samples[0].mean() - samples[1].mean())
     interval = None
     if all(len(x) > 1 for x in samples):
@@ -278,6 +279,8 @@ def independent_minus_shared(
         {
             "rotated_ev_toy_a": float(samples[0].mean()),
             "rotated_ev_toy_b": float(samples[1].mean()),
+            **{f"{name}_toy_a": x for name, x in shared[0].not_identified.items()},
+            **{f"{name}_toy_b": x for name, x in independent[0].not_identified.items()},
         },
         counts={"pairs": sum(map(len, samples))},
         intervals=(interval,),

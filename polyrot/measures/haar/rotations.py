@@ -26,6 +26,7 @@ from scipy.special import ndtri
 
 from polyrot.haar.orthogonal import FloatArray
 from polyrot.maps.agreement import surplus
+from polyrot.measured import NOT_IDENTIFIED
 from polyrot.measures.fits import Fits
 
 LEVEL = 0.01
@@ -59,7 +60,7 @@ def at_identified(fits: Fits) -> tuple[Fits, str]:
 
 def not_identified(fits: Fits) -> dict[str, float]:
     """How many sites are not identified, for the record."""
-    return {"sites_not_identified": float(len(fits.sites) - len(fits.identified_sites))}
+    return {NOT_IDENTIFIED: float(len(fits.sites) - len(fits.identified_sites))}
 
 
 def without_map(fits: Fits) -> str:

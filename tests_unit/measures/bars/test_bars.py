@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import scipy.stats
 import torch
 
+from polyrot.measured import PairSite
 from polyrot.measures import component_effects
 from polyrot.measures.bars import alignment, bars, behaviour, causal, joint, kept
 from polyrot.measures.bars.joint import Joint
@@ -18,16 +20,37 @@ from polyrot.toy.transformer import COMPONENTS
 from tests_unit.toy.few_sequences import few_sequences
 
 
+def rotated_ev(*means):
+    """At two sites, of pairs with these means over them."""
+    values = np.array([[mean - 0.01, mean + 0.01] for mean in means])
+    return PairSite(values, tuple(f"0-{i + 1}" for i in range(len(means))), ("a", "b"))
+
+
 def test_the_cost_of_sharing_nothing_is_positive_where_the_shared_cohort_recovers_more():
-    found = bars.independent_minus_shared(([0.89, 0.91], 0.99), ([0.68, 0.70, 0.72], 0.98))
+    shared, independent = rotated_ev(0.89, 0.91), rotated_ev(0.68, 0.70, 0.72)
+    found = bars.independent_minus_shared((shared, 0.99), (independent, 0.98))
     assert found.values[0] == pytest.approx(0.2)
     assert found.ceilings == pytest.approx((0.01,))
-    reverse = bars.independent_minus_shared(([0.7, 0.7], 1.0), ([0.9, 0.9], 1.0))
+    reverse = bars.independent_minus_shared(
+        (rotated_ev(0.7, 0.7), 1.0), (rotated_ev(0.9, 0.9), 1.0)
+    )
     assert reverse.values[0] == pytest.approx(-0.2)
     samples = [0.89, 0.91], [0.68, 0.70, 0.72]
     ends = found.interval(0)
     wanted = scipy.stats.ttest_ind(*samples, equal_var=False).confidence_interval()
     assert (ends.low, ends.high) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_it_is_recorded_at_how_many_sites_of_either_cohort_r_is_not_determined():
+    shared, independent = rotated_ev(0.89, 0.91), rotated_ev(0.68, 0.70)
+    found = bars.independent_minus_shared(
+        (shared.through({"a": False, "b": True}), 1.0),
+        (independent.through({"a": True, "b": True}), 1.0),
+    )
+    assert found.beside["sites_not_identified_toy_a"] == 1
+    assert found.beside["sites_not_identified_toy_b"] == 0
+    plain = bars.independent_minus_shared((shared, 1.0), (independent, 1.0))
+    assert not [name for name in plain.beside if "identified" in name]
 
 
 def planted(kl, draws):
