@@ -17,9 +17,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-PER_CLASS = 20
-"""Phrases of each class."""
-
 
 class Encoder(Protocol):
     """What is asked of a tokenizer; those of `tokenizers` and of `transformers` both offer it."""

@@ -139,13 +139,16 @@ def _pieces(path: Path) -> Iterator[str]:
             yield piece
 
 
-def check_plain(text: str, path: Path | str, before: int = 0) -> None:
-    """A text has no NUL, which UTF-8 can hold and files of other kinds do. before: characters that
-    come before these. Raises TextMissing."""
-    at = text.find("\0")
+def check_plain(text: str | bytes, path: Path | str, before: int = 0) -> None:
+    """A text has no NUL, which UTF-8 can hold and files of other kinds do. before: characters (or,
+    of bytes, bytes) that come before these. Raises TextMissing."""
+    if isinstance(text, str):
+        unit, at = "character", text.find("\0")
+    else:
+        unit, at = "byte", text.find(b"\0")
     if at >= 0:
         raise TextMissing(
-            f"{path} is no plain text: character {before + at} is NUL. It is a binary file, or "
+            f"{path} is no plain text: {unit} {before + at} is NUL. It is a binary file, or "
             "UTF-16 or UTF-32 without a byte order mark: convert it "
             "(`iconv -f UTF-16LE -t UTF-8`), or take the NULs out (`tr -d '\\000'`)"
         )

@@ -13,8 +13,8 @@ class FeatureCorrelations:
     """Pearson's r between features here and the same features elsewhere, in several ways at once,
     gathered batch by batch: memory O(ways x features).
 
-    Sums are taken around the first batch's means, in float64, so that features which are nearly
-    always on lose no digits.
+    Sums are taken around the first batch's means, so that features which are nearly always on lose
+    no digits: within a batch in the features' own precision, over batches in float64.
 
     >>> here = torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 0.0]])
     >>> sums = FeatureCorrelations(2)
@@ -101,7 +101,8 @@ class _Side:
 
 
 def _sum(x: Tensor) -> Tensor:
-    """Column sums, float64. As a product: a column sum takes a CPU several times longer."""
+    """Column sums of a batch in its own precision, to be added in float64. As a product: a column
+    sum takes a CPU several times longer."""
     return (x.new_ones(len(x)) @ x).double()
 
 

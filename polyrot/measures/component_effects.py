@@ -121,21 +121,14 @@ class Path:
         return (y - y.mean(-1, keepdim=True)) @ x / x.square().sum()
 
 
-def mean_ablation_effects(
+def mean_ablation_by_block(
     cohort: InterventionCohort, model: int, tokens: Tensor, *, means: Tensor | None = None
-) -> Tensor:
-    """[components]: rise of the loss, nats, when each component writes its mean.
+) -> Blocked:
+    """[blocks, components]: rise of the loss, nats, when each component writes its mean.
 
     tokens: [batch, position]. means: [components, width], default those of the fit split.
     Raises ValueError (shape of means), BadActivations (means or loss not finite).
     """
-    return mean_ablation_by_block(cohort, model, tokens, means=means).mean
-
-
-def mean_ablation_by_block(
-    cohort: InterventionCohort, model: int, tokens: Tensor, *, means: Tensor | None = None
-) -> Blocked:
-    """`mean_ablation_effects` block by block, [blocks, components]."""
     to = _means(cohort, model, means)
     return _by_block(cohort, model, tokens, torch.float32, lambda run: _rises(run, to, [1.0])[:, 0])
 
@@ -151,7 +144,7 @@ def attribution_patching(
     """[components]: gradient at the clean run times (mean - clean), summed over the batch.
 
     Predicts the rise of the loss, nats (Nanda 2023; Syed, Rager and Conmy, arXiv 2310.10348).
-    Exact where the loss is linear in the write. Arguments and errors as `mean_ablation_effects`.
+    Exact where the loss is linear in the write. Arguments and errors as `mean_ablation_by_block`.
     """
     return patching_by_block(cohort, model, tokens, means=means, dtype=dtype).mean
 
@@ -182,7 +175,7 @@ def integrated_gradients(
     """The gradient averaged over `steps` points of the path from mean to clean, times
     (mean - clean), one component moved at a time and later ones recomputed.
 
-    Arguments and errors as `mean_ablation_effects`; ValueError unless steps >= 1.
+    Arguments and errors as `mean_ablation_by_block`; ValueError unless steps >= 1.
     """
     if steps < 1:
         raise ValueError(f"integrated gradients need at least one step, not {steps}")
@@ -216,7 +209,7 @@ def loss_along_path(
 
     In float64 by default: at 1/64 of the way a converged model's remainder is below float32's
     rounding.
-    Arguments and errors as `mean_ablation_effects`.
+    Arguments and errors as `mean_ablation_by_block`.
     """
     to = _means(cohort, model, means)
     rise = _by_block(cohort, model, tokens, dtype, lambda run: _rises(run, to, fractions))

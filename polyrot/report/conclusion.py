@@ -200,7 +200,7 @@ def _found(claim: Claim, members: Sequence[Conclusion], verdict: Verdict) -> str
 
 def _ceiling(members: Sequence[Conclusion], claim: Claim) -> str:
     """How far two dictionaries of one model agree bounds what any rotation between two can show;
-    the measure says so by site, with what Haar matrices give (see `agreement.universality`)."""
+    the measure, `cosine.universality`, says so by site, with what Haar matrices give."""
     shares: list[float] = []
     out_of_reach = 0
     for conclusion in members:

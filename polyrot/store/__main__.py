@@ -161,9 +161,14 @@ def _run(options: argparse.Namespace, shipped: Path) -> int:
         print("\n".join(problems) or f"{len(read_manifest(shipped))} files, all well")
         return int(bool(problems))
     if options.command == "ship":
-        for file in options.files:
-            print(ship(file, shipped, options.half, options.without))
-        write_manifest(shipped)
+        copied: list[Path] = []
+        try:
+            for file in options.files:
+                copied.append(ship(file, shipped, options.half, options.without))
+                print(copied[-1])
+        finally:
+            if copied:  # they are listed, should a later one be refused
+                write_manifest(shipped)
         return 0
     entries = read_manifest(shipped)
     if not entries:

@@ -135,15 +135,20 @@ def from_stored(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) ->
     return Artifact(dict(tensors), dict(head["meta"]))
 
 
-def write(path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write one file whole or not at all. Raises Unwritable, where there is no room StoreFull,
-    leaving nothing behind."""
+def write(
+    path: Path, head: dict[str, Any], tensors: Mapping[str, torch.Tensor], most: int | None = None
+) -> None:
+    """Write one file whole or not at all. Raises Unwritable, where there is no room StoreFull, and
+    OverflowError for a file of more than `most` bytes, leaving nothing behind."""
     import safetensors.torch
 
     head = {**head, "format": _FORMAT}
     head["sha256"] = _digest(head, tensors)
     # One metadata entry: several would be written in no fixed order, and the file with them.
     blob = safetensors.torch.save(dict(tensors), metadata={"polyrot": _dumps(head)})
+    if most is not None and len(blob) > most:
+        needs, left = len(blob) / 2**20, max(most, 0) / 2**20
+        raise OverflowError(f"{path.name} needs {needs:.2f} MiB, and {left:.2f} MiB are left")
     temporary = path.parent / f".tmp-{head['fingerprint'][:16]}-{uuid.uuid4().hex}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from polyrot.store.file import SUFFIX, Damaged, read, write
 SHIPPED = Path("fixtures") / "shipped"
 """The shipped directory of a checkout."""
 SHIPPED_BUDGET = 44 * 2**20
-
+"""Bytes that it may hold, its manifest among them."""
 
 _MANIFEST = "manifest.toml"
 
@@ -49,8 +49,8 @@ def ship(file: Path, shipped: Path, half: bool = False, without: str = "") -> Pa
 
     The fingerprint stays; `meta["stored_dtype"]` records the precision, and `get_or_build` returns
     float32; `meta["left_out"]` records the beginning. Raises DamagedArtifact, KeyError where no
-    name begins so, and OverflowError where a value does not fit float16.
-    Call `write_manifest` afterwards.
+    name begins so, and OverflowError where a value does not fit float16 or the file does not fit
+    the budget. Call `write_manifest` afterwards.
     """
     import torch
 
@@ -71,9 +71,28 @@ def ship(file: Path, shipped: Path, half: bool = False, without: str = "") -> Pa
             if tensor.isfinite().all() and not tensors[name].isfinite().all():
                 raise OverflowError(f"{name} of {file} does not fit float16: ship it without half")
         head["meta"]["stored_dtype"] = "float16"
-    target = Path(shipped) / head["kind"] / Path(file).name
-    write(target, head, tensors)
+    shipped = Path(shipped)
+    target = shipped / head["kind"] / Path(file).name
+    others = _bytes_in(shipped) - (target.stat().st_size if target.exists() else 0)
+    try:
+        write(target, head, tensors, most=SHIPPED_BUDGET - others)
+    except OverflowError as error:
+        raise OverflowError(
+            f"{error} of the {SHIPPED_BUDGET / 2**20:.0f} MiB of {shipped}: take away there what "
+            "is superseded"
+        ) from error
     return target
+
+
+def _bytes_in(shipped: Path) -> int:
+    """Of the artifacts and the manifest."""
+    files = artifacts_in(shipped, below="*/")
+    return sum(file.stat().st_size for file in files) + _manifest_bytes(shipped)
+
+
+def _manifest_bytes(shipped: Path) -> int:
+    manifest = shipped / _MANIFEST
+    return manifest.stat().st_size if manifest.exists() else 0
 
 
 def write_manifest(shipped: Path) -> Path:
@@ -180,7 +199,7 @@ def verify(shipped: Path) -> list[str]:
         listed = _manifest(shipped)
     except DamagedArtifact as error:
         problems.append(str(error))
-    present, total = set(), 0
+    present, total = set(), _manifest_bytes(shipped)
     for path in _below(shipped, problems):
         file = path.relative_to(shipped).as_posix()
         present.add(file)

@@ -152,7 +152,7 @@ class StreamedText:
         except UnicodeDecodeError as error:
             raise TextMissing(not_utf8(self.path, error, offset)) from error
         text = text.removeprefix("\ufeff") if not offset else text
-        check_plain(text, self.path)
+        check_plain(data, self.path, offset)
         pieces, lines, length = [], [], 0
         for line in text.replace("\r\n", "\n").replace("\r", "\n").splitlines(keepends=True):
             lines.append(line)

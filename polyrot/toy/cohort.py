@@ -218,6 +218,10 @@ class ToyCohort(CohortDefaults):
         if contrast not in known:
             raise KeyError(f"no contrast {contrast!r}; have {', '.join(known)}")
         site = self.steering_site if site is None else site
+        kept = [s for s in self.sites if s in {self.steering_site, *self.mlps.values()}]
+        offered = kept if contrast in matched else self.sites
+        if site not in offered:
+            raise KeyError(f"no such site: {site}; of {contrast} have {', '.join(offered)}")
         if contrast not in matched:
             features, x = (
                 directions.Features.of(self.tokens("score")),
@@ -228,8 +232,8 @@ class ToyCohort(CohortDefaults):
             more = self.tokens("dictionary")[:N_POPULATION]
             # Invalid sequences of depth 4 are rare: the fit split alone holds about twenty.
             features = directions.Features.of(torch.cat([self.tokens("fit"), more]))
-            run, wanted = self._run(more), {self.steering_site, *self.mlps.values()}
-            self._population = features, {site: x for site, x in run.items() if site in wanted}
+            run = self._run(more)
+            self._population = features, {site: run[site] for site in kept}
         features, more_x = self._population
         x = torch.cat([self.activations("fit", site), more_x[site]], dim=1)
         return torch.einsum("t,mtd->md", known[contrast].row_weights(features).to(x), x)

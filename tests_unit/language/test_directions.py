@@ -13,7 +13,6 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from polyrot.language import directions
 from polyrot.language.directions import (
     PYTHIA,
     PYTHON,
@@ -55,7 +54,7 @@ def test_twenty_phrases_a_class_that_differ_in_one_place(contrast: Contrast) -> 
     assert contrast.name in NAMES
     assert contrast.last_token_only == (contrast.name == "names")
     for phrases in (contrast.positive, contrast.negative):
-        assert len(set(phrases)) == len(phrases) == directions.PER_CLASS
+        assert len(set(phrases)) == len(phrases) == 20
     assert not set(contrast.positive) & set(contrast.negative)
     assert not set(contrast.positive_tokens) & set(contrast.negative_tokens)
     for one, other in zip(contrast.positive, contrast.negative, strict=True):
@@ -85,7 +84,7 @@ def test_the_python_contrasts_survive_a_small_vocabulary(of_python: Tokenizer) -
     made = tokenise(PYTHON, of_python)
     assert tuple(made) == NAMES
     for contrast, plain in zip(made.values(), PYTHON, strict=True):
-        assert len(contrast.positive) == len(contrast.negative) == directions.PER_CLASS
+        assert len(contrast.positive) == len(contrast.negative) == 20
         assert [of_python.decode(list(p)) for p in contrast.positive] == list(plain.positive)
 
 

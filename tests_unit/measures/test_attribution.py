@@ -20,7 +20,7 @@ from polyrot.measures.component_effects import (
     attribution_patching,
     integrated_gradients,
     loss_along_path,
-    mean_ablation_effects,
+    mean_ablation_by_block,
     step_convergence,
 )
 from polyrot.measures.published_attribution import published_deviation, published_interval_width
@@ -101,7 +101,7 @@ def tokens(toy: ToyCohort) -> Tensor:
 @given(st.integers(0, 10_000))
 def test_attribution_patching_is_exact_on_a_linear_model(seed: int) -> None:
     cohort = Planted(lambda s: 2 * s - 1, seed)
-    measured = mean_ablation_effects(cohort, 0, TOKENS)
+    measured = mean_ablation_by_block(cohort, 0, TOKENS).mean
     torch.testing.assert_close(attribution_patching(cohort, 0, TOKENS), measured, atol=1e-5, rtol=0)
     one = integrated_gradients(cohort, 0, TOKENS, steps=1)
     assert one.completeness_error.max() < 1e-5
@@ -225,7 +225,7 @@ def plain_effects(toy: ToyCohort, model: int, tokens: Tensor) -> tuple[Tensor, T
 
 def test_effects_equal_a_plain_loop(toy: ToyCohort, tokens: Tensor) -> None:
     measured, predicted = plain_effects(toy, 1, tokens)
-    found = mean_ablation_effects(toy, 1, tokens)
+    found = mean_ablation_by_block(toy, 1, tokens).mean
     torch.testing.assert_close(found, measured, atol=1e-4, rtol=1e-3)
     found = attribution_patching(toy, 1, tokens)
     torch.testing.assert_close(found, predicted, atol=1e-4, rtol=1e-3)
@@ -337,7 +337,7 @@ def test_bad_input_is_named(toy: ToyCohort, tokens: Tensor) -> None:
     run = toy.clean_run(0, tokens[:2])
     generator = np.random.default_rng(0)
     with pytest.raises(ValueError, match=r"tokens must be \[batch, position\]"):
-        mean_ablation_effects(toy, 0, tokens[0])
+        mean_ablation_by_block(toy, 0, tokens[0])
     with pytest.raises(ValueError, match="one row for each"):
         attribution_patching(toy, 0, tokens, means=torch.zeros(3, 64))
     with pytest.raises(BadActivations, match="means are not finite"):
@@ -345,7 +345,7 @@ def test_bad_input_is_named(toy: ToyCohort, tokens: Tensor) -> None:
     with pytest.raises(BadActivations, match="gradient is not finite"):
         attribution_patching(Planted(lambda s: s / 0.0), 0, TOKENS)
     with pytest.raises(BadActivations, match="no position of the batch is kept"):
-        mean_ablation_effects(Planted(lambda s: s), 0, TOKENS * 0)
+        mean_ablation_by_block(Planted(lambda s: s), 0, TOKENS * 0)
     with pytest.raises(ValueError, match="at least one step"):
         integrated_gradients(toy, 0, tokens, 0)
     with pytest.raises(ValueError, match="each variant needs one component"):

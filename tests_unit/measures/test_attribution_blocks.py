@@ -17,7 +17,6 @@ from polyrot.measures.component_effects import (
     integrated_gradients,
     loss_along_path,
     mean_ablation_by_block,
-    mean_ablation_effects,
 )
 from polyrot.measures.published_attribution import Signs, published_signs
 from tests_unit.measures.test_attribution import COMPONENTS, TOKENS, Planted
@@ -27,10 +26,9 @@ def test_without_a_block_is_the_batch_without_its_sequences() -> None:
     cohort = Planted(lambda s: s.sin())
     blocks = mean_ablation_by_block(cohort, 0, TOKENS)
     assert len(blocks.values) >= component_effects.BLOCKS
-    torch.testing.assert_close(blocks.mean, mean_ablation_effects(cohort, 0, TOKENS))
     size = len(TOKENS) // component_effects.BLOCKS
     rest = torch.cat([TOKENS[:size], TOKENS[2 * size :]])
-    wanted = mean_ablation_effects(cohort, 0, rest)
+    wanted = mean_ablation_by_block(cohort, 0, rest).mean
     torch.testing.assert_close(blocks.without_each()[1], wanted, atol=1e-6, rtol=1e-6)
     ig = integrated_gradients(cohort, 0, TOKENS, 4)
     again = integrated_gradients(cohort, 0, rest, 4)

@@ -103,10 +103,10 @@ def test_rotated_edits_transfer_at_one_and_naive_ones_do_not(
 def test_the_copy_has_the_anchors_effects(pair: LanguageCohort) -> None:
     tokens = pair.intervention_tokens(4)
     effects, predicted = (
-        [measure(pair, m, tokens) for m in (0, 1)]
+        [measure(pair, m, tokens).mean for m in (0, 1)]
         for measure in (
-            component_effects.mean_ablation_effects,
-            component_effects.attribution_patching,
+            component_effects.mean_ablation_by_block,
+            component_effects.patching_by_block,
         )
     )
     torch.testing.assert_close(effects[0], effects[1], rtol=1e-3, atol=1e-4)

@@ -105,6 +105,39 @@ def test_damaged_manifest_and_unlisted_file_and_budget(
         read_manifest(shipped)
 
 
+def test_more_than_the_budget_is_not_shipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, shipped = Store(tmp_path / "cache"), tmp_path / "shipped"
+    for seed in (1, 2):
+        store.get_or_build("seed", RECIPE | {"seed": seed}, Builder())
+    first, second = sorted(artifacts(tmp_path / "cache"))
+    where = ["ship", "--shipped", str(shipped)]
+    assert command.main([*where, str(first)]) == 0
+    held = sum(path.stat().st_size for path in shipped.rglob("*") if path.is_file())
+    monkeypatch.setattr(shipped_module, "SHIPPED_BUDGET", held + second.stat().st_size - 1)
+    assert command.main([*where, str(second)]) == 1
+    said = capsys.readouterr().err
+    assert "MiB are left" in said
+    assert "take away there what is superseded" in said
+    assert verify(shipped) == []  # and nothing half-written
+    assert command.main([*where, str(first)]) == 0  # in its own place
+    monkeypatch.setattr(shipped_module, "SHIPPED_BUDGET", held + second.stat().st_size)
+    assert command.main([*where, str(second)]) == 0
+    assert "at most" in verify(shipped)[-1]  # the manifest has an entry more
+
+
+def test_what_was_copied_before_one_is_refused_is_listed(tmp_path: Path) -> None:
+    store, shipped = Store(tmp_path / "cache"), tmp_path / "shipped"
+    store.get_or_build("seed", RECIPE, Builder())
+    (path,) = artifacts(tmp_path / "cache")
+    where = ["ship", "--shipped", str(shipped)]
+    assert command.main([*where, str(tmp_path / "none")]) == 1
+    assert not shipped.exists()
+    assert command.main([*where, str(path), str(tmp_path / "none")]) == 1
+    assert verify(shipped) == []
+
+
 def test_half_precision_that_would_overflow_is_refused(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.get_or_build("seed", RECIPE, lambda _: Artifact({"big": torch.tensor([1e6])}))

@@ -81,7 +81,7 @@ def test_a_text_that_is_no_text_is_refused(tmp_path):
         text(path).split(8, 8)
     for data, message in (
         (b"\xff\xfea\x00b\x00", "is UTF-16, where UTF-8"),
-        ("abcdefgh".encode("utf-16-le") * 4, "no plain text: character 1 is NUL"),
+        ("abcdefgh".encode("utf-16-le") * 4, "no plain text: byte 1 is NUL"),
         (b"\x1f\x8b\x08", r"is compressed \(gzip\), where"),
     ):
         path.write_bytes(data)
@@ -90,6 +90,14 @@ def test_a_text_that_is_no_text_is_refused(tmp_path):
     path.write_text("abcdefgh" * 4)
     with pytest.raises(TextMissing, match="the models know 0 to 60"):
         StreamedText(path, tokenizer(), 8, 61).split(8, 8)
+
+
+def test_a_nul_is_counted_from_the_beginning_of_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("polyrot.streaming.sequences.BLOCK", 64)
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + b"abcdefgh" * 20 + b"\0")
+    with pytest.raises(TextMissing, match="no plain text: byte 163 is NUL"):
+        text(path).split(400, 400)
 
 
 def test_a_byte_order_mark_and_ends_of_lines_are_no_tokens(tmp_path):

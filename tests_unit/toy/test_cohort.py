@@ -101,6 +101,16 @@ def test_untrained_siblings_are_the_seeds_before_their_first_step(cohort):
         assert torch.equal(p, fresh[name])
 
 
+def test_a_direction_is_of_sites_that_are_offered(cohort):
+    assert cohort.direction("depth", "resid_post_1").shape == (3, 64)
+    with pytest.raises(KeyError, match="no such site: resid_pre_0; of depth have resid_post_0"):
+        cohort.direction("depth", "resid_pre_0")
+    published = cohort.published_contrasts[0]
+    assert cohort.direction(published, "resid_pre_0").shape == (3, 64)
+    with pytest.raises(KeyError, match=f"no such site: post_9; of {published} have resid_pre_0"):
+        cohort.direction(published, "post_9")
+
+
 def test_fingerprint_follows_what_made_the_models(cohort):
     other = ToyCohort("toy_a", cohort.seeds, cohort.params, ["something else"])
     assert other.fingerprint != cohort.fingerprint

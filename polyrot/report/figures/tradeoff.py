@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from polyrot.cohorts.cohort import Cohort, pair_labels
-from polyrot.measures.bars.joint import ENDS, PUBLISHED_WEIGHTINGS, WEIGHTINGS, Joint
+from polyrot.measures.bars.joint import ENDS, WEIGHTINGS, Joint
 from polyrot.report.figures import style
 from polyrot.report.figures.published import published
 from polyrot.report.figures.values import Row, Table, Words, row, table
@@ -37,7 +37,6 @@ class TradeOff:
 
     scale: str
     weightings: Row
-    published_weightings: Row
     pairs: tuple[PairCurve, ...]
 
     @classmethod
@@ -52,7 +51,7 @@ class TradeOff:
             PairCurve(name, table(curve[i]), table(found.ends[i]), table(published_curve[i]))
             for i, name in enumerate(pair_labels(cohort))
         )
-        return cls(cohort.scale, row(WEIGHTINGS), row(PUBLISHED_WEIGHTINGS), tuple(pairs))
+        return cls(cohort.scale, row(WEIGHTINGS), tuple(pairs))
 
     def merged(self, other: TradeOff) -> TradeOff:
         """The later one: it is made of one piece."""

@@ -262,7 +262,7 @@ def test_correlation_is_pearson():
 def test_cumulative_ablation_begins_with_single_effects(cohort):
     tokens = cohort.intervention_tokens(8)
     folded, means = cohort.folded(0), cohort.mean_writes(0)
-    single = component_effects.mean_ablation_effects(cohort, 0, tokens)
+    single = component_effects.mean_ablation_by_block(cohort, 0, tokens).mean
     order = torch.arange(len(COMPONENTS))
     for first in (0, 9):
         found = causal.cumulative_ablation(folded, means, order.roll(-first), tokens)

@@ -149,7 +149,7 @@ def test_mean_ablation_agrees_with_attribution(cohort):
     tokens = cohort.intervention_tokens(8)
     means = cohort.mean_writes(0)
     by_head = patching.mean_ablation(cohort.folded(0), means, tokens)
-    expected = component_effects.mean_ablation_effects(cohort, 0, tokens)
+    expected = component_effects.mean_ablation_by_block(cohort, 0, tokens).mean
     assert torch.allclose(by_head.sum(1), expected.double(), atol=1e-4)
 
 
