@@ -103,6 +103,11 @@ class Cohort(Protocol):
         ...
 
     @property
+    def skip(self) -> int:
+        """How many positions at the beginning of every sequence its activations leave out."""
+        ...
+
+    @property
     def width(self) -> int:
         """Dimensions of the residual stream."""
         ...
@@ -184,6 +189,7 @@ class CohortDefaults:
     sites: tuple[str, ...]
     width: int
     fingerprint: str
+    skip: int = 0
     trained: bool = True
     facts: ScaleFacts = ScaleFacts()
     departures: tuple[str, ...] = ()

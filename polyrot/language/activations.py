@@ -27,7 +27,7 @@ class TextCohort(CohortDefaults):
     """
 
     positions_at_once = 4096
-    skip = 0
+    skip: int = 0
     """The first positions of every sequence, which are left out: see `skipping`."""
     notes: tuple[str, ...] = ()
     """What is to be said of the sequences: special tokens in them and before them."""
