@@ -167,8 +167,9 @@ class CohortDefaults:
 
     A cohort of one's own says `scale`, `seeds`, `sites`, `width`, `fingerprint` and `activations`;
     each of the others can be set or overridden. The fingerprint must change whenever an activation
-    may: dictionaries and tables are kept by it. The splits share no sequence, and each has at least
-    twice as many tokens as the models are wide.
+    may, or what else a method gives: dictionaries and tables are kept by it. (`--cohort` extends it
+    by sites, sequences, tokens and fixed directions.) The splits share no sequence, and each has at
+    least twice as many tokens as the models are wide.
 
     >>> import torch
     >>> class Mine(CohortDefaults):
