@@ -107,6 +107,11 @@ class Cohort(Protocol):
         ...
 
     @property
+    def skip(self) -> int:
+        """How many positions at the beginning of every sequence its activations leave out."""
+        ...
+
+    @property
     def width(self) -> int:
         """Dimensions of the residual stream."""
         ...
@@ -166,8 +171,9 @@ class CohortDefaults:
 
     A cohort of one's own says `scale`, `seeds`, `sites`, `width`, `fingerprint` and `activations`;
     each of the others can be set or overridden. The fingerprint must change whenever an activation
-    may: dictionaries and tables are kept by it. The splits share no sequence, and each has at least
-    twice as many tokens as the models are wide.
+    may, or what else a method gives: dictionaries and tables are kept by it. (`--cohort` extends it
+    by sites, sequences, tokens and fixed directions.) The splits share no sequence, and each has at
+    least twice as many tokens as the models are wide.
 
     >>> import torch
     >>> class Mine(CohortDefaults):
@@ -188,6 +194,7 @@ class CohortDefaults:
     sites: tuple[str, ...]
     width: int
     fingerprint: str
+    skip: int = 0
     trained: bool = True
     facts: ScaleFacts = ScaleFacts()
     departures: tuple[str, ...] = ()

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import CohortDefaults, Split
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort, Outputs, Target
+from polyrot.maps.checks import check_orthogonal
 from polyrot.maps.null_space import haar_block
 from polyrot.runtime.seeding import torch_generator
+from polyrot.store import digest
 
 TURN_SEED = 20260628
 COPY = -1
@@ -64,18 +66,16 @@ class RotatedCopy(CohortDefaults):
         d = cohort.width
         if q is None:
             q = haar_block(d, torch_generator(TURN_SEED, "rotated copy", d))
-        if (
-            q.shape != (d, d)
-            or float((q.double().T @ q.double() - torch.eye(d)).abs().max()) > 1e-4
-        ):
-            raise ValueError(f"a copy is turned by an orthogonal matrix [{d}, {d}]")
+        if q.shape != (d, d):
+            raise ValueError(f"a copy is turned by a matrix [{d}, {d}], not {list(q.shape)}")
+        check_orthogonal(q, "the turn of a copy")
         self.cohort, self.q = cohort, q.double()
         self.scale, self.facts, self.trained = cohort.scale, cohort.facts, cohort.trained
         self.sites, self.width = tuple(cohort.sites), d
         self.internal, self.named_sites = cohort.internal, cohort.named_sites
         self.from_second_block, self.middle = cohort.from_second_block, cohort.middle
-        self.seeds = (cohort.seeds[0], COPY)
-        self.fingerprint = f"{cohort.fingerprint} and its anchor turned"
+        self.seeds, self.skip = (cohort.seeds[0], COPY), cohort.skip
+        self.fingerprint = f"{cohort.fingerprint} and its anchor turned by {digest(self.q)}"
 
     def activations(self, split: Split, site: str) -> Tensor:
         """See `Cohort`: the anchor's, and the same turned."""

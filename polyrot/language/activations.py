@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Self
 
@@ -27,7 +26,7 @@ class TextCohort(CohortDefaults):
     """
 
     positions_at_once = 4096
-    skip = 0
+    skip: int = 0
     """The first positions of every sequence, which are left out: see `skipping`."""
     notes: tuple[str, ...] = ()
     """What is to be said of the sequences: special tokens in them and before them."""
@@ -152,10 +151,3 @@ class TextCohort(CohortDefaults):
             for site in self.sites:
                 check_matrix(out[site][m], f"{self._called(m)}, {site}{rounded}")
         return out
-
-
-def digest(what: Tensor | str) -> str:
-    """sha256 of a tensor's shape and values, or of a text."""
-    data = what.encode() if isinstance(what, str) else what.cpu().contiguous().numpy().tobytes()
-    shape = "" if isinstance(what, str) else str(list(what.shape))
-    return hashlib.sha256(shape.encode() + data).hexdigest()

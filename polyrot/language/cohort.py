@@ -23,13 +23,13 @@ from polyrot.cohorts.cohort import (
     share_of_distinct,
 )
 from polyrot.cohorts.interventions import Target
-from polyrot.language.activations import TextCohort, digest
+from polyrot.language.activations import TextCohort
 from polyrot.language.directions import Tokenised, difference_of_means, known
 from polyrot.language.run import HEAD, LOGITS, LanguageRun
 from polyrot.language.sites import blocks, capture, width_of
 from polyrot.maps.checks import check_matrix
 from polyrot.measured import Measured
-from polyrot.store import fingerprint
+from polyrot.store import digest, fingerprint
 
 if TYPE_CHECKING:
     from transformers import GPTNeoXForCausalLM

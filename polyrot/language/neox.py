@@ -44,8 +44,9 @@ class Neox:
     def cohort(self, trained: bool = True) -> LanguageCohort:
         """The models of the scale; with `trained` False as they were before their first step."""
         on, numbers, device = self.evaluation(), seeds.seeds(self.width), self.runtime.device
+        results = self.trained(on) if trained else []
         if trained:
-            models = [seeds.model(self.width, r.weights, device=device) for r in self.trained(on)]
+            models = [seeds.model(self.width, r.weights, device=device) for r in results]
             made_by = [t.fingerprint(on) for t in seeds.trainings(self.schedule, self.width)]
         else:
             models = [seeds.model(self.width, seed=s, device=device) for s in numbers]
@@ -64,7 +65,7 @@ class Neox:
         )
         made.notes = (_note(on),)
         if trained:
-            made.departures = seeds.departures(self.schedule, self.width)
+            made.departures = seeds.departures(self.schedule, self.width, results)
         return made.skipping(self.skip)
 
     def checkpoints(self) -> LanguageCohort:

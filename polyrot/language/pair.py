@@ -25,12 +25,12 @@ from polyrot.cohorts.cohort import (
 )
 from polyrot.dictionaries.loading import BadDictionary, Saved
 from polyrot.language import checks, identity, loading, text
-from polyrot.language.activations import TextCohort, digest
+from polyrot.language.activations import TextCohort
 from polyrot.language.run import AnyModelRun
 from polyrot.language.sites import blocks, site_names, width_of
 from polyrot.measured import Measured
 from polyrot.runtime.progress import Progress, silent
-from polyrot.store import fingerprint
+from polyrot.store import digest, fingerprint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

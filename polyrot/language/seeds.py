@@ -80,10 +80,26 @@ def trainings(schedule: Schedule, width: int = WIDTH) -> list[Training]:
     return [Training(seed, width, schedule) for seed in seeds(width)]
 
 
-def departures(schedule: Schedule, width: int = WIDTH) -> tuple[str, ...]:
-    """How the cohort's models depart from the paper's, in sentences."""
+def departures(
+    schedule: Schedule, width: int = WIDTH, results: Sequence[Trained] = ()
+) -> tuple[str, ...]:
+    """How the cohort's models depart from the paper's, in sentences. results: its seeds, of which
+    it is said where they were not trained on one text, as where Pythons of more than one release
+    trained them; of seeds whose text was not kept nothing is known."""
     text = "the source of Python's standard library"
-    return schedule.departures(width, len(seeds(width)), text, bits=8)
+    found = schedule.departures(width, len(seeds(width)), text, bits=8)
+    by_text: dict[str, list[str]] = {}
+    for result in results:
+        by_text.setdefault(result.text, []).append(str(result.seed))
+    by_text.pop("", None)
+    if len(by_text) < 2:
+        return found
+    groups = "; ".join(f"seeds {', '.join(each)}" for each in by_text.values())
+    return (
+        *found,
+        f"language models: trained on {len(by_text)} texts that differ, as Pythons of more than "
+        f"one release have them ({groups}), where the paper's are trained on one",
+    )
 
 
 def trained(

@@ -6,7 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,8 @@ class Trained:
     """One trained model, rounded to what is stored (see `polyrot.language.eight_bit`).
 
     snapshots: step -> weights. history: {"step", "loss"} on held-out text, nats a token.
-    loss: of the stored weights; loss_before: of the same before rounding.
+    loss: of the stored weights; loss_before: of the same before rounding. text: sha256 of the
+    tokens that it was trained on, empty where that was not kept.
     """
 
     seed: int
@@ -92,6 +93,7 @@ class Trained:
     seconds: float
     device: str
     precision: Stretches = field(default_factory=list)
+    text: str = ""
 
     def to_artifact(self) -> Artifact:
         """Plain tensors and values, for the store."""
@@ -104,7 +106,8 @@ class Trained:
 
     @classmethod
     def from_artifact(cls, artifact: Artifact) -> Trained:
-        """What `to_artifact` wrote."""
+        """What `to_artifact` wrote, then or before the text was kept; what shipping says of the
+        file itself is left out."""
         packed: dict[int | None, Weights] = {}
         for name, tensor in artifact.tensors.items():
             kind, _, rest = name.partition(".")
@@ -115,7 +118,9 @@ class Trained:
             packed.setdefault(step, {})[rest] = tensor
         weights = unpack(packed.pop(None))
         snapshots = {s: unpack(w) for s, w in sorted(packed.items()) if s is not None}
-        return cls(weights=weights, snapshots=snapshots, **artifact.meta)
+        known = {each.name for each in fields(cls)} & artifact.meta.keys()
+        meta = {name: artifact.meta[name] for name in known}
+        return cls(weights=weights, snapshots=snapshots, **meta)
 
 
 def model_of(
@@ -249,7 +254,7 @@ def train(
             checkpoint.save(state.to_artifact(made_with))
         if state.step % 10 == 0 or state.step == end:
             progress(f"language model, seed {seed}", state.step, end, state.note())
-    return state.finish(seed, held_out)
+    return state.finish(seed, held_out, text)
 
 
 N_EARLY = 20  # losses of the first steps, kept so that a retraining can be compared
@@ -343,7 +348,7 @@ class _State:
                 "exp_avg_sq": found["second"][name].to(device),
             }
 
-    def finish(self, seed: int, held_out: Tensor) -> Trained:
+    def finish(self, seed: int, held_out: Tensor, text: str) -> Trained:
         self.model.eval().requires_grad_(False)
         before = held_out_loss(self.model, held_out)
         rounded = unpack(pack(self.weights()))
@@ -359,4 +364,5 @@ class _State:
             self.clock(),
             held_out.device.type,
             self.precision,
+            text,
         )

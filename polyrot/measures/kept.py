@@ -24,6 +24,8 @@ from polyrot.store.packed import packed, unpacked
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 
+SKIPPED_VERSION = 2  # the same, of cohorts that leave first positions out
+
 RESAMPLES = "resamples of "
 """Before the name of a table: the tensor [draws, pairs, sites] of its resamples."""
 
@@ -56,12 +58,18 @@ def from_json(saved: Mapping[str, Any], resamples: Tensor | None = None) -> Pair
     )
 
 
+def skipped(cohort: Cohort) -> dict[str, int]:
+    """What a recipe names in addition where the cohort leaves first positions out; else nothing."""
+    return {"skipped": SKIPPED_VERSION} if cohort.skip else {}
+
+
 def recipe(cohort: Cohort, groups: Sequence[Group], **more: object) -> dict[str, object]:
     """What decides a measurement on these dictionaries: they, the models, the draws of nulls."""
     return {
         "version": RECIPE_VERSION,
         "dictionaries": [collection.recipe(cohort, group) for group in groups],
         "nulls": NULL_DRAWS_SEED,
+        **skipped(cohort),
         **more,
     }
 

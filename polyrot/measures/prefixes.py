@@ -34,8 +34,9 @@ def prefixes_seen(tokens: Tensor, among: Tensor) -> Tensor:
 def seen_share(cohort: Cohort) -> float:
     """Share of the score split's tokens whose whole prefix begins a sequence of the fit split.
 
-    Padding comes after a sequence's tokens and is not counted. Raises NotOffered where the cohort
-    has activations alone.
+    Neither padding, which comes after a sequence's tokens, nor the first positions that the cohort
+    leaves out are counted; of a prefix they are a part. Raises NotOffered where the cohort has
+    activations alone.
     """
     if not hasattr(cohort, "tokens"):
         raise NotOffered(f"the cohort of scale {cohort.scale} has no tokens to compare")
@@ -45,5 +46,6 @@ def seen_share(cohort: Cohort) -> float:
         raise NotOffered(
             f"the cohort of scale {cohort.scale} does not say which sequence a token is of"
         )
-    given = torch.arange(score.shape[1], device=score.device) < length[:, None]
+    position = torch.arange(score.shape[1], device=score.device) - cohort.skip
+    given = (position >= 0) & (position < length[:, None])
     return float(prefixes_seen(score, fit)[given].double().mean())

@@ -1,6 +1,6 @@
 """Artifacts on disk: what is shipped, what is cached, and what is built where neither is there."""
 
-from polyrot.store.file import JSON, Artifact, StoreFull, fingerprint
+from polyrot.store.file import JSON, Artifact, StoreFull, digest, fingerprint
 from polyrot.store.place import Retraining, begin_retraining, check_writable, only_readable
 from polyrot.store.runtime import Runtime
 from polyrot.store.shipped import (
@@ -28,6 +28,7 @@ __all__ = [
     "StoreWarning",
     "begin_retraining",
     "check_writable",
+    "digest",
     "fingerprint",
     "only_readable",
     "read_manifest",

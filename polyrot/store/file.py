@@ -83,6 +83,18 @@ def fingerprint(kind: str, recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(_dumps({"kind": kind, "recipe": folded}).encode()).hexdigest()
 
 
+def digest(what: torch.Tensor | str) -> str:
+    """sha256 (hex) of a tensor's shape and values, or of a text: for recipes.
+
+    >>> digest("") == hashlib.sha256(b"").hexdigest()
+    True
+    """
+    if isinstance(what, str):
+        return hashlib.sha256(what.encode()).hexdigest()
+    data = what.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.sha256(str(list(what.shape)).encode() + data).hexdigest()
+
+
 def _digest(head: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 over the header (less the sha256 itself), names, dtypes, shapes and bytes."""
     import torch

@@ -102,7 +102,7 @@ class Few(CohortDefaults):
         cohort = Workshop(runtime, PROFILES["shipped"]).cohort("neox")
         self.scale, self.seeds = cohort.scale, cohort.seeds[:MODELS]
         self.sites, self.width, self.facts = cohort.internal, cohort.width, cohort.facts
-        self.fingerprint = cohort.fingerprint
+        self.fingerprint, self.skip = cohort.fingerprint, cohort.skip
         self._sequences = {split: cohort.sequences(split) for split in SPLITS}
         self._kept: dict[Split, Mapping[str, Tensor]] = {}
         for split in SPLITS:

@@ -130,17 +130,18 @@ def planted_rows(runtime: Runtime, cohort: ToyCohort) -> list[Row]:
         base = cohort.activations(split, site)[0].double()
         return (base @ free[0] @ turns[model]).to(x)
 
-    copies = Framed(cohort, random, anchor_again)
+    copies = Framed(cohort, random, anchor_again, "exact copies")
     rows = kurtosis_rows(copies, "copies", "random")
     rows += rotation_rows(rotations(copies, runtime.store), "copies", "random")
     for power in POWERS:
-        planted = Framed(cohort, random, heavier(power))
-        rows += kurtosis_rows(planted, f"tails to the power {power:g}", "random")
+        arm = f"tails to the power {power:g}"
+        planted = Framed(cohort, random, heavier(power), arm)
+        rows += kurtosis_rows(planted, arm, "random")
     judged = rotations(framed, runtime.store).fits
     explains = {**dict.fromkeys(cohort.sites, 0.5), **explained(framed, judged, judged.sites)}
     for shared in SHARED:
-        planted = Framed(cohort, free, shared_axes(framed, shared, explains))
         arm = f"{shared} of {framed.width} axes shared"
+        planted = Framed(cohort, free, shared_axes(framed, shared, explains), arm)
         rows += rotation_rows(rotations(planted, runtime.store), arm, "random")
     return rows
 

@@ -34,6 +34,7 @@ from polyrot.measures.haar.rotations import (
     without_map,
 )
 from polyrot.runtime.seeding import torch_generator
+from polyrot.store import digest, fingerprint
 from polyrot.studies.record import Row
 
 ROTATIONS = 32
@@ -46,7 +47,8 @@ class Framed(CohortDefaults):
     """A cohort's activations in a frame of each model, [models, tokens, free directions].
 
     frames: [models, width, k], orthonormal columns. `change` is put to the activations of a model
-    in its frame, with its number and the site (for what is planted).
+    in its frame, with its number and the site (for what is planted); `planted` says in words what
+    it does, and goes into the fingerprint. Raises ValueError for one of the two alone.
     """
 
     def __init__(
@@ -54,11 +56,17 @@ class Framed(CohortDefaults):
         cohort: Cohort,
         frames: Tensor,
         change: Callable[[Tensor, int, str, Split], Tensor] | None = None,
+        planted: str = "",
     ) -> None:
+        if (change is None) == bool(planted):
+            raise ValueError("say in words what is planted where something is, and only there")
         self._cohort, self._frames, self._change = cohort, frames, change
         self.scale, self.seeds, self.facts = cohort.scale, cohort.seeds, cohort.facts
-        self.sites, self.width = tuple(cohort.sites), frames.shape[2]
-        self.fingerprint = f"{cohort.fingerprint} in frames"
+        self.sites, self.width, self.skip = tuple(cohort.sites), frames.shape[2], cohort.skip
+        self.fingerprint = fingerprint(
+            "framed",
+            {"cohort": cohort.fingerprint, "frames": digest(frames), "planted": planted},
+        )
 
     def activations(self, split: Split, site: str) -> Tensor:
         """See `Cohort`."""

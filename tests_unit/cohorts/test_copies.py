@@ -66,6 +66,19 @@ def test_a_copy_in_the_anchors_own_basis_is_the_anchor() -> None:
 
 
 def test_a_turn_is_orthogonal() -> None:
-    for q in (torch.eye(3), 2 * torch.eye(WIDTH)):
-        with pytest.raises(ValueError, match=f"an orthogonal matrix .{WIDTH}, {WIDTH}."):
+    no_number = torch.eye(WIDTH)
+    no_number[0, 0] = torch.nan
+    for q, message in (
+        (torch.eye(3), rf"a matrix \[{WIDTH}, {WIDTH}\], not \[3, 3\]"),
+        (2 * torch.eye(WIDTH), "the turn of a copy: the matrix is not orthogonal"),
+        (no_number, "is as large as nan"),
+    ):
+        with pytest.raises(ValueError, match=message):
             RotatedCopy(NETWORK, q)  # type: ignore[arg-type]
+
+
+def test_copies_that_are_turned_otherwise_are_others(copy: RotatedCopy) -> None:
+    same = RotatedCopy(NETWORK)  # type: ignore[arg-type]
+    alike, half = (RotatedCopy(NETWORK, s * torch.eye(WIDTH)) for s in (1, -1))  # type: ignore[arg-type]
+    assert same.fingerprint == copy.fingerprint
+    assert len({copy.fingerprint, alike.fingerprint, half.fingerprint}) == 3

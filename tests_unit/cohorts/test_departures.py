@@ -15,7 +15,7 @@ from polyrot.cohorts import departures
 from polyrot.cohorts.cohort import CohortDefaults, ScaleFacts
 from polyrot.defaults import LEAST_POSITIONS, PYTHIA_WIDTH
 from polyrot.dictionaries import groups, training as dictionary_training
-from polyrot.language import neox, seeds as language_seeds
+from polyrot.language import neox, seeds as language_seeds, training as language_training
 from polyrot.measures.bars.kept import FEW_POSITIONS
 from polyrot.runtime.device import BF16, BY_HARDWARE, FLOAT32
 from polyrot.store import Runtime, Store
@@ -178,6 +178,32 @@ def test_neox_departs_from_pythia() -> None:
     assert "width" not in wide
     assert "seeds" not in wide
     assert "12,000 steps" in wide
+
+
+def of_text(seed: int, text: str) -> language_training.Trained:
+    return language_training.Trained(seed, {}, {}, [], [], 0.0, 0.0, 0.0, "cpu", [], text)
+
+
+def test_seeds_that_were_trained_on_texts_that_differ_are_said() -> None:
+    def said(*texts: str) -> tuple[str, ...]:
+        results = [of_text(200 + i, text) for i, text in enumerate(texts)]
+        return language_seeds.departures(language_seeds.SHIPPED, results=results)
+
+    plain = language_seeds.departures(language_seeds.SHIPPED)
+    assert said("a", "a", "a") == said("", "", "") == said("a", "", "a") == plain
+    *rest, mixed = said("a", "b", "", "a")
+    assert tuple(rest) == plain
+    assert "trained on 2 texts that differ" in mixed
+    assert "(seeds 200, 203; seeds 201)" in mixed
+
+
+def test_a_cohort_of_two_pythons_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Workshop(Runtime(Store(tmp_path, shipped=SHIPPED)), PROFILES["shipped"]).neox
+    shipped = made.trained(made.evaluation())
+    assert not any("texts that differ" in text for text in made.cohort().departures)
+    mixed = [replace(each, text=str(each.seed % 2)) for each in shipped]
+    monkeypatch.setattr(neox.Neox, "trained", lambda *_: mixed)
+    assert "(seeds 200, 202, 204; seeds 201, 203)" in made.cohort().departures[-1]
 
 
 def test_cohort_shelf_and_workshop_say_what_they_rest_on(tmp_path: Path) -> None:

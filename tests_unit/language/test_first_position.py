@@ -170,17 +170,24 @@ def test_a_run_says_it_of_a_scale(tmp_path: Path) -> None:
 
 def test_the_option_refuses_what_leaves_nothing() -> None:
     (option,) = (o for o in OPTIONS if o.name == "--skip-positions")
-    given = SimpleNamespace(scale=None, pair=["a", "b"], context=16)
+    given = SimpleNamespace(scale=None, pair=["a", "b"], context=16, cohort=None)
     assert option.check is not None
     option.check(14, given)
     for value, changed, message in (
         (15, {}, r"--context 16 tokens: give 14 or less"),
         (-1, {}, "counted from 0"),
-        (127, {"scale": "neox", "pair": None}, r"neox are of 128 tokens: give 126 or less"),
+        *(
+            (127, {"scale": scale, "pair": None}, r"neox are of 128 tokens: give 126 or less")
+            for scale in ("neox", "toy_a, neox", None)
+        ),
+        (15, {"scale": "toy_a, pythia", "pair": None}, r"--context 16 tokens: give 14 or less"),
     ):
         with pytest.raises(ValueError, match=message):
             option.check(value, SimpleNamespace(**{**vars(given), **changed}))
-    option.check(127, SimpleNamespace(scale="toy_a", pair=None, context=16))
+    for changed in ({"scale": "toy_a"}, {"cohort": "mine:Mine"}):
+        option.check(127, SimpleNamespace(**{**vars(given), "pair": None, **changed}))
+    for scale in ("neox", "toy_b, neox", None):
+        option.check(126, SimpleNamespace(**{**vars(given), "pair": None, "scale": scale}))
 
 
 def test_a_ratio_at_the_factor_is_not_noted() -> None:

@@ -10,7 +10,7 @@ from polyrot.language.architecture import neox_config, pythia_70m_config, pythia
 from polyrot.language.training import Schedule
 from polyrot.runtime.device import FLOAT32
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Artifact, Store
+from polyrot.store import Artifact, Store, ship, write_manifest
 
 WIDTH, VOCABULARY, CONTEXT = 32, 24, 16
 SCHEDULE = Schedule(steps=40, batch=8, precision=FLOAT32, evaluate_every=20)
@@ -101,6 +101,34 @@ def test_what_is_stored_is_what_was_judged(trained):
     assert training.held_out_loss(model, HELD_OUT) == pytest.approx(trained.loss, abs=1e-6)
     assert trained.loss == pytest.approx(trained.loss_before, abs=0.02)
     assert trained.loss != trained.loss_before
+
+
+def test_the_text_is_kept_and_is_another_where_the_text_is(trained):
+    short = dataclasses.replace(SCHEDULE, steps=1)
+    assert train(1, short).text == trained.text != ""
+    again = training.Trained.from_artifact(trained.to_artifact())
+    assert again.text == trained.text
+    tokens = TEXT[: -20 * CONTEXT].clone()
+    tokens[7] += 1
+    changed = training.train(0, short, tokens, HELD_OUT, width=WIDTH, vocabulary=VOCABULARY)
+    assert changed.text not in ("", trained.text)
+
+
+def test_what_shipping_writes_beside_it_is_left_alone(trained, tmp_path):
+    store, shipped = Store(tmp_path / "cache"), tmp_path / "shipped"
+    store.get_or_build("x", {"a": 1}, lambda _: trained.to_artifact())
+    (file,) = (tmp_path / "cache").rglob("*.safetensors")
+    ship(file, shipped, half=True, without="snapshot.")
+    write_manifest(shipped)
+    read = Store(tmp_path / "fresh", shipped=shipped)
+    found = read.get_or_build("x", {"a": 1}, None)
+    assert {"left_out", "stored_dtype"} <= found.meta.keys()
+    again = training.Trained.from_artifact(found)
+    assert again.snapshots == {}
+    assert again.weights.keys() == trained.weights.keys()
+    assert again.loss == trained.loss
+    del found.meta["text"]  # as it was before the text was kept
+    assert training.Trained.from_artifact(found).text == ""
 
 
 def test_a_start_is_the_seeds_alone():

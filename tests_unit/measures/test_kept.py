@@ -6,9 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from polyrot.cohorts.cohort import CohortDefaults
 from polyrot.measured import PairSite
 from polyrot.measures import kept
 from polyrot.store import Store
+
+
+class World(CohortDefaults):
+    def __init__(self, skip):
+        self.skip = skip
 
 
 def table(scale=1.0):
@@ -82,3 +88,11 @@ def test_what_is_not_finite_is_not_kept(tmp_path):
 
     with pytest.raises(ValueError, match="not finite: nan at 0-1 a"):
         kept.kept(Store(tmp_path), "agreement", "toy", {}, measure)
+
+
+def test_recipes_name_what_positions_are_left_out_only_where_some_are():
+    assert kept.skipped(World(0)) == {}
+    assert kept.skipped(World(2)) == {"skipped": kept.SKIPPED_VERSION}
+    plain, skipping = (kept.recipe(World(skip), []) for skip in (0, 1))
+    assert "skipped" not in plain
+    assert skipping.items() >= kept.skipped(World(1)).items()

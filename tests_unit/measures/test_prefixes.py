@@ -19,14 +19,14 @@ class Written(CohortDefaults):
 
     scale = "written"
 
-    def __init__(self, **rows: Tensor) -> None:
-        self.rows = rows
+    def __init__(self, skip: int = 0, **rows: Tensor) -> None:
+        self.rows, self.skip = rows, skip
 
     def tokens(self, split: Split) -> Tensor:
         return self.rows[split]
 
     def sequences(self, split: Split) -> Tensor:
-        return (self.rows[split] != task.PAD).nonzero()[:, 0]
+        return (self.rows[split][:, self.skip :] != task.PAD).nonzero()[:, 0]
 
 
 SCORE = torch.tensor([[1, 2, 3, 4], [2, 2, 2, 2], [1, 5, 0, 0]])
@@ -35,6 +35,15 @@ FIT = torch.tensor([[1, 2, 9, 4], [7, 2, 2, 2], [1, 5, 0, 0], [1, 6, 6, 6]])
 
 def test_the_share_is_of_tokens_with_their_whole_prefix() -> None:
     assert seen_share(Written(score=SCORE, fit=FIT)) == pytest.approx((2 + 0 + 2) / (4 + 4 + 2))
+
+
+def test_first_positions_that_are_left_out_are_not_counted() -> None:
+    assert seen_share(Written(1, score=SCORE, fit=FIT)) == pytest.approx((1 + 0 + 1) / (3 + 3 + 1))
+    alike = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 3, 6, 6, 6]])
+    other = torch.tensor([[1, 2, 3, 9, 9, 9]])
+    assert seen_share(Written(score=alike, fit=other)) == 0.5
+    assert seen_share(Written(3, score=alike, fit=other)) == 0
+    assert seen_share(Written(3, score=alike, fit=alike)) == 1
 
 
 def test_against_looking_each_prefix_up() -> None:
@@ -56,6 +65,7 @@ def test_of_a_language_model_and_where_there_are_no_tokens() -> None:
     seen = prefixes_seen(cohort.tokens("score"), cohort.tokens("fit"))
     assert seen_share(cohort) == pytest.approx(float(seen.double().mean()))
     assert 0.3 < seen[:, 0].double().mean() < 1  # a vocabulary this small
+    assert seen_share(cohort.skipping(6)) == float(seen[:, 6:].double().mean()) == 0
 
     class Bare(CohortDefaults):
         scale = "bare"

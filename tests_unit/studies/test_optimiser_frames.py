@@ -83,16 +83,27 @@ def test_a_privileged_basis_is_seen_in_its_own_frame_alone(planted):
 
 def test_planted_tails_and_planted_shared_axes_are_seen(planted):
     plain = Framed(planted, axes(planted))
-    heavy = rows(Framed(planted, axes(planted), frames.heavier(1.5)))
+    heavy = rows(Framed(planted, axes(planted), frames.heavier(1.5), "heavy"))
     assert heavy["mean_kurtosis"].low > 1.1
     explains = frames.explained(plain, frames.rotations(plain, None).fits, planted.sites)
     assert all(0.9 < ev <= 1 for ev in explains.values())
     shared = frames.shared_axes(plain, WIDTH - FIXED, dict.fromkeys(planted.sites, 0.3))
-    found = rows(Framed(planted, axes(planted), shared))
+    found = rows(Framed(planted, axes(planted), shared, "all"))
     assert found["S4"].low > 1
     assert found["battery"].value > 4
     none = frames.shared_axes(plain, 0, dict.fromkeys(planted.sites, 0.3))
-    assert rows(Framed(planted, axes(planted), none))["battery"].value == 0
+    assert rows(Framed(planted, axes(planted), none, "none"))["battery"].value == 0
+
+
+def test_the_fingerprint_knows_frames_and_what_is_planted(planted):
+    along, own, heavy = axes(planted), planted.along, frames.heavier(1.5)
+    arguments = ((along,), (own,), (along, heavy, "heavy"), (along, heavy, "heavier"))
+    found = [Framed(planted, *given).fingerprint for given in arguments]
+    assert len({planted.fingerprint, *found}) == 5
+    assert found == [Framed(planted, *given).fingerprint for given in arguments]
+    for given in ((along, heavy), (along, None, "heavy")):
+        with pytest.raises(ValueError, match="say in words what is planted"):
+            Framed(planted, *given)
 
 
 def test_a_run_that_stays_drifts_by_nothing_and_a_turned_one_as_far_as_haar(planted):

@@ -11,10 +11,12 @@ import pytest
 
 import fixtures.cohorts
 import fixtures.interventions  # noqa: F401  # here once: pytester unloads what an inner run imports
-from fixtures.own_cohort import BadCohort, load
+from fixtures.own_cohort import BadCohort, extended, load
 from tests_unit.outcomes import assert_outcomes
 
 MINE = """
+from dataclasses import dataclass
+
 import torch
 from polyrot.cohorts.cohort import SPLITS, CohortDefaults
 
@@ -32,6 +34,46 @@ class Mine(CohortDefaults):
 class WithUntrained(Mine):
     def untrained(self):
         return Mine()
+
+
+class Told(Mine):
+    def sequences(self, split):
+        return torch.arange(64) // 4
+
+
+class Listed(Told):
+    def sequences(self, split):
+        return super().sequences(split).tolist()
+
+
+class Behind(Mine):
+    def fixed_directions(self, site):
+        return torch.ones(1, self.width)
+
+
+class Fewer(Mine):
+    internal = ("resid_post_1",)
+
+
+class Worded(Mine):
+    def tokens(self, split):
+        return torch.zeros(16, 4, dtype=torch.int64)
+
+
+class Failing(Told):
+    def sequences(self, split):
+        raise OSError("no such file")
+
+
+@dataclass(frozen=True)
+class Frozen(Mine):
+    fingerprint: str = Mine.fingerprint
+
+
+class Computed(Mine):
+    @property
+    def fingerprint(self):
+        return "two random models"
 
 
 class Lone(Mine):
@@ -98,6 +140,20 @@ def test_what_the_factory_makes(folder: Path) -> None:
     )
 
 
+def test_the_fingerprint_knows_what_is_quick_to_read(folder: Path) -> None:
+    """A run that says which tokens are of one sequence reads no table of one that did not."""
+    given = "two random models, version 1"
+    kinds = ("Mine", "Told", "Behind", "Fewer", "Worded", "Failing")
+    found = [load(f"planted_cohorts:{kind}", folder).fingerprint for kind in kinds]
+    assert len({given, *found}) == 1 + len(kinds)
+    alike = ("Frozen", "Listed")
+    again = [load(f"planted_cohorts:{kind}", folder).fingerprint for kind in (*kinds, *alike)]
+    assert again == [*found, *found[:2]]
+    bare = load("planted_cohorts:Mine", folder)
+    bare.activations = None  # type: ignore[method-assign, assignment]
+    assert extended(bare).fingerprint not in found  # and no activation was read
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -114,6 +170,7 @@ def test_what_the_factory_makes(folder: Path) -> None:
         ("planted_cohorts:Three", "has 3 seeds, of which scale pair has two"),
         ("planted_cohorts:Twice", "cannot be used: toy_b: seed 3 is given twice"),
         ("planted_cohorts:Nameless", "has no fingerprint"),
+        ("planted_cohorts:Computed", "a Computed is a property: make it an attribute"),
     ],
 )
 def test_what_is_no_cohort(folder: Path, name: str, message: str) -> None:
@@ -174,7 +231,9 @@ def test_what_it_lacks_is_not_run_with_the_reason(mine: Any, fixture: str, reaso
 
 
 def test_what_it_offers_is_run(mine: Any) -> None:
-    mine.write(f__one='request.getfixturevalue("untrained_cohort"); verdict(0.7, over="pairs")')
+    named = 'made.fingerprint != "two random models, version 1"'
+    asked = f'made = request.getfixturevalue("untrained_cohort"); verdict(0.7 * ({named}), "pairs")'
+    mine.write(f__one=asked)
     result = mine.run(*PLUGINS, "--cohort=planted_cohorts:WithUntrained")
     assert_outcomes(result, passed=1)
 

@@ -57,7 +57,7 @@ class FreeCohort(CohortDefaults):
     def __init__(self, cohort: Cohort) -> None:
         self._cohort = cohort
         self.scale, self.seeds, self.trained = cohort.scale, cohort.seeds, cohort.trained
-        self.facts, self.sites = cohort.facts, tuple(cohort.sites)
+        self.facts, self.sites, self.skip = cohort.facts, tuple(cohort.sites), cohort.skip
         self.bases: Mapping[str, Tensor] = {site: basis_of(cohort, site) for site in cohort.sites}
         self.width = self.bases[self.sites[0]].shape[1]
         self.fingerprint = f"{cohort.fingerprint} on its free directions"

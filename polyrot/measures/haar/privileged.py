@@ -38,7 +38,8 @@ _DRAWN = ("random", "random_with_first", "shared")
 class Tails:
     """The largest kurtosis over coordinates (3 for a Gaussian), by model and site.
 
-    basis, with_first: along the axes, [models, sites], without and with the tokens at position 0.
+    basis, with_first: along the axes, [models, sites], without and with the tokens at position 0;
+    the same where the cohort leaves those out.
     random, random_with_first: in random bases, [rotations, models, sites]. shared: the largest mean
     over models, for which a direction must be heavy in all of them, [1 + rotations, sites]: along
     the axes, then in every random basis.
@@ -111,7 +112,8 @@ def measure_tails(cohort: Cohort, rotations: int = ROTATIONS) -> Tails:
 
 
 def first_of_sequences(cohort: Cohort) -> Tensor:
-    """bool [tokens]: which of the score split are at position 0, their sequences' first tokens.
+    """bool [tokens]: which of the score split are at position 0, their sequences' first tokens;
+    none where the cohort leaves first positions out.
 
     Raises NotOffered where every token counts as a sequence of its own.
     """
@@ -123,7 +125,7 @@ def first_of_sequences(cohort: Cohort) -> Tensor:
             f"the cohort of scale {cohort.scale} does not say which tokens are of one sequence, "
             "and so which of them is the first"
         )
-    return first
+    return first & (cohort.skip == 0)
 
 
 def kurtosis(x: Tensor, directions: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
@@ -170,10 +172,11 @@ def basis_over_random(tails: Tails) -> Measured:
 
     The interval is a jackknife over models, its error no smaller than that of the finite number of
     rotations. No ceiling: nothing is compared with the anchor. Beside it, by site, the same with
-    position 0, with the largest of the means over models in place of the mean of their largest, and
-    of the heaviest of the random bases.
+    position 0 (where it is not left out), with the largest of the means over models in place of the
+    mean of their largest, and of the heaviest of the random bases.
     """
     n = len(tails.basis.pairs)
+    left_out = np.array_equal(tails.with_first.values, tails.basis.values)  # there is no position 0
     random, whole = tails.random.mean(1), tails.random_with_first.mean((0, 1))  # over models
     found: list[Interval | None] = []
     beside: dict[str, float] = {}
@@ -185,8 +188,10 @@ def basis_over_random(tails: Tails) -> Measured:
         )
         by_chance = random[:, j].std(ddof=1) / len(random) ** 0.5 / random[:, j].mean()
         found.append(jackknifed(value, without, "models", "positive", value * float(by_chance)))
+        if not left_out:
+            at_0 = float(tails.with_first.values[:, j].mean() / whole[j])
+            beside[f"with_position_0_{site}"] = at_0
         beside |= {
-            f"with_position_0_{site}": float(tails.with_first.values[:, j].mean() / whole[j]),
             f"largest_mean_over_models_{site}": float(
                 tails.shared[0, j] / tails.shared[1:, j].mean()
             ),

@@ -141,6 +141,20 @@ def test_position_0_is_left_out_and_recorded_beside() -> None:
     assert found.beside["with_position_0_post_0"] > 1.5
 
 
+def test_where_first_positions_are_left_out_there_is_no_position_0() -> None:
+    x = torch.randn(3, 4_000, 12, generator=torch.Generator().manual_seed(6))
+    x[:, ::SEQUENCE, 3] *= 4  # of the first tokens that are kept
+    cohort = Sequences(x)
+    cohort.skip = 2
+    assert not measured.first_of_sequences(cohort).any()
+    tails = measured.measure_tails(cohort)
+    assert tails.basis.counts["tokens"] == 4_000
+    np.testing.assert_array_equal(tails.with_first.values, tails.basis.values)
+    found = measured.basis_over_random(tails)
+    assert found.values[0] > 1.5
+    assert not [name for name in found.beside if name.startswith("with_position_0")]
+
+
 def test_without_sequences_it_is_not_offered() -> None:
     with pytest.raises(NotOffered, match="which tokens are of one sequence"):
         measured.measure_tails(unrelated(0))
