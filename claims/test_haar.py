@@ -1,6 +1,7 @@
 """Section 5: is R a Haar draw, and would that mean anything?
 
 Formulas: polyrot/measures/haar/rotations.py, polyrot/measures/haar/published.py,
+polyrot/measures/haar/determinants.py,
 polyrot/measures/haar/calibrated.py, polyrot/measures/haar/free.py,
 polyrot/measures/haar/privileged.py, polyrot/measures/haar/controls.py, polyrot/haar/published.py,
 polyrot/haar/battery.py, polyrot/haar/frames.py.
@@ -72,7 +73,7 @@ def test_halves_of_the_tokens_give_one_rotation(cohort, keep, verdict):
 
 @pytest.mark.claim("haar.special_orthogonal")
 def test_rotation_has_determinant_one(cohort, keep, verdict):
-    verdict(keep(measures.haar.published.special_fraction))
+    verdict(keep(measures.haar.determinants.special_fraction))
 
 
 @pytest.mark.claim("haar.shared_features_show")

@@ -1,6 +1,7 @@
 from . import (
     calibrated as calibrated,
     controls as controls,
+    determinants as determinants,
     free as free,
     privileged as privileged,
     published as published,
