@@ -6,4 +6,5 @@ from . import (
     privileged as privileged,
     published as published,
     rotations as rotations,
+    whitened as whitened,
 )
