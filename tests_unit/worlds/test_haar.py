@@ -16,10 +16,10 @@ from torch import Tensor
 
 from polyrot.cohorts.cohort import Split
 from polyrot.maps.null_space import free_basis
-from polyrot.measures.haar import controls, free, privileged
-from polyrot.measures.haar.controls import Whitened
+from polyrot.measures.haar import free, privileged, whitened
 from polyrot.measures.haar.free import FreeDirections
 from polyrot.measures.haar.privileged import Tails
+from polyrot.measures.haar.whitened import Whitened
 from polyrot.runtime.seeding import torch_generator
 from tests_unit.worlds.asked import HELD, OUT, REFUTED, Case, parameters
 from tests_unit.worlds.evidence import Evidence
@@ -152,7 +152,7 @@ class Haar(Evidence):
 
     @cached_property
     def whitened(self) -> Whitened:
-        return controls.whitened_maps(self.cohort, None, self.cohort.internal)
+        return whitened.whitened_maps(self.cohort, None, self.cohort.internal)
 
     @property
     def untrained_whitened(self) -> Whitened:

@@ -18,7 +18,7 @@ from polyrot.haar.frames import common_rank
 from polyrot.measures.bars import joint, kept
 from polyrot.measures.bars.overlap import activation_overlap
 from polyrot.measures.fits import fit_all
-from polyrot.measures.haar import controls as haar
+from polyrot.measures.haar import controls, whitened
 from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy.run import mean_writes
 from polyrot.workshop import workshop as workshops
@@ -104,13 +104,13 @@ def test_the_anchor_is_held_against_itself_on_the_score_split() -> None:
     apart = Apart()
     fits = fit_all(apart)
     assert apart.read() == {"fit"}
-    haar.same_model_rejections(apart, fits, None)
+    controls.same_model_rejections(apart, fits, None)
     assert apart.read() == {"score"}
 
 
 def test_whitened_maps_are_of_the_fit_split() -> None:
     apart = Apart(seeds=(0, 1))
-    found = haar.shared_features(apart, None, [SITE])
+    found = whitened.shared_features(apart, None, [SITE])
     assert apart.read() == {"fit"}
     both = [x.numpy() for x in apart.activations("fit", SITE)[:2]]
     assert found.beside[f"rank_{SITE}"] == common_rank(both, 0.99)

@@ -90,6 +90,22 @@ class PValues:
                 found[i] = interval_about(float(adjusted[i]), error, "Monte Carlo", "fraction")
         return tuple(found)
 
+    def rejected_range(self) -> tuple[float, float]:
+        """The share that is rejected at LEVEL, Holm-adjusted, with every one that Monte-Carlo error
+        leaves undecided taken as not rejected, and with every such one taken as rejected."""
+        ends = [
+            (float(p), float(p)) if interval is None else (interval.low, interval.high)
+            for p, interval in zip(holm(self.p), self.intervals(), strict=True)
+        ]
+        surely = float(np.mean([high < LEVEL for _, high in ends]))
+        possibly = float(np.mean([low < LEVEL for low, _ in ends]))
+        return surely, possibly
+
+
+def monte_carlo_range(surely: float, possibly: float) -> tuple[Interval, ...]:
+    """Of a share, or of a difference of shares, as `intervals`; none where both ends are one."""
+    return (Interval(surely, possibly, "Monte Carlo"),) if surely < possibly else ()
+
 
 def rejected(p_values: Sequence[float] | FloatArray) -> np.ndarray:
     """Which of several p-values reject, Holm-adjusted, at LEVEL: bool, of the same shape."""

@@ -29,9 +29,14 @@ from polyrot.haar.nulls import DEFAULT_DRAWS, NULL_SEED, Store
 from polyrot.haar.orthogonal import FloatArray
 from polyrot.maps.null_space import free_basis, haar_block
 from polyrot.maps.procrustes import fit_rotation, pointwise_ev
-from polyrot.measured import Figure, Interval, Measured, PairSite
+from polyrot.measured import Figure, Measured, PairSite
 from polyrot.measures.fits import NULL_DRAWS_SEED, Fits, fit_all
-from polyrot.measures.haar.calibrated import BATTERY_STEPS, PValues, rejected
+from polyrot.measures.haar.calibrated import (
+    BATTERY_STEPS,
+    PValues,
+    monte_carlo_range,
+    rejected,
+)
 from polyrot.measures.haar.rotations import (
     LEVEL,
     Which,
@@ -298,12 +303,6 @@ def planted_rejections(found: FreeDirections) -> Measured:
     """
     control = found.control
     adjusted = holm(control.p)
-    ends = [
-        (float(p), float(p)) if interval is None else (interval.low, interval.high)
-        for p, interval in zip(adjusted, control.intervals(), strict=True)
-    ]
-    surely = float(np.mean([high < LEVEL for _, high in ends]))
-    possibly = float(np.mean([low < LEVEL for low, _ in ends]))
     return Measured(
         np.array([float((adjusted < LEVEL).mean())]),
         ("",),
@@ -314,6 +313,6 @@ def planted_rejections(found: FreeDirections) -> Measured:
         },
         seeds=found.p.seeds,
         counts={"pairs": len(found.p.pairs), "sites": len(found.p.sites), **found.p.counts},
-        intervals=(Interval(surely, possibly, "Monte Carlo"),) if surely < possibly else (),
+        intervals=monte_carlo_range(*control.rejected_range()),
         unit="fraction",
     ).unless(found.unidentified)

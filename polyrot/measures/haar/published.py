@@ -1,14 +1,15 @@
-"""What the paper itself reports of R: distances, the pooled statistics, determinants, halves."""
+"""What the paper itself reports of R: distances, the pooled statistics, halves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.haar.nulls import Store
-from polyrot.haar.orthogonal import FloatArray, determinant_sign
+from polyrot.haar.orthogonal import FloatArray
 from polyrot.haar.published import (
     MeanTest,
     frobenius_ratio,
@@ -28,14 +29,12 @@ from polyrot.measures.fits import NULL_DRAWS_SEED, Fits
 from polyrot.measures.haar.rotations import (
     at_identified,
     ceiling,
-    labels,
     not_identified,
     rotation_stack,
     without_map,
 )
 from polyrot.runtime.seeding import numpy_generator
 
-"""Of sequences, each left out in turn for the error of one pair's distance."""
 SETS_OF_PHASES = 31
 """Haar spectra are compared with the published test in so many sets, each as large as the data's:
 its smallest p-value misses 0.99 in 1 set of 5 at d = 128, and in most of 31 in 1 case of 10,000."""
@@ -80,26 +79,35 @@ def distance_of_each(cohort: Cohort, fits: Fits) -> Measured:
 
 def distance_errors(cohort: Cohort, fits: Fits) -> FloatArray:
     """Jackknife standard errors of `distances` over blocks of sequences, [pairs, sites]; NaN
-    of a single sequence.
+    of a single sequence. See `without_each_block`.
+    """
+    errors = np.full((len(fits.pairs), len(fits.sites)), np.nan)
+    for j, site in enumerate(fits.sites):
+        for i, without in enumerate(without_each_block(cohort, fits, site)):
+            if without:
+                each = [frobenius_distance(r) for r in without]
+                errors[i, j] = float(np.sqrt(len(each) - 1) * np.std(each))
+    return errors
+
+
+def without_each_block(cohort: Cohort, fits: Fits, site: str) -> list[list[Tensor]]:
+    """Of every pair the R [d, d] that are fitted without one block of the fit split's sequences;
+    none where there is a single sequence.
 
     What is not determined is not drawn anew: without a block, R is what is nearest to the whole R.
     """
-    errors = np.full((len(fits.pairs), len(fits.sites)), np.nan)
-    sequences = cohort.sequences("fit")
-    for j, site in enumerate(fits.sites):
-        x = cohort.activations("fit", site)
-        blocks = [
-            pair_moments(list(part[1:]), part[0], where=f"{cohort.scale}, {site}, a block")
-            for part in blocks_of(x, sequences)
+    x = cohort.activations("fit", site)
+    blocks = [
+        pair_moments(list(part[1:]), part[0], where=f"{cohort.scale}, {site}, a block")
+        for part in blocks_of(x, cohort.sequences("fit"))
+    ]
+    return [
+        [
+            nearest_completion(cross, whole.rank, whole.r)
+            for cross in cross_without_each([block[i] for block in blocks])
         ]
-        for i, whole in enumerate(fits.matched[site]):
-            without = [
-                frobenius_distance(nearest_completion(cross, whole.rank, whole.r))
-                for cross in cross_without_each([block[i] for block in blocks])
-            ]
-            if without:
-                errors[i, j] = float(np.sqrt(len(without) - 1) * np.std(without))
-    return errors
+        for i, whole in enumerate(fits.matched[site])
+    ]
 
 
 def mean_ratio(fits: Fits) -> Measured:
@@ -202,25 +210,6 @@ def nearest_permutation(fits: Fits, store: Store | None) -> Measured:
     )
     copies = ceiling(fits, lambda each: tested(each, sites, 999).p_value)
     return found.below(copies).unless(without_map(fits))
-
-
-def special_fraction(fits: Fits) -> Measured:
-    """Share of rotations with determinant +1, at identified sites; beside it the share at all.
-
-    The ceiling is of copies that were turned within SO(d), as the paper says of R.
-    """
-    judged, unmet = at_identified(fits)
-    signs = determinant_sign(rotation_stack(fits))
-    found = Measured.of(_special(judged)).also(
-        at_all_sites=float((signs > 0).mean()),
-        **not_identified(fits),
-        **{f"det_{label}": float(sign) for label, sign in zip(labels(fits), signs, strict=True)},
-    )
-    return found.below(ceiling(judged, _special)).unless(unmet or without_map(judged))
-
-
-def _special(fits: Fits) -> float:
-    return float((determinant_sign(rotation_stack(fits)) > 0).mean())
 
 
 def half_gap(fits: Fits) -> PairSite:

@@ -1,4 +1,4 @@
-"""Distances, pooled statistics, determinants and halves of planted rotations."""
+"""Distances, pooled statistics and halves of planted rotations."""
 
 from __future__ import annotations
 
@@ -177,30 +177,7 @@ def test_the_published_test_has_the_ceiling_of_haar_spectra() -> None:
     assert 0.15 < np.mean(np.array(dense) <= ceiling) < 0.85
 
 
-# ---- determinants and halves
-
-
-def test_special_fraction_counts_determinants() -> None:
-    rng = np.random.default_rng(29)
-    proper = sample_haar(8, 8, rng, 1).reshape(4, 2, 8, 8)
-    assert measured.special_fraction(fits(proper)).values.tolist() == [1.0]
-    proper[0, 1] = sample_haar(8, 1, rng, -1)[0]
-    found = measured.special_fraction(fits(proper))
-    assert found.values.tolist() == [7 / 8]
-    assert found.beside["det_0-1 post_0"] == -1
-    assert found.beside["det_0-1 pre_0"] == 1
-
-
-def test_determinants_are_judged_at_identified_sites() -> None:
-    rng = np.random.default_rng(30)
-    rs = sample_haar(8, 8, rng, 1).reshape(4, 2, 8, 8)
-    rs[1, 0] = sample_haar(8, 1, rng, -1)[0]
-    found = measured.special_fraction(fits(rs, low=SITES[:1]))
-    assert found.values.tolist() == [1.0]
-    assert found.ceilings == (1.0,)
-    assert found.beside["at_all_sites"] == 7 / 8
-    assert found.beside["sites_not_identified"] == 1
-    assert measured.special_fraction(fits(rs, low=SITES)).unmet.startswith("no site")
+# ---- halves
 
 
 def apart(seed: int, low: bool = False) -> PlantedCohort:
