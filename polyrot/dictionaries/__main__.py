@@ -7,6 +7,7 @@ from pathlib import Path
 
 from polyrot.dictionaries.loading import BadDictionary, read_group
 from polyrot.runtime.checkout import NotACheckout, checkout
+from polyrot.store import SHIPPED
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     given = parser.parse_args(arguments).directory
     try:
-        directory = given if given is not None else checkout() / "fixtures" / "shipped"
+        directory = given if given is not None else checkout() / SHIPPED
     except NotACheckout as error:
         parser.error(str(error))
     # Checkpoints of unfinished groups are hidden files.

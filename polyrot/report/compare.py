@@ -14,8 +14,9 @@ from typing import Any
 from polyrot.judge.bar import Bar
 from polyrot.judge.verdicts import place
 from polyrot.report.markdown import code, escaped, row
+from polyrot.report.states import CONCLUDED
 
-JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
+JUDGED = tuple(verdict.value for verdict in CONCLUDED)
 SAME = 1e-9  # relative; below it two figures are one
 RUN_KEYS = ("date", "commit", "device", "device_name", "scales", "versions", "registration_sha256")
 
