@@ -23,6 +23,9 @@ POSITIONS = 10_000_000
 LEAST_POSITIONS = 1_000_000
 """Those that are registered."""
 
+LEAST_EV = 0.9
+"""Explained variance that the registration asks of the sparse dictionaries."""
+
 NEOX_CONTEXT = 128
 """Tokens of a sequence of the language models trained here."""
 SKIP_POSITIONS = "--skip-positions"

@@ -9,6 +9,7 @@ from pathlib import Path
 from polyrot.dictionaries.loading import BadDictionary, read_group
 from polyrot.runtime.checkout import NotACheckout, checkout
 from polyrot.runtime.commands import run
+from polyrot.store import SHIPPED
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _list(parser: argparse.ArgumentParser, given: Path | None) -> None:
     try:
-        directory = given if given is not None else checkout() / "fixtures" / "shipped"
+        directory = given if given is not None else checkout() / SHIPPED
     except NotACheckout as error:
         parser.error(str(error))
     # Checkpoints of unfinished groups are hidden files.

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
+from polyrot.defaults import LEAST_EV as LEAST_EV
 from polyrot.dictionaries.groups import Spec
 from polyrot.dictionaries.sae import Dictionary, quality
-
-LEAST_EV = 0.9  # at which the registration asks for the sparse dictionaries
 
 
 def l0_range(cohort: Cohort) -> tuple[float, float]:

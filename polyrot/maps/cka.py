@@ -75,7 +75,7 @@ class CKAAccumulator:
         auto_a, auto_b = moments.auto_a, moments.auto_b
         assert auto_a is not None
         assert auto_b is not None
-        total_a, total_b = n * float(moments.var_a.sum()), n * float(moments.var_b.sum())
+        total_a, total_b = sums
         a, b = _Offset(off_a, total_a, n), _Offset(off_b, total_b, n)
         between = _about_means(p["km"], p["ky"], p["mx"], moments.cross, a, b)
         within_a = _about_means(p["kk"], p["kx"], p["kx"], auto_a, a, a)

@@ -13,16 +13,20 @@ from scipy.linalg import qr
 from torch import Tensor
 
 
-def haar_block(k: int, generator: torch.Generator, det: int | None = None) -> Tensor:
-    """A Haar draw from O(k), [k, k] float64; of that determinant where `det` (+1, -1) is given.
+def haar_block(
+    k: int, generator: torch.Generator, det: int | None = None, batch: tuple[int, ...] = ()
+) -> Tensor:
+    """Haar draws from O(k), [*batch, k, k] float64; of that determinant where `det` (+1, -1) is
+    given.
 
     QR of a Gaussian matrix with the signs fixed (Mezzadri 2007, arXiv:math-ph/0609050).
     """
-    drawn = torch.randn(k, k, generator=generator, dtype=torch.float64, device=generator.device)
+    shape = *batch, k, k
+    drawn = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
     q, triangle = torch.linalg.qr(drawn)
-    q = q * triangle.diagonal().sign()
-    if det is not None and k and float(torch.linalg.slogdet(q).sign) != det:
-        q[:, 0] *= -1
+    q = q * triangle.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]
+    if det is not None and k:
+        q[torch.linalg.slogdet(q).sign != det, :, 0] *= -1
     return q
 
 

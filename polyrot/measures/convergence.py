@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.maps.correlation import pearson_rows
+from polyrot.maps.correlation import pearson_rows, spearman
 from polyrot.measured import Interval, Measured, jackknifed
 from polyrot.measures.attribution import N_SEQUENCES
 from polyrot.measures.component_effects import mean_ablation_by_block, patching_by_block
-from polyrot.measures.drift import drawn_about, spearman
+from polyrot.measures.drift import drawn_about
 from polyrot.store import Artifact, Runtime
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import rankdata
 from torch import Tensor
 
 from polyrot.cohorts.cohort import Cohort
 from polyrot.cohorts.run import EARLY, nearest
-from polyrot.maps.correlation import pearson_rows
+from polyrot.maps.correlation import pearson_rows, spearman
 from polyrot.maps.moments import BLOCKS, blocks_of, check_fit, cross_without_each
 from polyrot.maps.null_space import nearest_completion, nearest_to_identity
 from polyrot.maps.procrustes import (
@@ -191,12 +191,6 @@ def _orders(
     depth = np.broadcast_to(np.arange(len(distance)), tried.shape)
     found = pearson_rows(rankdata(tried, axis=1), depth)
     return round(float(found.min()), 12), round(float(found.max()), 12)
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's rank correlation, to 12 decimals."""
-    # With five sites -0.9 is one of few possible values, and a bar: rounding must not decide it.
-    return round(float(spearmanr(x, y).statistic), 12)
 
 
 def measure_drift(checkpoints: Cohort) -> Drift:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from polyrot.cohorts.cohort import pair_labels
 from polyrot.cohorts.interventions import CleanRun, InterventionCohort
+from polyrot.maps.correlation import spearman
 from polyrot.measured import Measured, jackknifed
 from polyrot.measures.effects import N_SEQUENCES, ROUNDING, parts
 
@@ -42,10 +42,10 @@ class Overlaps:
         alike = bool(np.ptp(mean) <= ROUNDING * np.abs(mean).max())
         value, interval = 0.0, None
         if not alike:
-            value = _rank_correlation(self.overlap, mean)
+            value = spearman(self.overlap, mean)
             if len(self.pairs) > 1:
                 rest = [
-                    _rank_correlation(self.overlap, np.delete(self.transfer, k, axis=1).mean(1))
+                    spearman(self.overlap, np.delete(self.transfer, k, axis=1).mean(1))
                     for k in range(len(self.pairs))
                 ]
                 interval = jackknifed(
@@ -66,10 +66,6 @@ class Overlaps:
             intervals=(interval,),
             unit="correlation",
         ).unless("every direction transfers alike: there is nothing to rank" if alike else "")
-
-
-def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    return float(spearmanr(x, y).statistic)
 
 
 def pinned_subspace(readers: Tensor, share: float = 0.99) -> Tensor:

@@ -15,8 +15,9 @@ from polyrot.judge.bar import Bar
 from polyrot.judge.verdicts import place, show_ends
 from polyrot.measured import Interval
 from polyrot.report.markdown import code, escaped, row
+from polyrot.report.states import CONCLUDED
 
-JUDGED = ("held", "refuted", "undecided", "not diagnostic", "out of reach")
+JUDGED = tuple(verdict.value for verdict in CONCLUDED)
 SAME = 1e-9  # relative; below it two figures are one
 RUN_KEYS = ("date", "commit", "device", "device_name", "scales", "versions", "registration_sha256")
 

@@ -14,20 +14,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from polyrot.defaults import LEAST_EV
 from polyrot.judge.registration import SCALES, Claim, Registration
 from polyrot.judge.verdicts import Conclusion, Verdict
 from polyrot.measured import Figure
 from polyrot.report.said import listed
+from polyrot.report.states import CONCLUDED
 
-JUDGED = (
-    Verdict.HELD,
-    Verdict.REFUTED,
-    Verdict.UNDECIDED,
-    Verdict.NOT_DIAGNOSTIC,
-    Verdict.OUT_OF_REACH,
-)
 _ANY_L0 = {"least": 0.0, "largest": math.inf}
-LEAST_EV = 0.9  # at which the registration asks for the title's dictionaries
 CONCEDED = re.compile(r"\b(fails?|missed)\b")  # the paper's own figure says that the bar is missed
 
 
@@ -110,7 +104,7 @@ def _by_scale(conclusions: Iterable[Conclusion]) -> dict[str, list[Conclusion]]:
     """Judged ones, in the suite's order of scales."""
     found: dict[str, list[Conclusion]] = {}
     for scale in SCALES:
-        here = [c for c in conclusions if c.finding.scale == scale and c.verdict in JUDGED]
+        here = [c for c in conclusions if c.finding.scale == scale and c.verdict in CONCLUDED]
         if here:
             found[scale] = here
     return found
@@ -181,7 +175,7 @@ def _title(conclusions: Sequence[Conclusion], registration: Registration) -> str
         if members:
             claim = registration.claim(id)
             says = _lower(claim.says.split(":")[0].rstrip("."))
-            found = [_found(claim, members, verdict) for verdict in JUDGED]
+            found = [_found(claim, members, verdict) for verdict in CONCLUDED]
             text = f"that {says}, is {listed([text for text in found if text])}"
             parts.append(text + _ceiling(members, claim) + _inadmissible(members))
     return f"The claim of the title, {'. Another form of it, '.join(parts)}{_unjudged(title)}."
@@ -252,7 +246,7 @@ def _by_site(beside: Mapping[str, Figure], prefix: str) -> dict[str, float]:
 
 def _unjudged(members: Sequence[Conclusion]) -> str:
     """ "; 14 came to no verdict (neox), and nothing is said of them; 20 have no test yet"."""
-    rest = [c for c in members if c.verdict not in (*JUDGED, Verdict.NOT_WRITTEN)]
+    rest = [c for c in members if c.verdict not in (*CONCLUDED, Verdict.NOT_WRITTEN)]
     unwritten = sum(c.verdict is Verdict.NOT_WRITTEN for c in members)
     text = ""
     if rest:

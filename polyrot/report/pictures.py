@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from polyrot.judge.ledger import Entry, Ledger
 from polyrot.judge.registration import Claim, Registration
 from polyrot.judge.verdicts import Verdict
+from polyrot.report.states import SYMBOLS, drawn
 from polyrot.runtime.svg import (
     BLUE,
     FAINT,
     MUTED,
     OCHRE,
     ON,
-    VERMILION,
     document,
     symbol,
     text,
@@ -27,32 +27,6 @@ from polyrot.runtime.svg import (
 
 SCALES = ("toy_a", "toy_b", "neox")
 """Those whose models are shipped."""
-SYMBOLS: Mapping[Verdict, tuple[str, str, str]] = {
-    Verdict.HELD: (
-        BLUE,
-        '<circle cx="8" cy="8" r="7"/>',
-        "M4.5 8.2l2.4 2.4 4.6-5",
-    ),
-    Verdict.REFUTED: (
-        VERMILION,
-        '<path d="M5 1h6l4 4v6l-4 4H5l-4-4V5z"/>',
-        "M5 5l6 6M11 5l-6 6",
-    ),
-    Verdict.UNDECIDED: (
-        OCHRE,
-        '<path d="M8 .5L15.5 8 8 15.5.5 8z"/>',
-        "M5.8 6.4c0-3 4.4-2.8 4.4-.3 0 1.7-2.2 1.7-2.2 3.4M8 11v1.4",
-    ),
-    Verdict.NOT_DIAGNOSTIC: (OCHRE, '<path d="M8 1l7.5 14H.5z"/>', "M8 6v4M8 12v1"),
-    Verdict.OUT_OF_REACH: (
-        OCHRE,
-        '<path d="M1 1h14v3H1z"/><path d="M8 5.5l4.5 5H9.6V15H6.4v-4.5H3.5z"/>',
-        "",
-    ),
-    Verdict.NOT_RUN: (MUTED, '<rect x="2" y="6.5" width="12" height="3"/>', ""),
-    Verdict.ERROR: (VERMILION, '<rect x="1" y="1" width="14" height="14"/>', "M8 3.5v6M8 11.5v1.5"),
-}
-"""Colour, shape and sign of each state: those of the page, told apart without colour."""
 
 ROW, TOP, COLUMN, NAME, CELL = 20, 58, 440, 292, 46  # px
 
@@ -196,8 +170,8 @@ def _at(left: float, value: float) -> float:
 
 
 def _mark(verdict: Verdict, x: float, y: float) -> str:
-    colour, shape, sign = SYMBOLS[verdict]
-    drawn = f'<path d="{sign}" fill="none" stroke="{ON}" stroke-width="1.8"/>' if sign else ""
+    look = SYMBOLS[verdict]
+    shape = drawn(look, f'fill="none" stroke="{ON}" stroke-width="1.8"')
     title = f"<title>{verdict.value}</title>"
     place = f'transform="translate({x:g} {y:g}) scale(.88)"'
-    return f'<g {place} fill="{colour}">{title}{shape}{drawn}</g>'
+    return f'<g {place} fill="{look.colour[1]}">{title}{shape}</g>'

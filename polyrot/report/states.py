@@ -1,7 +1,8 @@
 """One symbol and one colour for each state, on the page and in its figures.
 
 Outlines and strokes are points in a box of 16 by 16, y downwards: the page makes SVG symbols of
-them (`symbols`), a figure markers (`polyrot.report.figures.glance`).
+them (`symbols`), a figure markers (`polyrot.report.figures.glance`), the README's picture marks
+(`polyrot.report.pictures`).
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from polyrot.judge import verdicts
 from polyrot.judge.verdicts import Verdict
+from polyrot.runtime.svg import BLUE, MUTED, OCHRE, VERMILION
 
 Points = tuple[tuple[float, float], ...]
 SIDE = 16.0  # of the box
@@ -28,8 +31,8 @@ class Symbol:
     strokes: tuple[Points, ...] = ()
 
 
-HELD, REFUTED = ("--held", "#006ba6"), ("--refuted", "#b34700")
-OPEN, UNKNOWN = ("--empty", "#8a5a00"), ("--muted", "#5a636c")
+HELD, REFUTED = ("--held", BLUE), ("--refuted", VERMILION)
+OPEN, UNKNOWN = ("--empty", OCHRE), ("--muted", MUTED)
 
 SYMBOLS: Mapping[Verdict, Symbol] = {
     Verdict.HELD: Symbol(HELD, (), (((4.5, 8.2), (6.9, 10.6), (11.5, 5.6)),)),
@@ -69,6 +72,9 @@ SYMBOLS: Mapping[Verdict, Symbol] = {
     ),
 }
 
+CONCLUDED = tuple(v for v in Verdict if v in verdicts.JUDGED or v is Verdict.NOT_DIAGNOSTIC)
+"""What a claim can come to whose values were held against a bar."""
+
 
 def name(verdict: Verdict) -> str:
     """The id of the verdict's symbol, and the class of what is in that state."""
@@ -80,11 +86,17 @@ def symbols() -> str:
     return "\n".join(_symbol(verdict, symbol) for verdict, symbol in SYMBOLS.items())
 
 
-def _symbol(verdict: Verdict, symbol: Symbol) -> str:
+def drawn(symbol: Symbol, stroke: str) -> str:
+    """A symbol as SVG in its box, its fill that of its surroundings; stroke: what strokes have."""
     shape = "".join(f'<path d="{_path(points)}z"/>' for points in symbol.outlines)
     shape = shape or f'<circle cx="{SIDE / 2:g}" cy="{SIDE / 2:g}" r="7"/>'
-    strokes = "".join(f'<path class="on" d="{_path(points)}"/>' for points in symbol.strokes)
-    return f'<symbol id="{name(verdict)}" viewBox="0 0 16 16">{shape}{strokes}</symbol>'
+    strokes = "".join(f'<path {stroke} d="{_path(points)}"/>' for points in symbol.strokes)
+    return shape + strokes
+
+
+def _symbol(verdict: Verdict, symbol: Symbol) -> str:
+    shape = drawn(symbol, 'class="on"')
+    return f'<symbol id="{name(verdict)}" viewBox="0 0 16 16">{shape}</symbol>'
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -9,6 +9,7 @@ from polyrot.store.shipped import (
     DamagedArtifact,
     read_manifest,
     ship,
+    shipped_with_code,
     verify,
     write_manifest,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "only_readable",
     "read_manifest",
     "ship",
+    "shipped_with_code",
     "verify",
     "write_manifest",
 ]

@@ -27,6 +27,13 @@ class DamagedArtifact(RuntimeError):
     """A shipped file is not what it should be; the message names it and says what to do."""
 
 
+def shipped_with_code() -> Path | None:
+    """The shipped directory of the checkout that this code is run from, wherever one stands; None
+    where it was installed without one."""
+    found = Path(__file__).resolve().parents[2] / SHIPPED
+    return found if found.is_dir() else None
+
+
 def artifacts_in(directory: Path, fp: str = "", below: str = "") -> list[Path]:
     """The artifacts of a directory, sorted: of one fingerprint, or all (""). below: "*/" for those
     of its folders."""

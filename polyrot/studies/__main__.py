@@ -18,7 +18,7 @@ from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.files import write_atomically
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store, check_writable
+from polyrot.store import SHIPPED, Runtime, Store, check_writable
 from polyrot.studies import record
 
 #: Every study: what it asks, and its module.
@@ -31,7 +31,6 @@ STUDIES = {
 }
 RECORDS, PAGES, PICTURES = Path("docs/studies/records"), Path("docs/studies"), Path("docs/pictures")
 """In a checkout: where records, pages and figures lie."""
-SHIPPED = Path("fixtures/shipped")
 
 
 class Study(Protocol):

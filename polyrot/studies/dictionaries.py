@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
+from polyrot.defaults import LEAST_EV
 from polyrot.dictionaries.groups import SECOND_START
 from polyrot.dictionaries.sae import Dictionary, quality
-from polyrot.dictionaries.sparsity import LEAST_EV, Choice, l0_range
+from polyrot.dictionaries.sparsity import Choice, l0_range
 from polyrot.judge.ledger import Ledger
 from polyrot.judge.registration import Registration
 from polyrot.maps.explained_variance import explained_variance

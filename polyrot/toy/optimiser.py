@@ -15,8 +15,9 @@ from torch import Tensor
 
 from polyrot.maps.null_space import haar_block
 from polyrot.runtime.seeding import torch_generator
-from polyrot.toy import folding, transformer
+from polyrot.toy import transformer
 from polyrot.toy.schedule import ADAMW, RANDOM, STANDARD, Schedule
+from polyrot.toy.symmetry import turned
 from polyrot.toy.transformer import Params
 
 BUFFERS: Mapping[str, Mapping[str, str]] = {
@@ -24,26 +25,6 @@ BUFFERS: Mapping[str, Mapping[str, str]] = {
     "sgd": {"momentum": "momentum_buffer"},
 }
 """What an optimiser knows of each weight: a checkpoint's name for it, and torch's."""
-_READERS = frozenset(name for readers in folding.READERS.values() for name in readers)
-_WRITERS = frozenset(folding.WRITERS)
-
-
-def turned(name: str, weight: Tensor, turns: Tensor) -> Tensor:
-    """A weight as it is where the residual stream is `x @ turns`: rows of what reads the stream and
-    columns of what writes to it are turned; gains of the norms, which scale coordinates, stay.
-
-    weight: [model, ...] as in `polyrot.toy.transformer`; turns: [model, d, d], orthogonal.
-
-    >>> import torch
-    >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
-    >>> turned("embed", torch.tensor([[[1.0, 2.0]]]), swap)
-    tensor([[[2., 1.]]])
-    """
-    if name in _READERS:
-        return turns.mT @ weight
-    if name in _WRITERS:
-        return weight @ turns
-    return weight
 
 
 def bases(

@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from polyrot.maps.null_space import haar_block
 from polyrot.toy.folding import TENSORS, WRITERS, Folded
 from polyrot.toy.transformer import D_HEAD, D_MLP, D_MODEL, N_HEADS, N_LAYERS
 
@@ -123,23 +124,16 @@ def random(n: int, generator: torch.Generator, parts: Sequence[str] = PARTS) -> 
     def permutations(k: int) -> Tensor:
         return torch.rand(n, N_LAYERS, k, generator=generator).argsort(-1)
 
+    by_head = n, N_LAYERS, N_HEADS
     drawn = {
         "heads": permutations(N_HEADS),
-        "qk": haar((n, N_LAYERS, N_HEADS), D_HEAD, generator),
-        "vo": haar((n, N_LAYERS, N_HEADS), D_HEAD, generator),
+        "qk": haar_block(D_HEAD, generator, batch=by_head).float(),
+        "vo": haar_block(D_HEAD, generator, batch=by_head).float(),
         "neurons": permutations(D_MLP),
         "scales": 16 ** (torch.rand(n, N_LAYERS, D_MLP, generator=generator) - 0.5),
-        "residual": haar((n,), D_MODEL, generator),
+        "residual": haar_block(D_MODEL, generator, batch=(n,)).float(),
     }
     return replace(identity(n), **{name: drawn[name] for name in parts})
-
-
-def haar(batch: tuple[int, ...], d: int, generator: torch.Generator) -> Tensor:
-    """Haar orthogonal matrices [*batch, d, d]: QR with the signs of R's diagonal made positive
-    (Mezzadri 2007, arXiv math-ph/0609050). SciPy draws one at a time."""
-    gaussian = torch.randn(*batch, d, d, generator=generator, dtype=torch.float64)
-    q, r = torch.linalg.qr(gaussian)
-    return (q * r.diagonal(dim1=-2, dim2=-1).sign()[..., None, :]).float()
 
 
 def act(element: Element, folded: Folded) -> Folded:
@@ -172,11 +166,22 @@ def act_inside(element: Element, folded: Folded) -> Folded:
 
 def rotate(residual: Tensor, folded: Folded) -> Folded:
     """The models [n, ...] with the residual stream turned: x becomes x @ residual [n, 64, 64]."""
-    turned = {
-        name: tensor @ residual if name in WRITERS else residual.mT @ tensor
-        for name, tensor in folded.items()
-    }
-    return folded.replace(turned)
+    return folded.replace({name: turned(name, x, residual) for name, x in folded.items()})
+
+
+def turned(name: str, weight: Tensor, turns: Tensor) -> Tensor:
+    """A weight as it is where the residual stream is `x @ turns`: rows of what reads the stream and
+    columns of what writes to it are turned; gains of the norms, which scale coordinates, stay.
+
+    weight: [model, ...] as in `polyrot.toy.transformer`; turns: [model, d, d], orthogonal.
+
+    >>> swap = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
+    >>> turned("embed", torch.tensor([[[1.0, 2.0]]]), swap)
+    tensor([[[2., 1.]]])
+    """
+    if name in WRITERS:
+        return weight @ turns
+    return turns.mT @ weight if name in TENSORS else weight
 
 
 def head_columns(folded: Folded, name: str, layer: int) -> Tensor:
@@ -202,10 +207,10 @@ __all__ = [
     "Element",
     "act",
     "act_inside",
-    "haar",
     "head_columns",
     "head_rows",
     "identity",
     "random",
     "rotate",
+    "turned",
 ]

@@ -48,6 +48,14 @@ def test_blocks_are_orthogonal_haar_draws(det: int | None) -> None:
     assert haar_block(0, generator, det).shape == (0, 0)
 
 
+@pytest.mark.parametrize("det", [None, 1, -1])
+def test_a_batch_of_blocks_is_drawn_one_after_another(det: int | None) -> None:
+    batch = haar_block(16, torch_generator(0, "batch"), det, (5, 3))
+    alone = torch_generator(0, "batch")
+    for one in batch.flatten(0, 1):
+        assert torch.equal(one, haar_block(16, alone, det))
+
+
 @pytest.mark.parametrize("reflect", [True, False])
 @pytest.mark.parametrize("rank", [1, 5, 7, 8])
 def test_a_completed_fit_is_the_same_where_activations_are(rank: int, reflect: bool) -> None:

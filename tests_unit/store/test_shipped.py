@@ -17,6 +17,7 @@ from polyrot.store import (
     read_manifest,
     ship,
     shipped as shipped_module,
+    shipped_with_code,
     verify,
     write_manifest,
 )
@@ -179,6 +180,16 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit) as stopped:
         command.main(["--help"])
     assert stopped.value.code == 0
+
+
+def test_shipped_files_are_those_of_the_code_wherever_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root = Path(__file__).resolve().parents[2]
+    assert shipped_with_code() == root / "fixtures" / "shipped"
+    monkeypatch.setattr(shipped_module, "__file__", str(tmp_path / "a" / "b" / "shipped.py"))
+    assert shipped_with_code() is None
 
 
 def test_nothing_to_verify_is_no_pass(

@@ -240,6 +240,8 @@ def test_the_ledger_has_what_the_study_reads_of_it() -> None:
     registration = Registration.load(claims / "preregistration.toml")
     ledger = Ledger.load(claims / "verdicts.toml", registration)
     assert dictionaries.CLAIM in ledger.entries
+    share = registration.claim("cosine.universal_relative_to_ceiling")
+    assert share.bar.at_least == page.BAR
     known = dictionaries.registered()
     for site in (f"resid_post_{i}" for i in range(6)):
         assert {

@@ -6,13 +6,18 @@ import pytest
 import torch
 
 from polyrot.store import Artifact
-from polyrot.toy import optimiser, seeds, training, transformer
-from polyrot.toy.optimiser import bases, optimiser_of, turned
+from polyrot.toy import folding, seeds, training, transformer
+from polyrot.toy.folding import WRITERS
+from polyrot.toy.optimiser import bases, optimiser_of
 from polyrot.toy.schedule import Schedule
+from polyrot.toy.symmetry import turned
 from tests_unit.toy.short_runs import TINY, Memory, equal
 
 SGD = replace(TINY, optimiser="sgd", peak_rate=0.1)
 ROT = replace(TINY, optimiser_basis="random")
+
+
+READERS = {name for readers in folding.READERS.values() for name in readers}
 
 
 def train(schedule, **more):
@@ -83,9 +88,9 @@ def test_a_turned_model_computes_the_same_in_a_turned_stream():
     new = turned_all(params, turns)
     x = torch.randn(2, 7, transformer.D_MODEL)
     for name, p in params.items():
-        if name in optimiser._READERS:
+        if name in READERS:
             torch.testing.assert_close(x @ turns @ new[name], x @ p, rtol=1e-4, atol=1e-5)
-        elif name in optimiser._WRITERS:
+        elif name in WRITERS:
             torch.testing.assert_close(new[name] @ turns.mT, p, rtol=1e-4, atol=1e-5)
         else:
             assert name.startswith("norm")

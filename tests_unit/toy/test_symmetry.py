@@ -84,7 +84,7 @@ def test_what_is_no_symmetry_changes_the_logits():
 
 
 def test_random_rotations_are_of_both_classes():
-    determinants = torch.linalg.det(symmetry.haar((64,), 16, torch_generator(7, "haar")))
+    determinants = torch.linalg.det(symmetry.random(64, torch_generator(7, "haar")).residual)
     assert torch.allclose(determinants.abs(), torch.ones(64), atol=1e-4)
     assert 10 < int((determinants > 0).sum()) < 54
 

@@ -19,6 +19,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from polyrot.maps.correlation import pearson_rows
 from polyrot.measures import component_effects
 from polyrot.runtime.progress import Progress, silent
 from polyrot.toy import task, training
@@ -91,11 +92,10 @@ class Causal:
 def correlation(x: Tensor, y: Tensor) -> Tensor:
     """Pearson r of the rows of x with those of y, both [n, k]. Raises ValueError for a constant
     row: a correlation with nothing."""
-    x, y = x.double() - x.double().mean(1, True), y.double() - y.double().mean(1, True)
-    size = x.norm(dim=1) * y.norm(dim=1)
-    if not bool((size > 0).all()):
+    r = torch.from_numpy(pearson_rows(*(side.double().cpu().numpy() for side in (x, y))))
+    if bool(r.isnan().any()):
         raise ValueError("all effects of one model are equal: there is nothing to correlate")
-    return ((x * y).sum(1) / size).clamp(-1, 1)
+    return r
 
 
 def aligned_components(heads: Tensor) -> Tensor:

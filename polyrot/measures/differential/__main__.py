@@ -24,12 +24,10 @@ from polyrot.measures.differential.quantities import (
 )
 from polyrot.runtime.commands import run
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, shipped_with_code
 from polyrot.toy import seeds
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
-
-SHIPPED = Path(__file__).parents[3] / "fixtures" / "shipped"
 
 _ABOUT = """The differential test: the paper's public pipeline, as it lies in DIR, and this suite
 on the same trained toys. Our seeds are put into the pipeline's model class, its functions and ours
@@ -119,7 +117,7 @@ def _compare(asked: argparse.Namespace) -> int:
     if not asked.tolerance > 0:
         raise ValueError(f"--tolerance {asked.tolerance}: a positive number")
     progress = ConsoleProgress()
-    store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
+    store = Store(asked.artifacts, shipped=shipped_with_code())
     runtime = Runtime(store, "cpu", progress)
     workshop = Workshop(runtime, PROFILES[asked.schedule], say=progress.say)
     with opened(asked.pipeline) as pipeline:

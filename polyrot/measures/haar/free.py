@@ -52,8 +52,8 @@ from polyrot.runtime.seeding import torch_generator
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 FEW = 3.7
 """A p-value with no draw beyond it is known to this factor (`polyrot.haar.nulls.Tail`)."""
-_FIXED = 1e-6
-"""An axis of which no larger share than this is free is not looked along."""
+FIXED = 1e-6
+"""An axis of which no larger share than this is free is none to look along."""
 
 
 class FreeCohort(CohortDefaults):
@@ -86,7 +86,7 @@ class FreeCohort(CohortDefaults):
         x = self._cohort.activations("fit", site)[0]
         basis = self.bases[site].to(x.device)
         variance, mean = torch.var_mean(x.double(), dim=0)
-        variance[basis.square().sum(1) <= _FIXED] = -1.0
+        variance[~free_axes(basis)] = -1.0
         found = {"mean": mean @ basis, "largest variance": basis[int(variance.argmax())]}
         return {name: v.cpu().numpy() for name, v in found.items()}
 
@@ -98,6 +98,12 @@ def basis_of(cohort: Cohort, site: str) -> Tensor:
     if fixed is None:
         return torch.eye(cohort.width, dtype=torch.float64)
     return free_basis(fixed)
+
+
+def free_axes(basis: Tensor) -> Tensor:
+    """bool [width]: which axes are free, on a basis of `basis_of`; of one that was projected away
+    rounding is all that is left."""
+    return basis.square().sum(1) > FIXED
 
 
 def draws_to_decide(matrices: int) -> int:

@@ -21,15 +21,12 @@ from polyrot.haar.orthogonal import FloatArray
 from polyrot.maps.null_space import haar_block
 from polyrot.measured import Interval, Measured, PairSite, Seeds, jackknifed
 from polyrot.measures.fits import NULL_DRAWS_SEED
-from polyrot.measures.haar.free import basis_of
+from polyrot.measures.haar.free import basis_of, free_axes
 from polyrot.runtime.seeding import torch_generator
 
 RECIPE_VERSION = 1  # raise when a change of code changes what is measured
 ROTATIONS = 32
 _ROWS = 256
-_FIXED = 1e-6
-"""An axis of which no larger share than this is free is no coordinate of the free space."""
-
 
 _DRAWN = ("random", "random_with_first", "shared")
 
@@ -86,7 +83,7 @@ def measure_tails(cohort: Cohort, rotations: int = ROTATIONS) -> Tails:
     shared = np.zeros((1 + rotations, shape[1]))
     for j, site in enumerate(cohort.internal):
         free = basis_of(cohort, site)
-        kept = free.square().sum(1) > _FIXED
+        kept = free_axes(free)
         axes = (free @ free.T)[:, kept]  # every axis, less what is fixed of it
         generator = torch_generator(NULL_DRAWS_SEED, "random bases", site)
         turns = [free @ haar_block(free.shape[1], generator) for _ in range(rotations)]

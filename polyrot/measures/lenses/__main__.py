@@ -13,12 +13,10 @@ from polyrot.measures.lenses.lenses import measure_lenses, transcoder_quality
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store, check_writable
+from polyrot.store import Runtime, Store, check_writable, shipped_with_code
 from polyrot.toy import seeds
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
-
-SHIPPED = Path(__file__).parents[3] / "fixtures" / "shipped"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _look(asked: argparse.Namespace) -> None:
     check_writable(asked.artifacts)
     scale = next(name for name, toy in seeds.TOYS.items() if asked.seed in toy.seeds)
-    store = Store(asked.artifacts, shipped=SHIPPED if SHIPPED.is_dir() else None)
+    store = Store(asked.artifacts, shipped=shipped_with_code())
     runtime = Runtime(store, asked.device, ConsoleProgress())
     workshop = Workshop(runtime, PROFILES[asked.schedule])
     cohort = workshop.toy_cohort(scale)

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from polyrot.maps.null_space import haar_block
 from polyrot.measures.bars import joint
 from polyrot.measures.bars.alignment import (
     align,
@@ -114,14 +115,14 @@ def test_anchors_must_match(folded):
 
 def test_weight_overlap_is_the_error_it_stands_for(folded):
     a, b = (folded.select([i]).to(torch.float64) for i in (0, 1))
-    r = symmetry.haar((1,), 64, torch_generator(7, "r")).double()
+    r = haar_block(64, torch_generator(7, "r"), batch=(1,))
     assert torch.allclose(weight_overlap(b, a).errors(r), tensor_mse(rotate(r, b), a))
 
 
 def test_activation_overlap_is_the_error_it_stands_for():
     generator = torch_generator(8, "x")
     x = torch.randn(3, 500, 64, generator=generator, dtype=torch.float64) + 1
-    r = symmetry.haar((2,), 64, generator).double()
+    r = haar_block(64, generator, batch=(2,))
     found = activation_overlap(["site"], [x]).errors(r)[:, 0]
     around = (x[0] - x[0].mean(0)).square().sum()
     for i in range(2):
@@ -160,7 +161,7 @@ def jointly(folded):
     siblings, anchors = folded.select([1]), folded.select([0])
     generator = torch_generator(11, "activations")
     shared = torch.randn(800, 64, generator=generator)
-    turn = symmetry.haar((1,), 64, generator)[0]
+    turn = haar_block(64, generator).float()
     noise = 0.3 * torch.randn(800, 64, generator=generator)
     activations = activation_overlap(["site"], [torch.stack([shared, shared @ turn.T + noise])])
     start = replace(
