@@ -21,7 +21,7 @@ from polyrot.haar.published import (
     reference_phases,
 )
 from polyrot.haar.spectrum import Coset, fold, sample_angles
-from polyrot.maps.moments import blocks_of, cross_without_each, pair_moments
+from polyrot.maps.moments import Moments, blocks_of, cross_without_each, pair_moments
 from polyrot.maps.null_space import nearest_completion
 from polyrot.maps.procrustes import frobenius_distance, split_half_share
 from polyrot.measured import Measured, PairSite, interval_about
@@ -96,17 +96,22 @@ def without_each_block(cohort: Cohort, fits: Fits, site: str) -> list[list[Tenso
 
     What is not determined is not drawn anew: without a block, R is what is nearest to the whole R.
     """
-    x = cohort.activations("fit", site)
-    blocks = [
-        pair_moments(list(part[1:]), part[0], where=f"{cohort.scale}, {site}, a block")
-        for part in blocks_of(x, cohort.sequences("fit"))
-    ]
+    by_pair = zip(*moments_of_blocks(cohort, site), strict=True)
     return [
         [
             nearest_completion(cross, whole.rank, whole.r)
-            for cross in cross_without_each([block[i] for block in blocks])
+            for cross in cross_without_each(list(blocks))
         ]
-        for i, whole in enumerate(fits.matched[site])
+        for blocks, whole in zip(by_pair, fits.matched[site], strict=True)
+    ]
+
+
+def moments_of_blocks(cohort: Cohort, site: str) -> list[list[Moments]]:
+    """Of every block of the fit split's sequences, the moments of every pair."""
+    x = cohort.activations("fit", site)
+    return [
+        pair_moments(list(part[1:]), part[0], where=f"{cohort.scale}, {site}, a block")
+        for part in blocks_of(x, cohort.sequences("fit"))
     ]
 
 

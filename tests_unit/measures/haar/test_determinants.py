@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from polyrot.haar.orthogonal import FloatArray, sample_haar
+from polyrot.maps.moments import pair_moments
 from polyrot.measures.fits import Fits, fit_all
 from polyrot.measures.haar import determinants as measured
 from tests_unit.measures.haar.planted import SITES, PlantedCohort, fits
@@ -83,7 +84,7 @@ def by_a_hair(seed: int) -> PlantedCohort:
 
 
 @pytest.mark.parametrize("seed", [4, 5])
-def test_a_sign_that_a_block_of_sequences_changes_is_undecided(seed: int) -> None:
+def test_a_sign_that_other_sequences_would_change_is_undecided(seed: int) -> None:
     cohort = by_a_hair(seed)
     found = measured.special_fraction(cohort, fit_all(cohort))
     interval = found.interval(0)
@@ -92,3 +93,36 @@ def test_a_sign_that_a_block_of_sequences_changes_is_undecided(seed: int) -> Non
     assert (interval.low, interval.high) == (0.5, 1.0), "the first site's are decided"
     assert found.beside["undecided"] == 2
     assert found.n == TOKENS // 10
+
+
+def test_a_sign_that_no_single_block_decides_is_open_where_a_sample_would_change_it() -> None:
+    """The last direction's covariance is a tenth of its standard error: of one sign however one
+    block is left out, and of either in another sample."""
+    generator = torch.Generator().manual_seed(6)
+    drawn = {}
+    block = torch.arange(TOKENS) * 16 // TOKENS
+    against = torch.where(block % 2 == 0, 1.0, -1.0).double()
+    for site in SITES:
+        anchor = torch.randn(TOKENS, 4, generator=generator, dtype=torch.float64)
+        siblings = [anchor.clone(), anchor.clone()]
+        if site == SITES[1]:
+            for sibling in siblings:
+                sibling[:, 3] = 1e-3 * (against + 0.1) * anchor[:, 3]
+        drawn[site] = torch.stack([anchor, *siblings])
+    cohort = Sequences(drawn)
+    found = measured.special_fraction(cohort, fit_all(cohort))
+    assert found.beside["undecided"] == 2
+
+
+def test_crosses_of_resampled_blocks_are_those_of_the_tokens() -> None:
+    generator = torch.Generator().manual_seed(7)
+    a, b = torch.randn(2, 60, 3, generator=generator, dtype=torch.float64)
+    parts = [slice(0, 20), slice(20, 35), slice(35, 60)]
+    blocks = [pair_moments([a[part]], b[part], where="a block")[0] for part in parts]
+    weights = torch.tensor([[1, 1, 1], [2, 0, 1]])
+    found = measured._weighted_cross(blocks, weights)
+    for row, cross in zip(weights, found, strict=True):
+        each = zip(parts, row.tolist(), strict=True)
+        order = torch.cat([torch.arange(60)[part].repeat(n) for part, n in each])
+        x, y = a[order] - a[order].mean(0), b[order] - b[order].mean(0)
+        torch.testing.assert_close(cross, x.T @ y / len(order))
