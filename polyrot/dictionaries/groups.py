@@ -23,6 +23,8 @@ L1 = 1e-3
 
 Data = Literal["activations", "isotropic noise", "activations, turned"]
 
+RECIPE_VERSION = 1  # of the grids: raise when a change of code changes what `l1_grid` finds
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from polyrot.cohorts.cohort import Cohort, NotOffered
-from polyrot.defaults import WIDTH
+from polyrot.defaults import LEAST_EV, WIDTH
 from polyrot.dictionaries import collection, groups, sparsity
 from polyrot.dictionaries.groups import Group, Spec
 from polyrot.dictionaries.sae import Dictionary, stack, unstack
@@ -184,7 +184,11 @@ class Workshop:
 
         schedule, grids = self.profile.dictionaries_of(cohort, groups.sparse_grid), None
         if cohort.facts.relative_l1:
-            recipe = {"cohort": cohort.fingerprint, "shares": list(groups.RELATIVE_GRID)}
+            recipe = {
+                "version": groups.RECIPE_VERSION,
+                "cohort": cohort.fingerprint,
+                "shares": list(groups.RELATIVE_GRID),
+            }
             store = self.runtime.store
             grids = store.get_or_build("l1-grid", recipe, build, name=cohort.scale).meta["grids"]
         return groups.sparse_grid(cohort, schedule, grids)
@@ -208,7 +212,7 @@ class Workshop:
             ]
             return Artifact(stack(found), {"choices": [asdict(c) for c in choices]})
 
-        recipe = {**collection.recipe(cohort, grid), "l0": list(wanted)}
+        recipe = {**collection.recipe(cohort, grid), "l0": list(wanted), "ev": LEAST_EV}
         store, device = self.runtime.store, self.runtime.device
         artifact = store.get_or_build("sparsity", recipe, build, name=cohort.scale)
         choices = [Choice(**c) for c in artifact.meta["choices"]]

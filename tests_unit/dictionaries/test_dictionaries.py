@@ -288,6 +288,18 @@ def test_chosen_sparsity_is_kept_without_its_grid(tmp_path):
     assert not list((tmp_path / "dictionaries").glob("*sparse-grid*"))
 
 
+def test_a_choice_is_kept_for_the_ev_that_was_asked(tmp_path, monkeypatch):
+    workshop = Workshop(
+        Runtime(Store(tmp_path)), replace(PROFILES["tiny"], toy=TOY, dictionaries=TINY)
+    )
+    kept = []
+    for ev in (0.9, 0.9, 0.8):
+        monkeypatch.setattr("polyrot.workshop.workshop.LEAST_EV", ev)
+        workshop.chosen(OneSiteCohort())
+        kept.append(len(list((tmp_path / "sparsity").glob("*.safetensors"))))
+    assert kept == [1, 1, 2]
+
+
 def test_a_loss_that_is_not_finite_names_what_can_be_changed():
     x = 1e30 * torch.randn(1, 500, 8, generator=torch_generator(0, "huge"))
     for scale, remedy in {

@@ -238,7 +238,7 @@ def joint_alignments(runtime: Runtime, cohort: ToyCohort, aligned: Alignment) ->
         "steps": STEPS,
         "rate": RATE,
         "sites": list(cohort.internal),
-        "from": [ALIGNMENT_SEED, STARTS, ROUNDS],
+        "from": _search(),
     }
     return Joint.from_tensors(_stored(runtime.store, cohort, "toy-joint", recipe, build).tensors)
 
@@ -254,6 +254,7 @@ def effects(runtime: Runtime, cohort: ToyCohort, aligned: Alignment) -> Causal:
         "sequences": causal.SEQUENCES,
         "steps": causal.STEPS,
         "convergence": [causal.CONVERGENCE_SEQUENCES, *causal.CONVERGENCE],
+        # less than `_search` has: see "Changing what trains" in CONTRIBUTING.md
         "from": [ALIGNMENT_SEED, STARTS, ROUNDS, STEPS],
     }
     return Causal.from_tensors(_stored(runtime.store, cohort, "toy-causal", recipe, build).tensors)

@@ -34,6 +34,8 @@ from polyrot.measures.haar.rotations import (
 )
 from polyrot.runtime.seeding import numpy_generator
 
+RECIPE_VERSION = 1  # raise when a change of code changes what is measured
+
 # N draws give a matrix beyond all of them a family p of 5 / (N + 1) in the battery and 2 / (N + 1)
 # in the calibrated KS test. Holm over m matrices needs m * 5 / (N + 1) < 0.01, or N >= 500 m; the
 # margin makes it 700 m, so that the default tables of 20,000 serve up to 28 matrices (toy_b has 20,

@@ -12,7 +12,7 @@ from polyrot.measures import component_effects
 from polyrot.measures.bars import alignment, bars, behaviour, causal, joint, kept
 from polyrot.measures.bars.joint import Joint
 from polyrot.runtime.seeding import torch_generator
-from polyrot.store import Runtime, Store
+from polyrot.store import Runtime, Store, fingerprint
 from polyrot.toy import symmetry, task, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.folding import fold
@@ -257,6 +257,26 @@ def test_correlation_is_pearson():
     assert causal.correlation(x, y).tolist() == pytest.approx([float(e) for e in expected])
     with pytest.raises(ValueError, match="nothing to correlate"):
         causal.correlation(torch.ones(1, 10), y[:1])
+
+
+@pytest.mark.parametrize("name", ["SHARPNESS", "POLISH"])
+def test_joint_alignments_are_kept_for_the_search_that_they_start_from(name, cohort, monkeypatch):
+    class Asked(Exception):
+        """Where an artifact would be looked for: its fingerprint."""
+
+    class Asking:
+        def get_or_build(self, kind, recipe, build, name):
+            raise Asked(fingerprint(kind, recipe))
+
+    def asked():
+        with pytest.raises(Asked) as found:
+            kept.joint_alignments(Runtime(Asking()), cohort, None)
+        return str(found.value)
+
+    before = asked()
+    assert asked() == before
+    monkeypatch.setattr(alignment, name, getattr(alignment, name) + 1)
+    assert asked() != before
 
 
 def test_cumulative_ablation_begins_with_single_effects(cohort):

@@ -10,9 +10,11 @@ import torch
 
 from polyrot.haar import DEFAULT_DRAWS, haar_batteries, haar_battery, holm
 from polyrot.haar.orthogonal import FloatArray, sample_haar
+from polyrot.measures import kept
 from polyrot.measures.haar import calibrated as measured
 from polyrot.measures.haar.calibrated import PValues, named_directions, null_draws
 from polyrot.measures.haar.rotations import LEVEL, labels
+from polyrot.store import Store
 from tests_unit.measures.haar.planted import (
     PAIRS,
     SIBLINGS,
@@ -36,6 +38,13 @@ def test_so_many_draws_can_reject_every_matrix_after_holm(matrices) -> None:
     floor = haar_battery(np.eye(4), draws=100).p_floor * 101 / (draws + 1)
     assert holm(np.full(matrices, floor)).max() <= LEVEL / 1.39
     assert (draws == DEFAULT_DRAWS) == (matrices <= 28)
+
+
+def test_its_figures_are_kept_for_a_version_of_its_own(tmp_path, monkeypatch) -> None:
+    for version, tables in ((1, 1), (1, 1), (2, 2)):
+        monkeypatch.setattr(measured, "RECIPE_VERSION", version)
+        kept.kept_measured(Store(tmp_path), measured.battery, lambda: 0.5, "planted")
+        assert len(list((tmp_path / "measured").glob("*.safetensors"))) == tables
 
 
 def test_default_draws_cannot_reject_fifty_six_matrices_and_those_chosen_can() -> None:
