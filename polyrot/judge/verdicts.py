@@ -181,7 +181,7 @@ def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str
 
 def _judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str]) -> Finding:
     bar, values = claim.bar, [float(value) for value in measured.values]
-    ends = [_ends(measured, i) for i in range(len(values))]
+    ends = [measured.ends(i) for i in range(len(values))]
     beyond = [i for i, (low, high) in enumerate(ends) if bar.missed_by_all(low, high)]
     met = [i for i, (low, high) in enumerate(ends) if bar.met_by_all(low, high)]
     unclear = [i for i in range(len(values)) if i not in beyond and i not in met]
@@ -249,18 +249,12 @@ def _why(
         text += f", {len(deciding)} of {total} values miss it" if total > 1 else ""
         if measured.unread:
             text += f"; not measured, and admitted: {measured.unread}"
-    elif bar.met_by_all(*_ends(measured, worst)):
+    elif bar.met_by_all(*measured.ends(worst)):
         text += ", which all values meet" if total > 1 and measured.stand_in else ""
     elif outcome is Verdict.UNDECIDED:
         others = f"{len(deciding)} of {total} intervals contain" if total > 1 else "which contains"
         text += f", {others} a limit"
     return f"{text}; {measured.stand_in}" if measured.stand_in else text
-
-
-def _ends(measured: Measured, index: int) -> tuple[float, float]:
-    """Both ends of a value's interval; the value itself where it has none."""
-    interval, value = measured.interval(index), float(measured.values[index])
-    return (value, value) if interval is None else (interval.low, interval.high)
 
 
 def place(label: str) -> str:

@@ -139,6 +139,11 @@ class Measured:
         """The 95 % interval of the value at `index`; None where it has none."""
         return self.intervals[index]
 
+    def ends(self, index: int) -> tuple[float, float]:
+        """Both ends of a value's interval; the value itself where it has none."""
+        interval, value = self.interval(index), float(self.values[index])
+        return (value, value) if interval is None else (interval.low, interval.high)
+
     @property
     def n(self) -> int:
         """The sample of the intervals: pairs, sequences or draws; the number of values where there

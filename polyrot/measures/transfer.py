@@ -87,7 +87,7 @@ class Transfer:
         own, naive, shifted = (table.at(sites) for table in tables)
         gap, gain = own - naive, shifted - naive
         means = gap.mean_over_pairs()
-        ends = {site: _ends(means, j) for j, site in enumerate(sites)}
+        ends = {site: means.ends(j) for j, site in enumerate(sites)}
         none = [
             f"{site} ({low:.3g} to {high:.3g})" for site, (low, high) in ends.items() if low <= 0
         ]
@@ -354,7 +354,7 @@ def rank_of(site: str, table: PairSite) -> Measured:
     others = [other for other in table.sites if other != site]
     gaps = table.at(others).values - table.at([site]).values
     means = Measured(gaps.mean(0), tuple(others), gaps.T)
-    lower = np.array([_ends(means, j) for j in range(len(others))]) < 0
+    lower = np.array([means.ends(j) for j in range(len(others))]) < 0
     range_ = Interval(1 + float(lower[:, 1].sum()), 1 + float(lower[:, 0].sum()), "pairs")
     return Measured(
         np.array([1 + float((means.values < 0).sum())]),
@@ -376,7 +376,7 @@ def misled_fraction(cosine: PairSite, naive: PairSite, high: float = 0.85) -> Me
         raise ValueError("cosines and naive EVs are of different pairs or sites")
     each = naive.each()
     is_high, is_negative = cosine.values.ravel() >= high, each.values < 0
-    fails = np.array([_ends(each, i) for i in range(len(is_high))]) < 0
+    fails = np.array([each.ends(i) for i in range(len(is_high))]) < 0
     surely, possibly = (float((is_high & of).mean()) for of in (fails[:, 1], fails[:, 0]))
     return Measured(
         np.array([float((is_high & is_negative).mean())]),
@@ -386,12 +386,6 @@ def misled_fraction(cosine: PairSite, naive: PairSite, high: float = 0.85) -> Me
         counts=each.counts,
         intervals=() if naive.resamples is None else (Interval(surely, possibly, "sequences"),),
     )
-
-
-def _ends(measured: Measured, index: int) -> tuple[float, float]:
-    """Both ends of a value's interval; the value itself where it has none."""
-    interval, value = measured.interval(index), float(measured.values[index])
-    return (value, value) if interval is None else (interval.low, interval.high)
 
 
 def site_means(table: PairSite) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from polyrot.haar.orthogonal import FloatArray, sample_haar
 from polyrot.maps.moments import pair_moments
 from polyrot.measures.fits import Fits, fit_all
-from polyrot.measures.haar import determinants as measured
+from polyrot.measures.haar import determinants as measured, published
 from tests_unit.measures.haar.planted import SITES, PlantedCohort, fits
 
 TOKENS = 320
@@ -126,3 +126,18 @@ def test_crosses_of_resampled_blocks_are_those_of_the_tokens() -> None:
         order = torch.cat([torch.arange(60)[part].repeat(n) for part, n in each])
         x, y = a[order] - a[order].mean(0), b[order] - b[order].mean(0)
         torch.testing.assert_close(cross, x.T @ y / len(order))
+
+
+class FitAlone(Sequences):
+    """Of which no other split may be looked at."""
+
+    def activations(self, split: str, site: str) -> torch.Tensor:
+        assert split == "fit", "R is not scored on what it was not fitted on"
+        return super().activations(split, site)
+
+
+def test_signs_and_distances_are_of_the_sequences_that_r_was_fitted_on() -> None:
+    rs = sample_haar(8, 8, np.random.default_rng(31), 1).reshape(4, 2, 8, 8)
+    cohort = FitAlone(turned(rs)._activations)
+    assert measured.special_fraction(cohort, fits(rs)).values.tolist() == [1.0]
+    assert published.distance_errors(cohort, fits(rs)).shape == (4, 2)
