@@ -9,6 +9,7 @@ polyrot/measures/bars/joint.py, polyrot/measures/bars/causal.py.
 import pytest
 
 from polyrot import measures
+from polyrot.measured import of_text_or_pipeline, with_pipeline
 
 
 @pytest.mark.claim("bars.behavioural")
@@ -59,18 +60,25 @@ def test_effects_are_predicted_within_a_seed(causal, toy_cohort, gradients_at_cl
 
 
 @pytest.mark.claim("bars.causal_across")
-def test_effects_are_predicted_across_seeds(causal, toy_cohort, gradients_at_clean_end, verdict):
-    verdict(
-        measures.bars.bars.causal_across(causal, toy_cohort, gradients_at_clean_end), over="pairs"
-    )
+def test_effects_are_predicted_across_seeds(
+    causal, causal_of_pipeline, toy_cohort, gradients_at_clean_end, verdict
+):
+    def by_pair(found):
+        return measures.bars.bars.causal_across(found, toy_cohort, gradients_at_clean_end)
+
+    verdict(with_pipeline(by_pair, causal, causal_of_pipeline.found), over="pairs")
 
 
 @pytest.mark.claim("bars.causal_across_fails_as_published")
 def test_prediction_across_seeds_fails_as_published(
-    causal, toy_cohort, gradients_at_clean_end, verdict
+    causal, causal_of_pipeline, toy_cohort, verdict
 ):
-    by_pair = measures.bars.bars.causal_across(causal, toy_cohort, gradients_at_clean_end)
-    verdict(measures.bars.bars.mean_over_pairs(by_pair), over="mean over pairs")
+    def mean(found):
+        by_pair = measures.bars.bars.causal_across(found, toy_cohort)
+        return measures.bars.bars.mean_over_pairs(by_pair)
+
+    made = of_text_or_pipeline(mean, causal, causal_of_pipeline.found)
+    verdict(made.without(causal_of_pipeline.unread), over="mean over pairs")
 
 
 @pytest.mark.claim("bars.decoy_rejected")

@@ -104,7 +104,7 @@ def jackknifed(
 
     >>> x = np.array([1.0, 2.0, 4.0, 5.0])
     >>> jackknifed(x.mean(), (x.sum() - x) / 3, "pairs")  # of a mean: Student's t
-    Interval(low=0.0946..., high=5.905..., of='pairs')
+    Interval(low=0.0948..., high=5.905..., of='pairs')
     """
     n = len(without)
     inflated = _spread(without, value, unit) * (n - 1) / n**0.5

@@ -22,7 +22,14 @@ from torch import Tensor
 from polyrot.cohorts.cohort import NotOffered, pair_labels
 from polyrot.cohorts.copies import RotatedCopy
 from polyrot.cohorts.interventions import InterventionCohort
-from polyrot.measured import Interval, Measured, Unit, favourable, jackknifed, with_pipeline
+from polyrot.measured import (
+    Interval,
+    Measured,
+    Unit,
+    jackknifed,
+    of_text_or_pipeline,
+    with_pipeline,
+)
 from polyrot.measures.effects import (
     BEYOND,
     DOSES,
@@ -269,11 +276,7 @@ class PublishedSteering:
         return self._judged(lambda found: found.siblings.closer_costs_more())
 
     def _favourable(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
-        made = measure(self)
-        if self.pipeline is not None:
-            other = measure(self.pipeline)
-            made = favourable({"seeds of the text": made, "seeds of the pipeline": other})
-        return made.without(self.unread)
+        return of_text_or_pipeline(measure, self, self.pipeline).without(self.unread)
 
     def _judged(self, measure: Callable[[PublishedSteering], Measured]) -> Measured:
         return with_pipeline(measure, self, self.pipeline)

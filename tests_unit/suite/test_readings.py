@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from fixtures import departures, interventions, pipeline, published_scores, steering
+from fixtures import bars, departures, interventions, pipeline, published_scores, steering
 from fixtures.dictionaries import Shelf
 from fixtures.growth import growth_of
 from polyrot.cohorts.cohort import NoCheckpoints, ScaleFacts
@@ -21,6 +21,8 @@ from polyrot.judge.verdicts import NotRun
 from polyrot.language.checkpoints import checkpoints as language_checkpoints
 from polyrot.maps.explained_variance import explained_variance
 from polyrot.measures import growth as measures
+from polyrot.measures.bars import kept
+from polyrot.measures.bars.causal import Causal
 from polyrot.measures.published_steering import PublishedSteering
 from polyrot.store import Runtime, Store, ship
 from polyrot.toy import cohort as cohorts, seeds, transformer
@@ -29,6 +31,7 @@ from polyrot.toy.trained import Trained
 from polyrot.workshop import workshop as workshops
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
+from tests_unit.worlds.asked import finding
 
 KEEP = (4, 8, 12, 16)
 ON_ITS_WAY = replace(
@@ -231,6 +234,70 @@ def test_steering_of_the_pipelines_seeds_is_a_reading_where_they_are_there(
     assert "toys: planted" in departures.of_test({"published_steering": both})
     assert found(own=pipelines).pipeline is None, "models of --cohort have one reading"
     assert found("pipeline").unread == "seeds as the text trains them (--schedule text)"
+
+
+def test_effects_of_the_pipelines_seeds_are_a_reading_where_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = workshop_of(tmp_path, seeds.TINY)
+    found = bars.causal_beside(made, "toy_a")
+    assert (found.found, found.unread) == (
+        None,
+        "seeds as the pipeline trains them (--schedule pipeline)",
+    )
+    own: Any = SimpleNamespace(scale="toy_a", departures=("toys: planted",))
+    assert bars.causal_beside(made, "toy_a", own) == bars.CausalOfPipeline()
+    of_pipeline = workshop_of(tmp_path, seeds.PIPELINE)
+    assert bars.causal_beside(of_pipeline, "toy_a").unread.startswith("seeds as the text")
+
+    monkeypatch.setattr(Store, "has", lambda *_: True)
+    monkeypatch.setattr(workshops.Workshop, "toy_cohort", lambda *_: own)
+    monkeypatch.setattr(kept, "alignments", lambda _, of: ("aligned", of))
+    monkeypatch.setattr(kept, "effects", lambda _, of, aligned: (of, aligned))
+    found = bars.causal_beside(made, "toy_a")
+    assert (found.found, found.unread) == ((own, ("aligned", own)), "")
+    assert "toys: planted" in departures.of_test({"causal_of_pipeline": found})
+    assert bars.causal_beside(of_pipeline, "toy_a").found is None, "they are the run's own"
+
+
+def causal_of(r: float) -> Causal:
+    """Of an anchor and four siblings whose effects correlate with its prediction at nearly r."""
+    x = torch.linspace(-1, 1, 10, dtype=torch.float64)
+    across = torch.linspace(1, -1, 10, dtype=torch.float64).square()
+    across = (across - across.mean()) / (across - across.mean()).norm()
+    each = [r + 0.01 * j for j in (-2, -1, 1, 2)]
+    siblings = [a * x / x.norm() + max(0.0, 1 - a * a) ** 0.5 * across for a in each]
+    effects = torch.stack([x / x.norm(), *siblings])
+    order = torch.arange(10).expand(5, 10)
+    return Causal(effects, effects, effects, effects, effects, effects[0], order)
+
+
+@pytest.mark.parametrize(
+    ("text", "of_pipeline", "unread", "expected"),
+    [
+        (0.1, None, "", "refuted"),
+        (0.1, None, "seeds of the pipeline", "undecided"),
+        (0.1, 0.6, "", "held"),
+        (0.6, 0.1, "", "held"),
+        (0.1, 0.1, "", "refuted"),
+    ],
+)
+def test_a_failure_as_published_may_be_that_of_the_pipelines_seeds(
+    text: float, of_pipeline: float | None, unread: str, expected: str
+) -> None:
+    cohort = SimpleNamespace(seeds=(0, 1, 2, 3, 4), anchor=0)
+    other = None if of_pipeline is None else causal_of(of_pipeline)
+    evidence = SimpleNamespace(
+        causal=causal_of(text),
+        causal_of_pipeline=bars.CausalOfPipeline(other, unread=unread),
+        toy_cohort=cohort,
+        gradients_at_clean_end=(),
+    )
+    found = finding("bars.causal_across_fails_as_published", evidence)
+    assert found.outcome.value == expected, found.why
+    strict = finding("bars.causal_across", evidence)
+    assert strict.outcome.value == "refuted", "the strict claim is judged on the seeds of the run"
+    assert ("seeds_of_the_pipeline_lowest" in strict.beside) == (other is not None)
 
 
 def test_transfer_of_the_pipelines_seeds_is_beside_where_it_is_there(

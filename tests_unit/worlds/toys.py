@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fixtures.bars import CausalOfPipeline
 from polyrot.measured import PairSite
 from polyrot.measures.attribution import at_clean_end
 from polyrot.measures.bars import alignment as alignments, causal as causals, joint as joints
@@ -95,6 +96,10 @@ class Bars:
     @cached_property
     def causal(self) -> Causal:
         return causals.measure_causal(self.cohort, self.alignment.element, sequences=12)
+
+    @property
+    def causal_of_pipeline(self) -> CausalOfPipeline:
+        return CausalOfPipeline()
 
     @cached_property
     def gradients_at_clean_end(self) -> tuple[Attribution, ...]:
