@@ -193,20 +193,19 @@ def _found(claim: Claim, members: Sequence[Conclusion], verdict: Verdict) -> str
 
 
 def _ceiling(members: Sequence[Conclusion], claim: Claim) -> str:
-    """How far two dictionaries of one model agree bounds what any rotation between two can show;
-    the measure, `cosine.universality`, says so by site, with what Haar matrices give."""
+    """How far dictionaries of one model agree, beyond what Haar matrices give, bounds what any
+    rotation between two models can show; the measure, `cosine.universality`, says so by site."""
     shares: list[float] = []
-    out_of_reach = 0
     for conclusion in members:
-        own = _by_site(conclusion.finding.beside, "two_starts_")
-        chance = _by_site(conclusion.finding.beside, "haar_")
-        if own and own.keys() == chance.keys():
-            shares += own.values()
-            out_of_reach += sum(not claim.bar.satisfied(own[s] - chance[s]) for s in own)
+        shares += _by_site(conclusion.finding.beside, "between_starts_").values()
     if not shares:
         return ""
+    out_of_reach = sum(not claim.bar.satisfied(share) for share in shares)
     ends = dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares)))
-    text = f", where two dictionaries of one and the same model share {' to '.join(ends)}"
+    text = (
+        ", where dictionaries of one and the same model, from other starts, share "
+        f"{' to '.join(ends)} beyond chance"
+    )
     if out_of_reach:
         return f"{text}, so that at {out_of_reach} of {len(shares)} sites the bar lay above it"
     return f"{text}, so that the bar lay within it"

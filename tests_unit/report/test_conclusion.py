@@ -100,12 +100,11 @@ def test_no_core_claim() -> None:
     )
 
 
-def universal(scale: str, value: float, two_starts: float, haar: float = 0.01) -> Finding:
+def universal(scale: str, value: float, between_starts: float) -> Finding:
     beside = {
-        "two_starts_mid": two_starts,
-        "haar_mid": haar,
-        "two_starts_post": two_starts + 0.1,
-        "haar_post": haar,
+        "between_starts_mid": between_starts,
+        "two_starts_mid": 0.99,  # of one pair of starts, chance included: no ceiling
+        "between_starts_post": between_starts + 0.1,
     }
     return finding("cosine.universal", scale, value, beside)
 
@@ -114,8 +113,9 @@ def test_the_title_is_judged_by_scale_with_its_ceiling() -> None:
     title = sentences(universal("toy_a", 0.1, 0.2), universal("toy_b", 0.6, 0.7))[2]
     assert title == (
         "The claim of the title, that features are so, is held at toy_b (0.6, bar ≥ 0.5) and "
-        "refuted at toy_a (0.1, bar ≥ 0.5), where two dictionaries of one and the same model share "
-        "20% to 80%, so that at 2 of 4 sites the bar lay above it."
+        "refuted at toy_a (0.1, bar ≥ 0.5), where dictionaries of one and the same model, "
+        "from other starts, share 20% to 80% beyond chance, so that at 2 of 4 sites the bar lay "
+        "above it."
     )
 
 
@@ -124,12 +124,9 @@ def test_scales_of_one_verdict_are_told_together() -> None:
     assert "is refuted at toy_a and toy_b (0.1 to 0.2, bar ≥ 0.5), where" in title
 
 
-def test_a_ceiling_is_what_remains_above_chance() -> None:
-    assert (
-        "at 1 of 2 sites the bar lay above it"
-        in sentences(universal("toy_a", 0.1, 0.55, haar=0.1))[2]
-    )
-    assert "lay within it" in sentences(universal("toy_a", 0.1, 0.55, haar=0.05))[2]
+def test_a_ceiling_is_held_against_the_bar_by_site() -> None:
+    for share, wanted in ((0.45, "at 1 of 2 sites the bar lay above it"), (0.5, "lay within it")):
+        assert wanted in sentences(universal("toy_a", 0.1, share))[2]
 
 
 def test_dictionaries_that_are_not_as_registered_are_named() -> None:
@@ -226,6 +223,6 @@ def test_the_bar_decides_the_reach() -> None:
     """The ceiling is held against the registered bar, not against a number of the report's own."""
     low = replace(REGISTRATION.claim("cosine.universal"), bar=Bar(at_least=0.15))
     registration = replace(REGISTRATION, claims=(low,))
-    beside = {"two_starts_mid": 0.2, "haar_mid": 0.01}
+    beside = {"between_starts_mid": 0.19}
     found = finding("cosine.universal", "toy_a", 0.1, beside, registration)
     assert "lay within it" in sentences(found, registration=registration)[2]
