@@ -157,20 +157,20 @@ NOT_HELD: Mapping[Verdict, type[ClaimNotHeld]] = {
 
 
 def reading(claim: Claim, measured: Measured) -> Measured:
-    """Of the readings that the registration admits, that which favours the claim: one by which it
-    is not refuted before one by which it is, one that can be judged before one out of reach, and of
-    such the one whose worst value is best by the bar."""
+    """Of the readings that the registration admits, that which favours the claim: one that
+    satisfies it before one that leaves it open, and that before one that refutes it or by which it
+    is out of reach; and of such the one whose worst value is best by the bar."""
     return max(
         (measured.beside_readings(), *measured.readings),
         key=lambda each: (
-            AGAINST.get(_judge(claim, "", each, ()).outcome, 0),
+            FAVOUR.get(_judge(claim, "", each, ()).outcome, 0),
             min(claim.bar.rank(float(value)) for value in each.values),
         ),
     )
 
 
-AGAINST = {Verdict.REFUTED: -2, Verdict.OUT_OF_REACH: -1}
-"""Outcomes that speak against a claim, or not for it, in their order."""
+FAVOUR = {Verdict.HELD: 1, Verdict.OUT_OF_REACH: -1, Verdict.REFUTED: -2}
+"""How far an outcome speaks for a claim; those that leave it open, 0."""
 
 
 def judge(claim: Claim, scale: str, measured: Measured, departures: Sequence[str] = ()) -> Finding:

@@ -175,6 +175,8 @@ BETWEEN = replace(REGISTRATION.claim("f.held"), bar=Bar(at_least=0.35, at_most=0
         ({"a": of(0.9), "b": of(0.3)}, Verdict.REFUTED, "b"),
         # Refuted only if by every reading.
         ({"a": of(0.8, half=0.01), "b": of(1.5, half=1.0)}, Verdict.UNDECIDED, "b"),
+        # One that satisfies the claim, however near its limit the value lies.
+        ({"a": of(0.55, half=0.3), "b": of(0.7, half=0.04)}, Verdict.HELD, "b"),
         ({"a": of(0.9).unless("why"), "b": of(0.9)}, Verdict.OUT_OF_REACH, "a"),
         ({"a": of(0.5).unless("why"), "b": of(0.36)}, Verdict.HELD, "b"),
         ({"a": of(0.9).below(0.1), "b": of(0.74).below(0.5)}, Verdict.HELD, "b"),
