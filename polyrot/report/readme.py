@@ -158,7 +158,7 @@ def _example(word: Verdict, ledger: Ledger, registration: Registration) -> str:
                 if entry.verdict is Verdict.NOT_RUN:
                     figure = f": {escaped(entry.why)}"
                 return f"`{id}`, {scale}{figure}"
-    return ""
+    return "none at present"
 
 
 def core_results(
