@@ -68,7 +68,15 @@ def test_a_finding_is_said_in_words_of_its_verdict(found, ledger, registration):
 def test_each_word_has_an_example_of_its_verdict(ledger, registration):
     lines = readme.verdict_words(ledger, registration).splitlines()[2:]
     assert len(lines) == len(readme.MEANING)
+    said = {
+        entry.verdict
+        for (id, _), entry in ledger.entries.items()
+        if not registration.claim(id).is_control
+    }
     for word, line in zip(readme.MEANING, lines, strict=True):
+        if word not in said:
+            assert line.endswith("| none at present |"), word
+            continue
         id, scale = re.fullmatch(r".*\| `([\w.]+)`, (\w+)(?::.*)? \|", line).groups()
         assert ledger.entries[id, scale].verdict is word
         assert not registration.claim(id).is_control
