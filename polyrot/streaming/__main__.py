@@ -38,7 +38,7 @@ from polyrot.runtime.progress import ConsoleProgress, Progress, silent
 from polyrot.store import Artifact, Runtime, Store, check_writable
 from polyrot.streaming.job import Job, Stream
 from polyrot.streaming.passes import PREDICTORS, RECONSTRUCTIONS, Reconstruct
-from polyrot.streaming.ranks import Ranks, joined, place
+from polyrot.streaming.ranks import Ranks, joined, leave, place
 from polyrot.streaming.readings import first_position, reader, readings
 from polyrot.streaming.sequences import StreamedText
 
@@ -375,4 +375,4 @@ def _cell(text: str, width: int, column: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

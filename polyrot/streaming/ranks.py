@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -93,4 +94,19 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-__all__ = ["Ranks", "joined", "place"]
+def leave(status: int) -> NoReturn:
+    """End this process with `status`.
+
+    One of several ranks ends without tearing its interpreter down, what it printed being flushed:
+    a thread of gloo's that still asks for the interpreter's lock then would abort it, as happens
+    once in some dozens of runs (https://github.com/pytorch/pytorch/pull/179291), and torchrun would
+    end the other ranks for that.
+    """
+    if place()[1] > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+__all__ = ["Ranks", "joined", "leave", "place"]

@@ -29,7 +29,7 @@ from polyrot.runtime.seeding import torch_generator
 from polyrot.streaming.budget import fit_operations, sums_of
 from polyrot.streaming.job import Stream, walk
 from polyrot.streaming.passes import Activations, Maps, MomentPass
-from polyrot.streaming.ranks import Ranks, joined
+from polyrot.streaming.ranks import Ranks, joined, leave
 
 SITE = "simulated"
 NOISE = 0.5
@@ -335,4 +335,4 @@ def _asked(options: argparse.Namespace, ranks: Ranks) -> Found | Fitted | None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
