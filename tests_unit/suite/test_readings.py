@@ -251,7 +251,12 @@ def test_effects_of_the_pipelines_seeds_are_a_reading_where_they_are_there(
     assert bars.causal_beside(of_pipeline, "toy_a").unread.startswith("seeds as the text")
 
     monkeypatch.setattr(Store, "has", lambda *_: True)
-    monkeypatch.setattr(workshops.Workshop, "toy_cohort", lambda *_: own)
+    of_text = SimpleNamespace(scale="toy_a", departures=())
+    monkeypatch.setattr(
+        workshops.Workshop,
+        "toy_cohort",
+        lambda shop, _: own if shop.profile.toy == seeds.PIPELINE else of_text,
+    )
     monkeypatch.setattr(kept, "alignments", lambda _, of: ("aligned", of))
     monkeypatch.setattr(kept, "effects", lambda _, of, aligned: (of, aligned))
     found = bars.causal_beside(made, "toy_a")
