@@ -194,10 +194,13 @@ def _found(claim: Claim, members: Sequence[Conclusion], verdict: Verdict) -> str
 
 def _ceiling(members: Sequence[Conclusion], claim: Claim) -> str:
     """How far dictionaries of one model agree, beyond what Haar matrices give, bounds what any
-    rotation between two models can show; the measure, `cosine.universality`, says so by site."""
+    rotation between two models can show; the measure, `cosine.universality`, says so by site,
+    with the share of Haar matrices. (A claim that has none beside is not about such a share.)"""
     shares: list[float] = []
     for conclusion in members:
-        shares += _by_site(conclusion.finding.beside, "between_starts_").values()
+        own = _by_site(conclusion.finding.beside, "between_starts_")
+        if own.keys() == _by_site(conclusion.finding.beside, "haar_").keys():
+            shares += own.values()
     if not shares:
         return ""
     out_of_reach = sum(not claim.bar.satisfied(share) for share in shares)

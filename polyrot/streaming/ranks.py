@@ -97,10 +97,10 @@ def joined() -> Iterator[Ranks]:
 def leave(status: int) -> NoReturn:
     """End this process with `status`.
 
-    One of several ranks ends without tearing its interpreter down, what it printed being flushed:
-    a thread of gloo's that still asks for the interpreter's lock then would abort it, as happens
-    once in some dozens of runs (https://github.com/pytorch/pytorch/pull/179291), and torchrun would
-    end the other ranks for that.
+    One of several ranks ends without tearing its interpreter down, what it printed being flushed.
+    Twice a rank that had done its work was seen to abort at its end ("terminate called without an
+    active exception"), for which torchrun ends the others; most likely a thread of gloo's asked for
+    the interpreter's lock too late (https://github.com/pytorch/pytorch/pull/179291).
     """
     if place()[1] > 1:
         sys.stdout.flush()

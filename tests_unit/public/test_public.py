@@ -32,7 +32,8 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_examples_in_docstrings_run(module: str) -> None:
+def test_examples_in_docstrings_run(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)  # some read the checkout
     made = importlib.import_module(module)
     result = doctest.testmod(made, optionflags=doctest.ELLIPSIS)
     assert result.attempted > 0

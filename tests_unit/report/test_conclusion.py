@@ -103,8 +103,10 @@ def test_no_core_claim() -> None:
 def universal(scale: str, value: float, between_starts: float) -> Finding:
     beside = {
         "between_starts_mid": between_starts,
+        "haar_mid": 0.01,
         "two_starts_mid": 0.99,  # of one pair of starts, chance included: no ceiling
         "between_starts_post": between_starts + 0.1,
+        "haar_post": 0.01,
     }
     return finding("cosine.universal", scale, value, beside)
 
@@ -127,6 +129,13 @@ def test_scales_of_one_verdict_are_told_together() -> None:
 def test_a_ceiling_is_held_against_the_bar_by_site() -> None:
     for share, wanted in ((0.45, "at 1 of 2 sites the bar lay above it"), (0.5, "lay within it")):
         assert wanted in sentences(universal("toy_a", 0.1, share))[2]
+
+
+def test_the_bar_of_a_ratio_is_not_held_against_a_share() -> None:
+    beside = {"between_starts_mid": 0.19, "between_starts_post": 0.2}
+    said = sentences(finding("cosine.universal", "toy_a", 0.7, beside))[2]
+    assert "share" not in said
+    assert "the bar lay" not in said
 
 
 def test_dictionaries_that_are_not_as_registered_are_named() -> None:
@@ -223,6 +232,6 @@ def test_the_bar_decides_the_reach() -> None:
     """The ceiling is held against the registered bar, not against a number of the report's own."""
     low = replace(REGISTRATION.claim("cosine.universal"), bar=Bar(at_least=0.15))
     registration = replace(REGISTRATION, claims=(low,))
-    beside = {"between_starts_mid": 0.19}
+    beside = {"between_starts_mid": 0.19, "haar_mid": 0.01}
     found = finding("cosine.universal", "toy_a", 0.1, beside, registration)
     assert "lay within it" in sentences(found, registration=registration)[2]

@@ -54,6 +54,12 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(seeds.TOYS, "toy_b", three)
 
 
+def assert_departs_as_published(found: dict[str, Any]) -> None:
+    """What is judged as published says how the pipeline's seeds depart; nothing else does."""
+    assert "toys: planted" in departures.of_test(found, "any.claim_as_published")
+    assert "toys: planted" not in departures.of_test(found, "any.claim")
+
+
 def workshop_of(tmp_path: Path, toy: Any) -> Workshop:
     profile = replace(PROFILES["tiny"], toy=toy, dictionaries=Schedule(steps=2, batch=16))
     return Workshop(Runtime(Store(tmp_path)), profile)
@@ -202,7 +208,7 @@ def test_seeds_of_the_pipeline_are_a_reading_where_all_of_it_is_there(
     assert names() == ["", "seeds of the pipeline, "]
     monkeypatch.setattr(Shelf, "departures", ("toys: planted",))
     scores = published_scores.in_every_reading(shelf, None)
-    assert "toys: planted" in departures.of_test({"scores_as_published": scores})
+    assert_departs_as_published({"scores_as_published": scores})
     assert unread() == ""
     assert names(made) == [""], "models of --cohort have one reading"
     profile = replace(shelf.workshop.profile, toy=seeds.PIPELINE)
@@ -231,7 +237,7 @@ def test_steering_of_the_pipelines_seeds_is_a_reading_where_they_are_there(
     there.add("toy-seeds")
     both = found()
     assert (both.pipeline, both.unread) == (of_cohort[True], "")
-    assert "toys: planted" in departures.of_test({"published_steering": both})
+    assert_departs_as_published({"published_steering": both})
     assert found(own=pipelines).pipeline is None, "models of --cohort have one reading"
     assert found("pipeline").unread == "seeds as the text trains them (--schedule text)"
 
@@ -261,7 +267,7 @@ def test_effects_of_the_pipelines_seeds_are_a_reading_where_they_are_there(
     monkeypatch.setattr(kept, "effects", lambda _, of, aligned: (of, aligned))
     found = bars.causal_beside(made, "toy_a")
     assert (found.found, found.unread) == ((own, ("aligned", own)), "")
-    assert "toys: planted" in departures.of_test({"causal_of_pipeline": found})
+    assert_departs_as_published({"causal_of_pipeline": found})
     assert bars.causal_beside(of_pipeline, "toy_a").found is None, "they are the run's own"
 
 
