@@ -31,6 +31,7 @@ from polyrot.toy.trained import Trained
 from polyrot.workshop import workshop as workshops
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
+from tests_unit.conftest import REGISTRATION, registered
 from tests_unit.worlds.asked import finding
 
 KEEP = (4, 8, 12, 16)
@@ -366,3 +367,20 @@ def test_toys_whose_dictionaries_depart_are_not_scored_as_published(
     published_scores.check_protocol(Shelf(followed, cohort))
     cohort.facts = ScaleFacts()
     published_scores.check_protocol(Shelf(made, cohort))
+
+
+def test_a_run_tells_which_claims_are_judged_as_published(suite: Any) -> None:
+    published = registered("f.two_as_published", "core", ["toy_a"])
+    (suite.claims / "preregistration.toml").write_text(f"{REGISTRATION}\n{published}")
+    suite.write(
+        """
+        @pytest.fixture(autouse=True)
+        def published_steering():
+            return type("Planted", (), {"departures": ("toys: planted",)})()
+        """,
+        f__two_as_published="verdict(0.7)",
+    )
+    suite.run("--report=out")
+    found = {v["claim"]: v["departures"] for v in suite.report()["verdicts"]}
+    assert found["f.two_as_published"] == ["toys: planted"]
+    assert found["f.two"] == []
