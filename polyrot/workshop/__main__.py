@@ -126,6 +126,7 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
     threads.settle(arguments.threads)
     progress = ConsoleProgress()
     profile, width = PROFILES[arguments.schedule], arguments.neox_width
+    schedule = profile.toy_of(arguments.scale)
     begun_from = checkout() / SHIPPED if profile.toy.onward is not None else None
     store = Store(arguments.artifacts, shipped=begun_from)
     runtime = Runtime(store, arguments.device, progress)
@@ -142,13 +143,13 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
         progress.say(f"{training.name}: lowest accuracy {lowest(made.accuracies, 0):.4%}")
         return
     if arguments.seeds:
-        _train_toys(runtime, arguments.scale, profile.toy, arguments.seeds, progress.say)
+        _train_toys(runtime, arguments.scale, schedule, arguments.seeds, progress.say)
         return
     workshop.announce_scale(arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.TOYS:
         every = seeds.TOYS[arguments.scale].seeds
-        _train_toys(runtime, arguments.scale, profile.toy, every, progress.say)
+        _train_toys(runtime, arguments.scale, schedule, every, progress.say)
     for part in parts_of(cohort.facts, parts):
         workshop.train(part, cohort)
 

@@ -17,6 +17,7 @@ from polyrot.store import Runtime
 from polyrot.toy import seeds, transformer
 from polyrot.toy.cohort import ToyCohort
 from polyrot.toy.schedule import drift_steps
+from polyrot.toy.seeds import Training
 from polyrot.workshop import estimate
 from polyrot.workshop.estimate import Piece
 from polyrot.workshop.parts import Part, parts_of
@@ -49,15 +50,21 @@ def missing_models(runtime: Runtime, profile: Profile, width: int, scale: str) -
     """The trainings of a scale that are neither shipped nor cached."""
     store, device = runtime.store, runtime.device
     if scale != neox.SCALE:
-        toys = seeds.trainings(scale, profile.toy)
-        if profile.toy.onward is not None:  # who goes on is known of those that are there
-            there = [t for t in toys if store.has(t.kind, t.recipe)]
-            toys += [on for t in there for on in seeds.going_on(t, seeds.trained(runtime, t))]
-        return [estimate.toys(t, device) for t in toys if not store.has(t.kind, t.recipe)]
+        return [estimate.toys(t, device) for t in missing_toys(runtime, profile, scale)]
     on = Neox(runtime, profile.language, width).evaluation()
     each = language_seeds.trainings(profile.language, width)
     absent = [t for t in each if not store.has(language_seeds.KIND, t.recipe(on))]
     return [estimate.language_models(absent, device)] if absent else []
+
+
+def missing_toys(runtime: Runtime, profile: Profile, scale: str) -> list[Training]:
+    """The same of a toy scale. Who goes on is known of those alone that are there."""
+    store, schedule = runtime.store, profile.toy_of(scale)
+    toys = seeds.trainings(scale, schedule)
+    if schedule.onward is not None:
+        there = [t for t in toys if store.has(t.kind, t.recipe)]
+        toys += [on for t in there for on in seeds.going_on(t, seeds.trained(runtime, t))]
+    return [t for t in toys if not store.has(t.kind, t.recipe)]
 
 
 def planned(cohort: Cohort, run: Cohort, profile: Profile, parts: Sequence[Part]) -> list[Group]:

@@ -23,7 +23,8 @@ class Profile:
     trained here and of a pair; pythia_dictionaries: the paper's protocol, but for a trial.
     other_...: of the dictionaries that the paper does not train (all but those of
     `polyrot.dictionaries.groups.BY_PROTOCOL`), where it is another. shorter_content: of the toy
-    that is trained on these alone."""
+    that is trained on these alone. continued: the scales whose toys go on as `seeds.CONTINUED` says
+    in place of `toy`."""
 
     toy: Schedule
     dictionaries: dictionary_training.Schedule
@@ -33,6 +34,15 @@ class Profile:
     other_dictionaries: dictionary_training.Schedule | None = None
     other_language_dictionaries: dictionary_training.Schedule | None = None
     shorter_content: Schedule = seeds.SHORTER_CONTENT
+    continued: tuple[str, ...] = ()
+
+    def toy_of(self, scale: str) -> Schedule:
+        """The schedule of a scale's toys."""
+        return seeds.CONTINUED if scale in self.continued else self.toy
+
+    def of_pipeline(self) -> Profile:
+        """The same with toys as the paper's public pipeline trains them."""
+        return replace(self, toy=seeds.PIPELINE, continued=())
 
     def dictionaries_of(
         self,
@@ -63,7 +73,7 @@ _SHIPPED = Profile(
     ),
 )
 PROFILES = {
-    "shipped": _SHIPPED,
+    "shipped": replace(_SHIPPED, continued=("toy_b",)),
     "short": replace(_SHIPPED, toy=seeds.SHORT),
     "long": replace(_SHIPPED, toy=seeds.LONG),
     "text": replace(_SHIPPED, toy=seeds.TEXT),

@@ -26,6 +26,7 @@ from polyrot.runtime.commands import run
 from polyrot.runtime.progress import ConsoleProgress
 from polyrot.store import Runtime, Store, shipped_with_code
 from polyrot.toy import seeds
+from polyrot.workshop import plan
 from polyrot.workshop.profiles import PROFILES
 from polyrot.workshop.workshop import Workshop
 
@@ -143,11 +144,10 @@ def _sides(
     command = (
         f"`polyrot train {scale} --artifacts {store.root}` with the same --schedule makes them"
     )
-    for training in seeds.trainings(scale, profile.toy):
-        if not store.has(training.kind, training.recipe):
-            raise ValueError(
-                f"seeds {training.name} are neither shipped nor in {store.root}: {command}"
-            )
+    for training in plan.missing_toys(workshop.runtime, profile, scale):
+        raise ValueError(
+            f"seeds {training.name} are neither shipped nor in {store.root}: {command}"
+        )
     cohort = workshop.toy_cohort(scale)
     for make in (groups.anchor, groups.own):
         group = make(cohort, profile.dictionaries_of(cohort, make))
