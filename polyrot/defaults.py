@@ -3,7 +3,7 @@
 Nothing is imported here, so that options and their help cost nothing.
 """
 
-SCHEDULES = ("continued", "full", "long", "pipeline", "shipped", "short", "text", "tiny")
+SCHEDULES = ("full", "long", "pipeline", "shipped", "short", "text", "tiny")
 """Names of `polyrot.workshop.profiles.PROFILES`."""
 
 WIDTH = 128

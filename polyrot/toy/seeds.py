@@ -20,7 +20,7 @@ from polyrot.toy.transformer import Params
 RECIPE_VERSION = 1  # raise when a change of code changes what a training produces
 
 FULL = Schedule()
-"""The paper's protocol, for a GPU: that of the shipped seeds."""
+"""The paper's protocol, for a GPU."""
 TEXT = Schedule(
     precision=BY_HARDWARE,
     evaluation_sequences=2048,
@@ -52,7 +52,8 @@ PIPELINE = replace(
 )
 """The same as its public pipeline runs it."""
 CONTINUED = replace(FULL, onward=replace(TEXT, keep=()))
-"""The shipped seeds, and of them those that ended early trained on as the text has it."""
+"""That of the shipped seeds: those that ended early, as a stop rule on few sequences let them, are
+trained on as the text has it."""
 SHORT = Schedule(steps=18_000, batch=128, precision=BY_HARDWARE)
 """For two CPU cores: two hours for both cohorts."""
 SHORTER_CONTENT = replace(SHORT, precision=FLOAT32, lengths=(2, 48))

@@ -14,11 +14,10 @@ from polyrot.defaults import WIDTH
 from polyrot.language import neox
 from polyrot.language.architecture import n_heads
 from polyrot.runtime import threads
-from polyrot.runtime.checkout import checkout
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import SHIPPED, Runtime, Store, check_writable
+from polyrot.store import Runtime, Store, check_writable
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
 from polyrot.toy.schedule import Schedule
@@ -49,9 +48,7 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
         default="shipped",
         help="how long, and by which recipe: shipped (default), as in fixtures/shipped; short and "
         "long, the same with toys for a CPU; text and pipeline, the toys as the paper's "
-        "text and its pipeline have them; continued, the shipped toys of the checkout that the "
-        "working directory lies in, those that ended early trained on as the text has it; full, "
-        "everything at full length; tiny, for trying out",
+        "text and its pipeline have them; full, everything at full length; tiny, for trying out",
     )
     parser.add_argument(
         "--device", type=resolve_device, default="cpu", help="auto, cpu (default) or cuda"
@@ -126,10 +123,7 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
     threads.settle(arguments.threads)
     progress = ConsoleProgress()
     profile, width = PROFILES[arguments.schedule], arguments.neox_width
-    schedule = profile.toy_of(arguments.scale)
-    begun_from = checkout() / SHIPPED if profile.toy.onward is not None else None
-    store = Store(arguments.artifacts, shipped=begun_from)
-    runtime = Runtime(store, arguments.device, progress)
+    runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
     workshop = Workshop(runtime, profile, width, say=progress.say)
     if arguments.estimate:
         pieces = plan.pieces(runtime, profile, width, arguments.scale, parts)
@@ -143,13 +137,13 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
         progress.say(f"{training.name}: lowest accuracy {lowest(made.accuracies, 0):.4%}")
         return
     if arguments.seeds:
-        _train_toys(runtime, arguments.scale, schedule, arguments.seeds, progress.say)
+        _train_toys(runtime, arguments.scale, profile.toy, arguments.seeds, progress.say)
         return
     workshop.announce_scale(arguments.scale, parts)
     cohort = workshop.cohort(arguments.scale)
     if arguments.scale in seeds.TOYS:
         every = seeds.TOYS[arguments.scale].seeds
-        _train_toys(runtime, arguments.scale, schedule, every, progress.say)
+        _train_toys(runtime, arguments.scale, profile.toy, every, progress.say)
     for part in parts_of(cohort.facts, parts):
         workshop.train(part, cohort)
 

@@ -59,9 +59,8 @@ def missing_models(runtime: Runtime, profile: Profile, width: int, scale: str) -
 
 def missing_toys(runtime: Runtime, profile: Profile, scale: str) -> list[Training]:
     """The same of a toy scale. Who goes on is known of those alone that are there."""
-    store, schedule = runtime.store, profile.toy_of(scale)
-    toys = seeds.trainings(scale, schedule)
-    if schedule.onward is not None:
+    store, toys = runtime.store, seeds.trainings(scale, profile.toy)
+    if profile.toy.onward is not None:
         there = [t for t in toys if store.has(t.kind, t.recipe)]
         toys += [on for t in there for on in seeds.going_on(t, seeds.trained(runtime, t))]
     return [t for t in toys if not store.has(t.kind, t.recipe)]

@@ -23,8 +23,7 @@ class Profile:
     trained here and of a pair; pythia_dictionaries: the paper's protocol, but for a trial.
     other_...: of the dictionaries that the paper does not train (all but those of
     `polyrot.dictionaries.groups.BY_PROTOCOL`), where it is another. shorter_content: of the toy
-    that is trained on these alone. continued: the scales whose toys go on as `seeds.CONTINUED` says
-    in place of `toy`."""
+    that is trained on these alone."""
 
     toy: Schedule
     dictionaries: dictionary_training.Schedule
@@ -34,15 +33,6 @@ class Profile:
     other_dictionaries: dictionary_training.Schedule | None = None
     other_language_dictionaries: dictionary_training.Schedule | None = None
     shorter_content: Schedule = seeds.SHORTER_CONTENT
-    continued: tuple[str, ...] = ()
-
-    def toy_of(self, scale: str) -> Schedule:
-        """The schedule of a scale's toys."""
-        return seeds.CONTINUED if scale in self.continued else self.toy
-
-    def of_pipeline(self) -> Profile:
-        """The same with toys as the paper's public pipeline trains them."""
-        return replace(self, toy=seeds.PIPELINE, continued=())
 
     def dictionaries_of(
         self,
@@ -63,7 +53,7 @@ class Profile:
 
 
 _SHIPPED = Profile(
-    seeds.FULL,
+    seeds.CONTINUED,
     dictionary_training.Schedule(),
     language_seeds.SHIPPED,
     dictionary_training.Schedule(steps=2000, batch=1024),
@@ -73,14 +63,13 @@ _SHIPPED = Profile(
     ),
 )
 PROFILES = {
-    "shipped": replace(_SHIPPED, continued=("toy_b",)),
+    "shipped": _SHIPPED,
     "short": replace(_SHIPPED, toy=seeds.SHORT),
     "long": replace(_SHIPPED, toy=seeds.LONG),
     "text": replace(_SHIPPED, toy=seeds.TEXT),
-    "continued": replace(_SHIPPED, toy=seeds.CONTINUED),
     "pipeline": replace(_SHIPPED, toy=seeds.PIPELINE),
     "full": Profile(
-        seeds.FULL,
+        seeds.CONTINUED,
         dictionary_training.Schedule(),
         language_seeds.FULL,
         PYTHIA,

@@ -58,14 +58,10 @@ class Workshop:
         """How all that the profile trains departs from the paper's protocol, in sentences: models
         and dictionaries. Where toys changed device on the way is said of those that are there."""
         profile, store = self.profile, self.runtime.store
-        of_toys: list[str] = []
-        for scale in seeds.TOYS:
-            schedule = profile.toy_of(scale)
-            toys = seeds.trainings(scale, schedule)
-            there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
-            of_toys += seeds.departures(schedule, there)
+        toys = [t for scale in seeds.TOYS for t in seeds.trainings(scale, profile.toy)]
+        there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
         found = [
-            *of_toys,
+            *seeds.departures(profile.toy, there),
             *(text for scale in seeds.TOYS for text in self._pipeline_departures(scale)),
             *profile.shorter_content.departures(),
             *profile.dictionaries.departures(),
@@ -89,7 +85,7 @@ class Workshop:
         store, wanted = self.runtime.store, seeds.trainings(scale, seeds.PIPELINE)
         if not all(store.has(training.kind, training.recipe) for training in wanted):
             return None
-        return replace(self, profile=self.profile.of_pipeline())
+        return replace(self, profile=replace(self.profile, toy=seeds.PIPELINE))
 
     def _pipeline_departures(self, scale: str) -> tuple[str, ...]:
         other = self.of_pipeline(scale)
@@ -103,15 +99,13 @@ class Workshop:
     def toy_cohort(self, scale: str) -> ToyCohort:
         """The trained seeds of a toy scale."""
         toy = seeds.TOYS[scale]
-        each = seeds.trainings(scale, self.profile.toy_of(scale))
+        each = seeds.trainings(scale, self.profile.toy)
         found = [seeds.finished(self.runtime, training) for training in each]
         params = seeds.models([result for _, result in found])
         moved = {name: p.to(self.runtime.device) for name, p in params.items()}
         made_by = [training.fingerprint for of, _ in found for training in of]
         made = ToyCohort(scale, toy.seeds, moved, made_by, facts=toy.facts)
-        made.departures = seeds.departures(
-            self.profile.toy_of(scale), [result for _, result in found]
-        )
+        made.departures = seeds.departures(self.profile.toy, [result for _, result in found])
         return made
 
     def shorter_content(self) -> tuple[Training, Trained]:
@@ -131,11 +125,10 @@ class Workshop:
         self.announce_scale(scale)
         if scale == neox.SCALE:
             return self.neox.checkpoints()
-        schedule = self.profile.toy_of(scale)
-        first = seeds.trainings(scale, schedule)[0]
+        first = seeds.trainings(scale, self.profile.toy)[0]
         run, facts = seeds.trained(self.runtime, first), seeds.TOYS[scale].facts
         made = toy_checkpoints(scale, run, first.fingerprint, self.runtime.device, facts)
-        made.departures = seeds.departures(schedule, [run])
+        made.departures = seeds.departures(self.profile.toy, [run])
         return made
 
     def group(self, cohort: Cohort, group: Group) -> dict[Spec, Dictionary]:

@@ -109,7 +109,7 @@ def test_storing_in_half_precision_moves_no_score(workshop, cohort):
 @pytest.mark.slow  # every shipped seed is run
 @pytest.mark.parametrize("scale", list(seeds.TOYS))
 def test_recorded_accuracies_are_those_of_the_shipped_seeds(workshop, scale):
-    for each in seeds.trainings(scale, PROFILE.toy_of(scale)):
+    for each in seeds.trainings(scale, PROFILE.toy):
         _, result = seeds.finished(workshop.runtime, each)
         again, _ = evaluation.evaluate(result.params, 256, purpose="shipped check")
         for m in range(len(result.seeds)):

@@ -16,7 +16,7 @@ from fixtures.cohorts import SHIPPED
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.dictionaries import collection, groups, training as dictionary_training
 from polyrot.language import neox, seeds as language_seeds, training as language_training
-from polyrot.store import Artifact, Runtime, Store, ship, write_manifest
+from polyrot.store import Artifact, Runtime, Store
 from polyrot.toy import seeds, training, training as toy_training
 from polyrot.toy.cohort import ToyCohort
 from polyrot.workshop import __main__ as command, estimate, plan
@@ -287,28 +287,18 @@ def test_seeds_asked_for_train_alone_and_no_dictionaries(
     assert there == [False, True, False, True, False]
 
 
-def test_shipped_toys_go_on_in_a_checkout_alone(
+def test_only_the_toys_that_are_asked_for_go_on(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onward = replace(TINY.toy, steps=8, evaluate_every=4, at_once=1)
-    shipped = replace(TINY.toy, steps=2, onward=onward)
-    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["tiny"], toy=shipped))
-    asked = ["toy_b", "--schedule", "tiny", "--seeds", "103", "--artifacts", str(tmp_path / "made")]
-    monkeypatch.chdir(tmp_path)
-    assert command.main(asked) == 2
-    assert "not a polyrot checkout" in capsys.readouterr().err
-    # In a checkout what is shipped is read, and only the seed that is asked for goes on.
-    (tmp_path / "claims").mkdir()
-    (tmp_path / "claims" / "preregistration.toml").touch()
-    (start,) = seeds.trainings("toy_b", shipped)
-    seeds.trained(Runtime(Store(tmp_path / "elsewhere")), start)
-    (made,) = (tmp_path / "elsewhere").rglob("*.safetensors")
-    ship(made, tmp_path / "fixtures" / "shipped")
-    write_manifest(tmp_path / "fixtures" / "shipped")
-    whole = [word for word in asked if word not in ("--seeds", "103")]
-    assert command.main([*whole, "--estimate"]) == 0
+    ended = replace(TINY.toy, steps=2, onward=onward)
+    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["tiny"], toy=ended))
+    asked = ["toy_b", "--schedule", "tiny", "--artifacts", str(tmp_path)]
+    (start,) = seeds.trainings("toy_b", ended)
+    seeds.trained(Runtime(Store(tmp_path)), start)
+    assert command.main([*asked, "--estimate"]) == 0
     assert "5 x seed (6 steps), " in capsys.readouterr().err, "all of them ended early"
-    assert command.main(asked) == 0
+    assert command.main([*asked, "--seeds", "103"]) == 0
     assert "seed 103: lowest" in capsys.readouterr().err
-    names = {path.name.rpartition("-")[0] for path in (tmp_path / "made").rglob("*.safetensors")}
-    assert names == {"103-103-from-2"}
+    names = {path.name.rpartition("-")[0] for path in tmp_path.rglob("*.safetensors")}
+    assert names == {"100-104", "103-103-from-2"}
