@@ -131,7 +131,8 @@ def cohort_of(arm: str, runs: Sequence[Trained], schedule: Schedule, device: str
 
 
 def shipped(runtime: Runtime) -> ToyCohort | None:
-    """Cohort B as shipped; None where the runtime's store has not all of it."""
+    """Cohort B as shipped, each seed as it ended first; None where the runtime's store has not all
+    of it."""
     each = seeds.trainings("toy_b", seeds.FULL)
     if not all(runtime.store.has(training.kind, training.recipe) for training in each):
         return None

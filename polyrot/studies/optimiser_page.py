@@ -325,8 +325,9 @@ def _shipped(record: Mapping[str, Any]) -> str:
         [
             "## Beside: cohort B as shipped",
             "",
-            "AdamW for up to 60,000 steps at a batch of 512, from the same seeds. Measured in the "
-            "same way, while the arms trained; nothing was predicted of it.",
+            "AdamW for up to 60,000 steps at a batch of 512, from the same seeds, seed 103 as it "
+            "had ended at step 31,500, from which it was trained on since. Measured in the same "
+            "way, while the arms trained; nothing was predicted of it.",
             "",
             f"| frame | {' | '.join(name.replace('_', ' ') for name in _MEASURED)} |",
             "| --- " * (1 + len(_MEASURED)) + "|",
