@@ -256,6 +256,19 @@ def finished(
     return (training_, *onward), result
 
 
+def as_there(runtime: Runtime, training_: Training) -> Trained | None:
+    """What a training and those that go on from it came to as far as they are shipped or cached;
+    None where the first is not."""
+    store = runtime.store
+    if not store.has(training_.kind, training_.recipe):
+        return None
+    result = trained(runtime, training_)
+    for each in going_on(training_, result):
+        if store.has(each.kind, each.recipe):
+            result = result.replaced(trained(runtime, each))
+    return result
+
+
 def going_on(training_: Training, result: Trained) -> list[Training]:
     """The trainings by which models that ended early go on, one for each; none where the schedule
     does not say how. What was frozen stays so."""

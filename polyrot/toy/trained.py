@@ -45,9 +45,11 @@ class Trained:
     def replaced(self, by: Trained) -> Trained:
         """With the models of `by`, a further training of some of these seeds, their accuracies,
         where they ended and which weights were chosen; precision and device of both."""
+        begun = by.precision[0][0] if by.precision else 0
         params = {name: p.clone() for name, p in self.params.items()}
         accuracies = copy.deepcopy(self.accuracies)
         stopped_at, chosen = list(self.stopped_at), list(self.chosen)
+        devices = [self.device]
         for m, seed in enumerate(by.seeds):
             here = self.seeds.index(seed)
             for name, p in params.items():
@@ -56,7 +58,9 @@ class Trained:
                 for head, values in heads.items():
                     values[here] = by.accuracies[distribution][head][m]
             stopped_at[here], chosen[here] = by.stopped_at[m], by.chosen[m]
-        devices = dict.fromkeys((self.device, by.device))
+            if by.device != self.device.split("; ")[0]:
+                last = f"the last {by.stopped_at[m] - begun:,} steps"
+                devices.append(f"{last} of seed {seed} {by.device}")
         return replace(
             self,
             params=params,

@@ -57,9 +57,9 @@ class Workshop:
     def departures(self) -> tuple[str, ...]:
         """How all that the profile trains departs from the paper's protocol, in sentences: models
         and dictionaries. Where toys changed device on the way is said of those that are there."""
-        profile, store = self.profile, self.runtime.store
+        profile = self.profile
         toys = [t for scale in seeds.TOYS for t in seeds.trainings(scale, profile.toy)]
-        there = [seeds.trained(self.runtime, t) for t in toys if store.has(t.kind, t.recipe)]
+        there = [r for t in toys if (r := seeds.as_there(self.runtime, t)) is not None]
         found = [
             *seeds.departures(profile.toy, there),
             *(text for scale in seeds.TOYS for text in self._pipeline_departures(scale)),

@@ -98,6 +98,29 @@ def test_a_cohort_with_one_that_went_on_is_another(tmp_path, ended):
     assert not any(text.startswith(said) for text in found["usual"].departures)
 
 
+def test_devices_of_what_went_on_are_said_by_seed(tmp_path, ended):
+    runtime = Runtime(Store(tmp_path))
+    (batch,) = seeds.trainings("toy_b", ended)
+    assert seeds.as_there(runtime, batch) is None
+    before = seeds.trained(runtime, batch, compiled=False)
+    assert seeds.as_there(runtime, batch).stopped_at == before.stopped_at == [30] * 4 + [10]
+    (on,) = seeds.going_on(batch, before)
+    after = seeds.trained(runtime, on, compiled=False)
+    found = seeds.as_there(runtime, batch)
+    assert found.stopped_at == [30] * 5
+    assert found.device == before.device == after.device == "cpu"
+    elsewhere = replace(before, device="cuda; the last 5 steps of seed 101 cpu")
+    twice = elsewhere.replaced(after).replaced(replace(after, seeds=(102,)))
+    said = (
+        "toys: trained on cuda, the last 5 steps of seed 101 cpu, the last 20 steps of seed 104 "
+        "cpu, the last 20 steps of seed 102 cpu; the paper names no device"
+    )
+    assert seeds.departures(ended, [twice])[-1] == said
+    assert (
+        replace(elsewhere, device="cuda").replaced(replace(after, device="cuda")).device == "cuda"
+    )
+
+
 def test_the_shipped_seeds_are_those_that_go_on():
     for scale in seeds.TOYS:
         shipped = seeds.trainings(scale, seeds.FULL)
