@@ -116,9 +116,7 @@ def test_devices_of_what_went_on_are_said_by_seed(tmp_path, ended):
         "cpu, the last 20 steps of seed 102 cpu; the paper names no device"
     )
     assert seeds.departures(ended, [twice])[-1] == said
-    assert (
-        replace(elsewhere, device="cuda").replaced(replace(after, device="cuda")).device == "cuda"
-    )
+    assert elsewhere.replaced(replace(after, device="cuda")).device == elsewhere.device
 
 
 def test_the_shipped_seeds_are_those_that_go_on():
