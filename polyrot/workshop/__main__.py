@@ -17,7 +17,7 @@ from polyrot.runtime import threads
 from polyrot.runtime.commands import run
 from polyrot.runtime.device import resolve_device
 from polyrot.runtime.progress import ConsoleProgress
-from polyrot.store import Runtime, Store, check_writable
+from polyrot.store import Runtime, Store, check_writable, shipped_with_code
 from polyrot.toy import seeds
 from polyrot.toy.evaluation import GOAL, lowest
 from polyrot.toy.schedule import Schedule
@@ -66,6 +66,12 @@ def main(given: Sequence[str] | None = None, prog: str = "python -m polyrot.work
         metavar="N,N",
         help="of a toy cohort, these alone and no dictionaries, so that several processes can "
         "share a cohort by one store (default: all seeds, then the dictionaries)",
+    )
+    parser.add_argument(
+        "--retrain",
+        action="store_true",
+        help="train what is shipped anew, too, in a folder of the store that `pytest claims "
+        "--retrain` goes on from (default: what is shipped is read, and the rest trained on it)",
     )
     parser.add_argument(
         "--neox-width",
@@ -123,12 +129,13 @@ def _train(arguments: argparse.Namespace, parts: list[str]) -> None:
     threads.settle(arguments.threads)
     progress = ConsoleProgress()
     profile, width = PROFILES[arguments.schedule], arguments.neox_width
-    runtime = Runtime(Store(arguments.artifacts), arguments.device, progress)
+    store = Store(arguments.artifacts, shipped_with_code(), retrain=arguments.retrain)
+    runtime = Runtime(store, arguments.device, progress)
     workshop = Workshop(runtime, profile, width, say=progress.say)
     if arguments.estimate:
         pieces = plan.pieces(runtime, profile, width, arguments.scale, parts)
         progress.say(
-            estimate.notice(arguments.scale, pieces, arguments.artifacts, arguments.device, least=0)
+            estimate.notice(arguments.scale, pieces, store.directory, arguments.device, least=0)
             or f"{arguments.scale}: its models are there"
         )
         return

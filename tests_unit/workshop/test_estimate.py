@@ -16,7 +16,7 @@ from fixtures.cohorts import SHIPPED
 from polyrot.cohorts.cohort import ScaleFacts
 from polyrot.dictionaries import collection, groups, training as dictionary_training
 from polyrot.language import neox, seeds as language_seeds, training as language_training
-from polyrot.store import Artifact, Runtime, Store
+from polyrot.store import Artifact, Runtime, Store, ship, write_manifest
 from polyrot.toy import seeds, training, training as toy_training
 from polyrot.toy.cohort import ToyCohort
 from polyrot.workshop import __main__ as command, estimate, plan
@@ -302,3 +302,25 @@ def test_only_the_toys_that_are_asked_for_go_on(
     assert "seed 103: lowest" in capsys.readouterr().err
     names = {path.name.rpartition("-")[0] for path in tmp_path.rglob("*.safetensors")}
     assert names == {"100-104", "103-103-from-2"}
+
+
+def test_what_is_shipped_is_trained_anew_only_where_that_is_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped, store = tmp_path / "shipped", tmp_path / "store"
+    tiny = replace(TINY.toy, steps=2)
+    monkeypatch.setitem(PROFILES, "tiny", replace(PROFILES["tiny"], toy=tiny))
+    monkeypatch.setattr(command, "shipped_with_code", lambda: shipped)
+    (training,) = seeds.trainings("toy_b", tiny)
+    seeds.trained(Runtime(Store(tmp_path / "made")), training)
+    (made,) = (tmp_path / "made").rglob("*.safetensors")
+    ship(made, shipped)
+    write_manifest(shipped)
+    asked = ["toy_b", "--schedule", "tiny", "--seeds", "100", "--artifacts", str(store)]
+    assert command.main(asked) == 0
+    assert "seed 100: lowest" in capsys.readouterr().err
+    assert not list(store.rglob("*.safetensors"))
+    assert command.main([*asked, "--retrain"]) == 0
+    assert [p.relative_to(store).parts[0] for p in store.rglob("*.safetensors")] == ["retrain"]
+    again = Runtime(Store(store, shipped, retrain=True))
+    assert again.store.has(training.kind, training.recipe), "pytest claims --retrain finds it"
